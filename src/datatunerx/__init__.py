@@ -1,0 +1,1 @@
+"""datatunerx: train every combination, prove which is best, talk to all of them."""

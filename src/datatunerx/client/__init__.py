@@ -1,0 +1,1 @@
+"""How anyone reaches the API: transports, informer, keyed work queue, kubeconfig."""

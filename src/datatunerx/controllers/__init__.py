@@ -1,0 +1,1 @@
+"""A queue of names and one small level-triggered reconciler per kind."""

@@ -1,0 +1,1 @@
+"""Rows from any source into conversations into tokens, and the data report."""

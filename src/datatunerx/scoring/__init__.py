@@ -1,0 +1,1 @@
+"""Answers and references in, numbers with intervals out."""

@@ -1,0 +1,1 @@
+"""Objects by URI through fsspec, published whole or not at all."""

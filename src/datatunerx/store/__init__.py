@@ -1,0 +1,1 @@
+"""Versioned objects on SQLite: a log table, a current table, one writer thread, a watch cache."""
