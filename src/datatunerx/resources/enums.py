@@ -1,0 +1,180 @@
+"""Every closed set of words, in one place: what YAML, the CRDs, the console and the trainer all accept."""
+
+from enum import StrEnum
+
+
+class Objective(StrEnum):
+    SFT = "SFT"
+    DPO = "DPO"
+    KTO = "KTO"
+    ORPO = "ORPO"
+
+
+class Method(StrEnum):
+    LORA = "lora"
+    QLORA = "qlora"
+    DORA = "dora"
+    FULL = "full"
+
+
+class Optimizer(StrEnum):
+    ADAMW = "adamw"
+    SGD = "sgd"
+
+
+class Scheduler(StrEnum):
+    COSINE = "cosine"
+    LINEAR = "linear"
+    CONSTANT = "constant"
+
+
+class Precision(StrEnum):
+    AUTO = "auto"
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
+    FLOAT16 = "float16"
+
+
+class Quantization(StrEnum):
+    NONE = "none"
+    INT8 = "int8"
+    INT4 = "int4"
+
+
+class TooLong(StrEnum):
+    """What becomes of a row longer than the cutoff length."""
+
+    TRUNCATE = "truncate"
+    DROP = "drop"
+    ERROR = "error"
+
+
+class Untrainable(StrEnum):
+    """What becomes of a row without one trained token."""
+
+    DROP = "drop"
+    ERROR = "error"
+
+
+class DataFormat(StrEnum):
+    AUTO = "auto"
+    MESSAGES = "messages"
+    ALPACA = "alpaca"
+    SHAREGPT = "sharegpt"
+    PROMPT_COMPLETION = "prompt-completion"
+
+
+class Split(StrEnum):
+    TRAIN = "train"
+    VALIDATE = "validate"
+    TEST = "test"
+
+
+class Metric(StrEnum):
+    EXACT_MATCH = "exact-match"
+    ACCURACY = "accuracy"
+    FIELD_ACCURACY = "field-accuracy"
+    PRECISION = "precision"
+    RECALL = "recall"
+    F1 = "f1"
+    BLEU = "bleu"
+    ROUGE_1 = "rouge-1"
+    ROUGE_2 = "rouge-2"
+    ROUGE_L = "rouge-l"
+    PERPLEXITY = "perplexity"
+
+    @property
+    def higher_is_better(self) -> bool:
+        return self is not Metric.PERPLEXITY
+
+
+class StopMode(StrEnum):
+    """`keep` writes a checkpoint before the job leaves; `discard` does not."""
+
+    KEEP = "keep"
+    DISCARD = "discard"
+
+
+class RunType(StrEnum):
+    INSPECT = "inspect"
+    TUNE = "tune"
+    SCORE = "score"
+    EXPORT = "export"
+    SERVE = "serve"
+
+
+class RunPhase(StrEnum):
+    PENDING = "Pending"
+    RUNNING = "Running"
+    SUCCEEDED = "Succeeded"
+    FAILED = "Failed"
+    STOPPED = "Stopped"
+
+    @property
+    def terminal(self) -> bool:
+        return self in (RunPhase.SUCCEEDED, RunPhase.FAILED, RunPhase.STOPPED)
+
+
+class FinetunePhase(StrEnum):
+    PENDING = "Pending"
+    RUNNING = "Running"
+    SUSPENDED = "Suspended"
+    RETRYING = "Retrying"
+    SUCCEEDED = "Succeeded"
+    FAILED = "Failed"
+    STOPPED = "Stopped"
+
+    @property
+    def terminal(self) -> bool:
+        return self in (FinetunePhase.SUCCEEDED, FinetunePhase.FAILED, FinetunePhase.STOPPED)
+
+
+class JobPhase(StrEnum):
+    PENDING = "Pending"
+    FINETUNING = "Finetuning"
+    SUSPENDED = "Suspended"
+    SCORING = "Scoring"
+    SUCCEEDED = "Succeeded"
+    FAILED = "Failed"
+    STOPPED = "Stopped"
+
+    @property
+    def terminal(self) -> bool:
+        return self in (JobPhase.SUCCEEDED, JobPhase.FAILED, JobPhase.STOPPED)
+
+
+class ExperimentPhase(StrEnum):
+    PENDING = "Pending"
+    RUNNING = "Running"
+    SUSPENDED = "Suspended"
+    SUCCEEDED = "Succeeded"
+    FAILED = "Failed"
+    STOPPED = "Stopped"
+
+    @property
+    def terminal(self) -> bool:
+        return self in (ExperimentPhase.SUCCEEDED, ExperimentPhase.FAILED, ExperimentPhase.STOPPED)
+
+
+class ScoringPhase(StrEnum):
+    PENDING = "Pending"
+    RUNNING = "Running"
+    SUCCEEDED = "Succeeded"
+    FAILED = "Failed"
+
+
+class ServicePhase(StrEnum):
+    PENDING = "Pending"
+    RUNNING = "Running"
+    FAILED = "Failed"
+    STOPPED = "Stopped"
+
+
+class Engine(StrEnum):
+    TRANSFORMERS = "transformers"
+    VLLM = "vllm"
+
+
+class PluginProvider(StrEnum):
+    ENTRY_POINT = "entry-point"
+    COMMAND = "command"

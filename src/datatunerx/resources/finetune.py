@@ -1,0 +1,180 @@
+"""One training (Finetune), and one training with its score (FinetuneJob)."""
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from datatunerx.resources.enums import FinetunePhase, JobPhase, Metric, Split, StopMode
+from datatunerx.resources.material import DataReport
+from datatunerx.resources.training import HyperparameterRef
+from datatunerx.resources.wire import LongText, Name, Resource, ShortText, Status, Uri, Wire
+
+Quantity = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?(Ki|Mi|Gi|Ti|k|M|G|T)?$", max_length=32)]
+
+
+class Resources(Wire):
+    """What one worker of the training asks for."""
+
+    accelerators: Annotated[int, Field(ge=0, le=64)] = 0
+    """GPUs; 0 takes one if there is one, else the CPU."""
+    memory: Quantity | None = None
+    """Host memory, as 8Gi."""
+
+
+class EnvVar(Wire):
+    list_key: ClassVar[str] = "name"
+
+    name: Annotated[str, Field(min_length=1, max_length=256, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+    value: Annotated[str, Field(max_length=4096)] = ""
+
+
+class FinetuneSpec(Wire):
+    llm: Name
+    """The LLM object to start from."""
+    dataset: Name
+    """The Dataset object to learn from."""
+    hyperparameter: HyperparameterRef
+    workers: Annotated[int, Field(le=1_000_000)] = 1
+    """Processes that train together."""
+    resources: Resources = Resources()
+    node_selector: dict[str, Annotated[str, Field(max_length=256)]] | None = None
+    """On a cluster: labels a node must have."""
+    env: Annotated[list[EnvVar], Field(max_length=256)] = []
+    """Environment of the worker, on a cluster."""
+    resume_from: Name | None = None
+    """An LLMCheckpoint whose adapter this training starts from."""
+    samples: Annotated[list[LongText], Field(max_length=32)] = []
+    """Prompts answered at step 0 and at each checkpoint."""
+    retry_limit: Annotated[int, Field(ge=0, le=100)] = 1
+    """How often a training whose worker died is taken up again from its last whole checkpoint."""
+    priority: Annotated[int, Field(ge=-1_000_000, le=1_000_000)] = 0
+    """Higher goes first."""
+    suspend: bool = False
+    """True saves a checkpoint and lets go of the device; false takes up again from there."""
+    stop: StopMode | None = None
+    """Ends the training for good, with a last checkpoint (keep) or without (discard)."""
+
+
+class Progress(Wire):
+    step: int = 0
+    steps: int = 0
+    """Optimizer steps in all."""
+    epoch: float = 0.0
+    tokens: int = 0
+    """Real tokens trained on so far."""
+    tokens_per_second: float | None = None
+    eta_seconds: float | None = None
+    activity: ShortText | None = None
+    """What the worker is doing: loading the base, tokenising, training, scoring."""
+
+
+class CheckpointRef(Wire):
+    list_key: ClassVar[str] = "step"
+
+    step: int
+    uri: Uri
+    digest: ShortText
+    """SHA-256 of the manifest."""
+    bytes: int = 0
+    eval_loss: float | None = None
+
+
+class Sample(Wire):
+    step: int
+    prompt: LongText
+    answer: LongText
+
+
+class FinetuneStatus(Status):
+    phase: FinetunePhase = FinetunePhase.PENDING
+    reason: ShortText | None = None
+    """Why the phase is what it is, in one word."""
+    message: LongText | None = None
+    run: ShortText | None = None
+    """The Run that carries this training."""
+    attempt: int = 0
+    """How often it was taken up again."""
+    progress: Progress = Progress()
+    metrics: dict[str, float] = {}
+    """The latest point: loss, evalLoss, learningRate, gradNorm."""
+    data: DataReport | None = None
+    """What the tokeniser kept, dropped and truncated."""
+    checkpoints: Annotated[list[CheckpointRef], Field(max_length=1000)] = []
+    samples: Annotated[list[Sample], Field(max_length=256)] = []
+    log_tail: LongText | None = None
+    """Last lines of the log, when it failed."""
+    started_at: ShortText | None = None
+    finished_at: ShortText | None = None
+
+
+class Finetune(Resource):
+    """One training."""
+
+    kind_name: ClassVar[str] = "Finetune"
+    kind: Literal["Finetune"] = "Finetune"
+    spec: FinetuneSpec
+    status: FinetuneStatus = FinetuneStatus()
+
+
+class GenerationSettings(Wire):
+    """How answers are made; the same for every model that is compared."""
+
+    max_new_tokens: Annotated[int, Field(ge=1, le=131072)] = 128
+    temperature: Annotated[float, Field(ge=0, le=10)] = 0.0
+    """0 always takes the likeliest token."""
+    seed: Annotated[int, Field(ge=0, le=4_294_967_295)] = 0
+
+
+class Question(Wire):
+    question: LongText
+    answer: LongText | None = None
+    """The reference; without it the answer is shown and not scored."""
+
+
+class Measure(Wire):
+    """By what all models of an experiment are scored."""
+
+    split: Split = Split.TEST
+    """Split of the training's own dataset, unless `dataset` names another."""
+    dataset: Name | None = None
+    questions: Annotated[list[Question], Field(max_length=1000)] = []
+    """Own questions, asked besides the split's."""
+    metrics: Annotated[list[Metric], Field(min_length=1, max_length=16)] = [Metric.EXACT_MATCH]
+    """The first one ranks; the others are shown."""
+    plugin: Name | None = None
+    """A ScoringPlugin, asked besides the metrics."""
+    generation: GenerationSettings = GenerationSettings()
+    limit: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    """At most this many rows of the split, the first ones."""
+
+
+class FinetuneJobSpec(Wire):
+    finetune: FinetuneSpec
+    scoring: Measure = Measure()
+    serve: bool = False
+    """Serve the checkpoint when the job has succeeded."""
+    suspend: bool = False
+    stop: StopMode | None = None
+
+
+class FinetuneJobStatus(Status):
+    phase: JobPhase = JobPhase.PENDING
+    reason: ShortText | None = None
+    message: LongText | None = None
+    finetune: ShortText | None = None
+    checkpoint: ShortText | None = None
+    """The LLMCheckpoint it made."""
+    scoring: ShortText | None = None
+    """The Scoring that measured it."""
+    metric: ShortText | None = None
+    score: float | None = None
+    """Absent as long as there is none; never 0 in place of it."""
+
+
+class FinetuneJob(Resource):
+    """One training, then its score."""
+
+    kind_name: ClassVar[str] = "FinetuneJob"
+    kind: Literal["FinetuneJob"] = "FinetuneJob"
+    spec: FinetuneJobSpec
+    status: FinetuneJobStatus = FinetuneJobStatus()

@@ -1,0 +1,188 @@
+"""The twelve kinds of datatunerx.io, and what the API needs to know of each: plural, short name, columns."""
+
+from dataclasses import dataclass
+
+from datatunerx.resources.experiment import FinetuneExperiment
+from datatunerx.resources.finetune import Finetune, FinetuneJob
+from datatunerx.resources.material import LLM, DataPlugin, Dataset, Hyperparameter
+from datatunerx.resources.outcome import InferenceService, LLMCheckpoint, Run, Scoring, ScoringPlugin
+from datatunerx.resources.wire import Resource
+
+CATEGORY = "dtx"
+
+
+@dataclass(frozen=True)
+class Column:
+    """A printer column; `wide` ones show with -o wide only."""
+
+    name: str
+    path: str
+    type: str = "string"
+    wide: bool = False
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A CEL rule on `spec`; `oldSelf` makes it a rule of change."""
+
+    rule: str
+    message: str
+
+
+def immutable(field_name: str) -> Rule:
+    same = f"self.{field_name} == oldSelf.{field_name}"
+    return Rule(
+        f"has(self.{field_name}) == has(oldSelf.{field_name}) && (!has(self.{field_name}) || {same})",
+        f"{field_name} is immutable; make a new object instead",
+    )
+
+
+@dataclass(frozen=True)
+class Kind:
+    model: type[Resource]
+    plural: str
+    short: str
+    columns: tuple[Column, ...]
+    rules: tuple[Rule, ...] = ()
+    selectable: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        return self.model.kind_name
+
+
+READY = Column("Ready", '.status.conditions[?(@.type=="Ready")].status')
+REASON = Column("Reason", '.status.conditions[?(@.type=="Ready")].reason')
+PHASE = Column("Phase", ".status.phase")
+AGE = Column("Age", ".metadata.creationTimestamp", "date")
+
+KINDS: tuple[Kind, ...] = (
+    Kind(
+        LLM, "llms", "llm",
+        (
+            READY, REASON,
+            Column("Architecture", ".status.architecture"),
+            Column("Parameters", ".status.parameters", "integer"),
+            Column("Context", ".status.contextLength", "integer", wide=True),
+            Column("Source", ".spec.source", wide=True),
+            AGE,
+        ),
+        (immutable("source"),),
+        ("spec.source",),
+    ),
+    Kind(
+        Dataset, "datasets", "ds",
+        (
+            READY, REASON,
+            Column("Rows", ".status.report.kept", "integer"),
+            Column("Dropped", ".status.report.dropped", "integer"),
+            Column("Format", ".status.report.format"),
+            Column("Digest", ".status.digest", wide=True),
+            AGE,
+        ),
+    ),
+    Kind(
+        Hyperparameter, "hyperparameters", "hp",
+        (
+            READY,
+            Column("Method", ".spec.method"),
+            Column("Rank", ".spec.lora.rank", "integer"),
+            Column("LR", ".spec.learningRate", "number"),
+            Column("Extends", ".spec.extends", wide=True),
+            AGE,
+        ),
+        selectable=("spec.extends",),
+    ),
+    Kind(DataPlugin, "dataplugins", "dp", (READY, REASON, Column("Version", ".status.version"), AGE)),
+    Kind(ScoringPlugin, "scoringplugins", "sp", (READY, REASON, Column("Version", ".status.version"), AGE)),
+    Kind(
+        Scoring, "scorings", "sc",
+        (
+            PHASE,
+            Column("Model", ".spec.model.name"),
+            Column("Metric", ".status.metric"),
+            Column("Score", ".status.score", "number"),
+            Column("Low", ".status.low", "number", wide=True),
+            Column("High", ".status.high", "number", wide=True),
+            AGE,
+        ),
+        selectable=("spec.dataset",),
+    ),
+    Kind(
+        Finetune, "finetunes", "ft",
+        (
+            PHASE,
+            Column("Step", ".status.progress.step", "integer"),
+            Column("Steps", ".status.progress.steps", "integer"),
+            Column("Loss", ".status.metrics.loss", "number"),
+            Column("Run", ".status.run", wide=True),
+            Column("Dataset", ".spec.dataset", wide=True),
+            Column("LLM", ".spec.llm", wide=True),
+            AGE,
+        ),
+        (
+            immutable("dataset"),
+            Rule("self.workers >= 1 && self.workers <= 64", "workers must be between 1 and 64"),
+        ),
+        ("spec.llm", "spec.dataset"),
+    ),
+    Kind(
+        FinetuneJob, "finetunejobs", "fj",
+        (
+            PHASE,
+            Column("Score", ".status.score", "number"),
+            Column("Checkpoint", ".status.checkpoint"),
+            Column("Reason", ".status.reason", wide=True),
+            AGE,
+        ),
+    ),
+    Kind(
+        FinetuneExperiment, "finetuneexperiments", "fe",
+        (
+            PHASE,
+            Column("Jobs", ".status.jobs.summary"),
+            Column("Best", ".status.best.job"),
+            Column("Score", ".status.best.score", "number"),
+            Column("Base", ".status.best.baseScore", "number"),
+            Column("Metric", ".status.metric", wide=True),
+            Column("Why", ".status.best.why", wide=True),
+            AGE,
+        ),
+        (
+            Rule("has(self.matrix) || (has(self.jobs) && size(self.jobs) > 0)", "give jobs, a matrix, or both"),
+            immutable("matrix"),
+            immutable("jobs"),
+        ),
+    ),
+    Kind(
+        LLMCheckpoint, "llmcheckpoints", "ckpt",
+        (
+            READY,
+            Column("Finetune", ".spec.finetune"),
+            Column("Step", ".spec.step", "integer"),
+            Column("Score", ".status.score", "number"),
+            Column("Bytes", ".spec.bytes", "integer", wide=True),
+            AGE,
+        ),
+        selectable=("spec.finetune",),
+    ),
+    Kind(
+        InferenceService, "inferenceservices", "isvc",
+        (PHASE, Column("URL", ".status.url"), Column("Models", ".status.modelsReady", "integer"), AGE),
+    ),
+    Kind(
+        Run, "runs", "run",
+        (
+            PHASE,
+            Column("Type", ".spec.type"),
+            Column("Reason", ".status.reason"),
+            Column("Heartbeat", ".status.lastHeartbeat", "date", wide=True),
+            Column("Log", ".status.logUri", wide=True),
+            AGE,
+        ),
+        selectable=("spec.type",),
+    ),
+)  # fmt: skip
+
+BY_NAME = {kind.name: kind for kind in KINDS}
+BY_MODEL: dict[type[Resource], Kind] = {kind.model: kind for kind in KINDS}

@@ -1,0 +1,153 @@
+"""What comes of an experiment: runs, checkpoints, scores, services."""
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from datatunerx.resources.enums import Engine, RunPhase, RunType, ScoringPhase, ServicePhase
+from datatunerx.resources.experiment import MetricResult
+from datatunerx.resources.finetune import Measure, Resources
+from datatunerx.resources.material import PluginSpec, PluginStatus
+from datatunerx.resources.wire import LongText, Name, Resource, ShortText, Status, Uri, Wire
+
+
+class ModelRef(Wire):
+    """A base model, or a checkpoint of one."""
+
+    kind: Literal["LLM", "LLMCheckpoint"] = "LLMCheckpoint"
+    name: Name
+
+
+class ScoringSpec(Wire):
+    model: ModelRef
+    dataset: Name
+    measure: Measure = Measure()
+    run: Name | None = None
+    """A Run that has measured this model already; without it the model gets a Run of its own."""
+
+
+class ScoringStatus(Status):
+    phase: ScoringPhase = ScoringPhase.PENDING
+    reason: ShortText | None = None
+    message: LongText | None = None
+    run: ShortText | None = None
+    metric: ShortText | None = None
+    """The metric that ranks."""
+    score: float | None = None
+    low: float | None = None
+    high: float | None = None
+    metrics: dict[str, MetricResult] = {}
+    predictions_uri: Uri | None = None
+
+
+class Scoring(Resource):
+    """One evaluation of one model."""
+
+    kind_name: ClassVar[str] = "Scoring"
+    kind: Literal["Scoring"] = "Scoring"
+    spec: ScoringSpec
+    status: ScoringStatus = ScoringStatus()
+
+
+class ScoringPlugin(Resource):
+    """An extension that scores answers."""
+
+    kind_name: ClassVar[str] = "ScoringPlugin"
+    kind: Literal["ScoringPlugin"] = "ScoringPlugin"
+    spec: PluginSpec
+    status: PluginStatus = PluginStatus()
+
+
+class LLMCheckpointSpec(Wire):
+    """Snapshots and digests of what made it; written once."""
+
+    finetune: Name
+    llm: Name
+    dataset: Name
+    base_digest: ShortText = ""
+    base_uri: Uri | None = None
+    data_digest: ShortText = ""
+    parameters_json: LongText = ""
+    """The resolved parameters, as JSON."""
+    uri: Uri
+    """Folder of the adapter in PEFT's format."""
+    step: int
+    bytes: int = 0
+    manifest_digest: ShortText = ""
+    pinned: bool = False
+    """Kept on disk when this object is deleted."""
+
+
+class LLMCheckpointStatus(Status):
+    metric: ShortText | None = None
+    score: float | None = None
+    exports: Annotated[list[Uri], Field(max_length=64)] = []
+    used_by: Annotated[list[ShortText], Field(max_length=1000)] = []
+
+
+class LLMCheckpoint(Resource):
+    """A fine-tuned model."""
+
+    kind_name: ClassVar[str] = "LLMCheckpoint"
+    kind: Literal["LLMCheckpoint"] = "LLMCheckpoint"
+    spec: LLMCheckpointSpec
+    status: LLMCheckpointStatus = LLMCheckpointStatus()
+
+
+class InferenceServiceSpec(Wire):
+    models: Annotated[list[ModelRef], Field(min_length=1, max_length=64)]
+    """Those that share a base share one process."""
+    engine: Engine = Engine.TRANSFORMERS
+    resources: Resources = Resources()
+
+
+class InferenceServiceStatus(Status):
+    phase: ServicePhase = ServicePhase.PENDING
+    reason: ShortText | None = None
+    message: LongText | None = None
+    url: Uri | None = None
+    models_ready: int = 0
+
+
+class InferenceService(Resource):
+    """Models being served."""
+
+    kind_name: ClassVar[str] = "InferenceService"
+    kind: Literal["InferenceService"] = "InferenceService"
+    spec: InferenceServiceSpec
+    status: InferenceServiceStatus = InferenceServiceStatus()
+
+
+class RunSpec(Wire):
+    type: RunType
+    plan_id: ShortText
+    plan_uri: Uri
+    serves: Annotated[list[ShortText], Field(max_length=1000)] = []
+    """The objects it works for, as Kind/name."""
+    accelerators: Annotated[int, Field(ge=0, le=64)] = 0
+    priority: int = 0
+    stop: bool = False
+    """True ends the run: signal, grace, kill."""
+
+
+class RunStatus(Status):
+    phase: RunPhase = RunPhase.PENDING
+    reason: ShortText | None = None
+    message: LongText | None = None
+    exit_code: int | None = None
+    """Of the worker process; negative is the signal that ended it."""
+    position: int | None = None
+    """Place in the queue while it waits, 1 is next."""
+    last_heartbeat: ShortText | None = None
+    log_uri: Uri | None = None
+    started_at: ShortText | None = None
+    finished_at: ShortText | None = None
+
+
+class Run(Resource):
+    """What one worker executes."""
+
+    kind_name: ClassVar[str] = "Run"
+    kind: Literal["Run"] = "Run"
+    spec: RunSpec
+    status: RunStatus = RunStatus()
