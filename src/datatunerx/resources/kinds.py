@@ -149,7 +149,7 @@ KINDS: tuple[Kind, ...] = (
             AGE,
         ),
         (
-            Rule("has(self.matrix) || (has(self.jobs) && size(self.jobs) > 0)", "give jobs, a matrix, or both"),
+            Rule("has(self.matrix) || has(self.jobs)", "give jobs, a matrix, or both"),
             immutable("matrix"),
             immutable("jobs"),
         ),

@@ -1,0 +1,59 @@
+"""What a worker says while it works: one JSON line each, appended to `<run folder>/events.jsonl`."""
+
+import time
+from enum import StrEnum
+
+from pydantic import Field
+
+from datatunerx.resources.enums import FinetunePhase
+from datatunerx.resources.finetune import CheckpointRef, Progress, Sample
+from datatunerx.resources.material import DataReport
+from datatunerx.resources.wire import Wire
+
+
+class EventType(StrEnum):
+    ACTIVITY = "activity"
+    """What the worker is doing now; `activity` says it."""
+    HEARTBEAT = "heartbeat"
+    DATA = "data"
+    """A job's rows are tokenised; `report` has the counts."""
+    PROGRESS = "progress"
+    METRICS = "metrics"
+    SAMPLE = "sample"
+    CHECKPOINT = "checkpoint"
+    JOB = "job"
+    """A job has left its lane; `outcome` says how."""
+    WARNING = "warning"
+    """`message` is for the user; the run goes on."""
+
+
+class JobOutcome(Wire):
+    """How one Finetune ended in a run. Suspended is not an end: it can be taken up again."""
+
+    phase: FinetunePhase
+    reason: str = ""
+    """One word, such as NonFiniteLoss; empty when it succeeded."""
+    message: str = ""
+    """For the user: what happened, with row numbers or figures, and what to do."""
+    step: int = 0
+    steps: int = 0
+    checkpoint: CheckpointRef | None = None
+    """The last whole checkpoint, if any."""
+
+
+class Event(Wire):
+    time: float = Field(default_factory=time.time)
+    """Seconds since 1970."""
+    type: EventType
+    job: str | None = None
+    """Name of the Finetune it is about; None is the whole run."""
+    step: int | None = None
+    activity: str | None = None
+    progress: Progress | None = None
+    values: dict[str, float] | None = None
+    """Of a metrics event: loss, learningRate, gradNorm, evalLoss. A value that is not finite is left out."""
+    sample: Sample | None = None
+    checkpoint: CheckpointRef | None = None
+    report: DataReport | None = None
+    outcome: JobOutcome | None = None
+    message: str | None = None

@@ -1,0 +1,12 @@
+"""The names of the files in a run's folder."""
+
+PLAN = "plan.json"
+EVENTS = "events.jsonl"
+RESULT = "result.json"
+LOG = "worker.log"
+COMMANDS = "commands"
+PREDICTIONS = "predictions"
+
+
+def in_folder(folder_uri: str, name: str) -> str:
+    return f"{folder_uri.rstrip('/')}/{name}"

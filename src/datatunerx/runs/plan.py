@@ -1,0 +1,148 @@
+"""The plan: everything a worker needs, resolved. The worker reads it and looks nothing up.
+
+A plan's id is the digest of its content, so compiling the same objects again gives the same plan,
+the same folder and the same Run.
+"""
+
+import hashlib
+import json
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from datatunerx.resources.enums import DataFormat, Metric, RunType, Split
+from datatunerx.resources.finetune import GenerationSettings, Question
+from datatunerx.resources.material import AutoSplit
+from datatunerx.resources.training import TrainingParameters
+from datatunerx.resources.wire import LongText, Name, Uri, Wire
+
+PLAN_VERSION: Literal[1] = 1
+
+
+class ModelFiles(Wire):
+    """A base model that was inspected."""
+
+    name: Name
+    uri: Uri
+    """Folder with config, safetensors and tokenizer."""
+    digest: str
+    template: LongText | None = None
+    """The chat template to use; None is the tokenizer's own."""
+
+
+class DataFiles(Wire):
+    """A dataset: which files make which split, and how a row is written."""
+
+    name: Name
+    splits: dict[Split, list[Uri]]
+    format: DataFormat = DataFormat.AUTO
+    features: dict[str, str] = {}
+    """Our name of a part of a row -> the file's column."""
+    auto_split: AutoSplit = AutoSplit()
+    digest: str = ""
+    """What the files were when they were inspected; the worker refuses others."""
+
+
+class MeasurePlan(Wire):
+    """How answers are made and scored; the same for every model it is used on."""
+
+    data: Name
+    """One of the plan's datasets."""
+    split: Split = Split.TEST
+    questions: list[Question] = []
+    metrics: list[Metric]
+    generation: GenerationSettings = GenerationSettings()
+    limit: int | None = None
+
+    def key(self) -> str:
+        """Names the measure: two models scored under one key can be compared."""
+        return digest_of(self.dump())[:16]
+
+
+class TuneJob(Wire):
+    """One Finetune of a run."""
+
+    name: Name
+    namespace: str
+    uid: str
+    attempt: int = 0
+    parameters: TrainingParameters
+    data: Name
+    """One of the plan's datasets."""
+    output_uri: Uri
+    """Folder of this Finetune's checkpoints, the same for every attempt: what is whole there is resumed."""
+    start_from_uri: Uri | None = None
+    """An adapter to start from when there is nothing to resume."""
+    samples: list[LongText] = []
+    measure: MeasurePlan | None = None
+
+
+class TunePlan(Wire):
+    model: ModelFiles
+    data: Annotated[list[DataFiles], Field(min_length=1)]
+    jobs: Annotated[list[TuneJob], Field(min_length=1)]
+    baselines: list[MeasurePlan] = []
+    """How the untouched base is scored in this run."""
+
+
+class InspectModelPlan(Wire):
+    source: Uri
+    template: LongText | None = None
+
+
+class InspectDataPlan(Wire):
+    data: DataFiles
+    model: ModelFiles | None = None
+    """Whose tokenizer counts the tokens, if any."""
+
+
+class ScorePlan(Wire):
+    model: ModelFiles
+    adapter_uri: Uri | None = None
+    """None scores the untouched base."""
+    data: DataFiles
+    measure: MeasurePlan
+
+
+class RunPlan(Wire):
+    """`<run folder>/plan.json`. Exactly the part that `type` needs is there."""
+
+    version: Literal[1] = PLAN_VERSION
+    id: str = ""
+    type: RunType
+    models_uri: Uri
+    """The model store: converted and downloaded base models, by digest."""
+    cache_uri: Uri
+    """Tokenised data and measured device facts, shared by all runs."""
+    output_uri: Uri
+    """Folder of this plan: events, result, log, commands, predictions."""
+    tune: TunePlan | None = None
+    inspect_model: InspectModelPlan | None = None
+    inspect_data: InspectDataPlan | None = None
+    score: ScorePlan | None = None
+
+    @model_validator(mode="after")
+    def _one_part(self) -> Self:
+        parts = [self.tune, self.inspect_model, self.inspect_data, self.score]
+        if sum(part is not None for part in parts) != 1:
+            raise ValueError("a plan has exactly one of tune, inspectModel, inspectData, score")
+        return self
+
+
+def identified(type: RunType, root_uri: str, content: dict[str, Wire], salt: str = "") -> RunPlan:
+    """The plan with its id and folders under `root_uri`. `salt` tells two attempts at the same content apart."""
+    plan_id = digest_of({"type": type, "salt": salt, **{k: v.dump() for k, v in content.items()}})[:20]
+    return RunPlan(
+        id=plan_id,
+        type=type,
+        models_uri=f"{root_uri}/models",
+        cache_uri=f"{root_uri}/cache",
+        output_uri=f"{root_uri}/runs/{plan_id}",
+        **content,  # type: ignore[arg-type]
+    )
+
+
+def digest_of(document: Any) -> str:
+    """SHA-256 of the document as canonical JSON, in hex."""
+    text = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
