@@ -1,0 +1,105 @@
+"""The SQLite file: its tables, how it is opened, what is read from it at start.
+
+Three tables change together in every transaction: `log` (each change, in order of version, with the
+object before it), `current` (the newest version of each object) and `meta` (counters).
+"""
+
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+from datatunerx.store.errors import Broken
+from datatunerx.store.model import Entry, Event, Key, Seals
+
+SCHEMA_VERSION = 1
+
+_SCHEMA = """
+CREATE TABLE log (
+    version INTEGER PRIMARY KEY, type TEXT NOT NULL, resource TEXT NOT NULL, namespace TEXT NOT NULL,
+    name TEXT NOT NULL, data BLOB NOT NULL, prev BLOB, at REAL NOT NULL
+);
+CREATE TABLE current (
+    resource TEXT NOT NULL, namespace TEXT NOT NULL, name TEXT NOT NULL, version INTEGER NOT NULL,
+    data BLOB NOT NULL, PRIMARY KEY (resource, namespace, name)
+) WITHOUT ROWID;
+CREATE TABLE meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
+INSERT INTO meta VALUES ('version', 0), ('floor', 0);
+"""
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """A connection fit for writing: WAL, and every commit on the disk before it returns."""
+    db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10)
+    db.execute("PRAGMA journal_mode = WAL")
+    # FULL: a commit returns only after its fsync; NORMAL would lose acknowledged writes at power loss.
+    db.execute("PRAGMA synchronous = FULL")
+    db.execute("PRAGMA wal_autocheckpoint = 2000")
+    return db
+
+
+def prepare(db: sqlite3.Connection) -> None:
+    """Make the tables in a new file; refuse a file from a newer release."""
+    found = db.execute("PRAGMA user_version").fetchone()[0]
+    if found > SCHEMA_VERSION:
+        raise Broken(
+            f"the database has schema {found}, this release knows {SCHEMA_VERSION}; use the newer release"
+        )
+    if found == 0:
+        db.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
+
+
+def counters(db: sqlite3.Connection) -> tuple[int, int]:
+    """(version, floor): the newest version given out, and the newest one no longer in the log."""
+    found = dict(db.execute("SELECT name, value FROM meta"))
+    return found["version"], found["floor"]
+
+
+def read_current(db: sqlite3.Connection, seals: Seals) -> Iterator[Entry]:
+    """Every object as it is now."""
+    for resource, namespace, name, version, data in db.execute(
+        "SELECT resource, namespace, name, version, data FROM current"
+    ):
+        seal = seals.get(resource)
+        yield Entry(Key(resource, namespace, name), version, seal.unseal(data) if seal else data)
+
+
+def read_log(db: sqlite3.Connection, seals: Seals) -> Iterator[Event]:
+    """The kept history, newest first, so that the reader may stop when it has enough."""
+    for version, type_, resource, namespace, name, data, prev, at in db.execute(
+        "SELECT version, type, resource, namespace, name, data, prev, at FROM log ORDER BY version DESC"
+    ):
+        if seal := seals.get(resource):
+            data, prev = seal.unseal(data), prev and seal.unseal(prev)
+        yield Event(version, type_, Key(resource, namespace, name), data, prev, at)
+
+
+def apply(db: sqlite3.Connection, events: list[Event], seals: Seals) -> None:
+    """Write changes into all three tables; the caller owns the transaction."""
+    for event in events:
+        seal = seals.get(event.key.resource)
+        data = seal.seal(event.data) if seal else event.data
+        prev = seal.seal(event.prev) if seal and event.prev else event.prev
+        db.execute(
+            "INSERT INTO log VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            (event.version, event.type, *event.key, data, prev, event.at),
+        )
+        if event.type == "DELETED":
+            db.execute("DELETE FROM current WHERE resource = ? AND namespace = ? AND name = ?", event.key)
+        else:
+            db.execute(
+                "INSERT OR REPLACE INTO current VALUES (?, ?, ?, ?, ?)", (*event.key, event.version, data)
+            )
+    db.execute("UPDATE meta SET value = ? WHERE name = 'version'", (events[-1].version,))
+
+
+def compact(db: sqlite3.Connection, floor: int, limit: int) -> bool:
+    """Forget at most `limit` changes up to version `floor`; True when some are left to forget."""
+    db.execute("BEGIN IMMEDIATE")
+    rows = db.execute(
+        "SELECT version FROM log WHERE version <= ? ORDER BY version LIMIT ?", (floor, limit)
+    ).fetchall()
+    if rows:
+        db.execute("DELETE FROM log WHERE version <= ?", (rows[-1][0],))
+        db.execute("UPDATE meta SET value = MAX(value, ?) WHERE name = 'floor'", (rows[-1][0],))
+    db.execute("COMMIT")
+    return len(rows) == limit
