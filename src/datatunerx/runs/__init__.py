@@ -1,4 +1,4 @@
-"""The seam between the planes: plan, event and result documents, and the pure functions that compile plans."""
+"""The seam between the planes: plan, event and result documents, and the functions that compile plans."""
 
 from datatunerx.runs.commands import Command, Verb
 from datatunerx.runs.events import Event, EventType, JobOutcome

@@ -130,7 +130,7 @@ class RunPlan(Wire):
 
 
 def identified(type: RunType, root_uri: str, content: dict[str, Wire], salt: str = "") -> RunPlan:
-    """The plan with its id and folders under `root_uri`. `salt` tells two attempts at the same content apart."""
+    """The plan with its id and folders under `root_uri`; `salt` tells two attempts apart."""
     plan_id = digest_of({"type": type, "salt": salt, **{k: v.dump() for k, v in content.items()}})[:20]
     return RunPlan(
         id=plan_id,
