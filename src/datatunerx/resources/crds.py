@@ -28,6 +28,7 @@ def crd_manifests() -> list[dict[str, Any]]:
 
 def crd(kind: Kind) -> dict[str, Any]:
     spec, status = _part(kind, "spec"), _without_defaults(_part(kind, "status"))
+    spec.pop("default", None)  # a spec is always written, be it empty
     if kind.rules:
         spec["x-kubernetes-validations"] = [{"rule": r.rule, "message": r.message} for r in kind.rules]
     schema: Schema = {
