@@ -1,0 +1,46 @@
+"""Where a run runs, as its caller sees it: submit, phase, stop."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from datatunerx.resources.enums import RunPhase, RunType
+
+
+@dataclass(frozen=True)
+class Submission:
+    run: str
+    """Name of the Run, unique in this backend."""
+    plan_uri: str
+    log_uri: str
+    """Where the worker's output goes."""
+    type: RunType
+    accelerators: int = 0
+    """GPUs; 0 takes one if there is one, else the CPU."""
+    priority: int = 0
+    """Higher goes first."""
+    created: float = 0.0
+    """Seconds since 1970; of equal priority, the older goes first."""
+
+
+@dataclass(frozen=True)
+class RunState:
+    phase: RunPhase
+    exit_code: int | None = None
+    """Of the worker process; negative is the signal that ended it; None if it runs or nobody saw it end."""
+    position: int | None = None
+    """Place in the queue while it waits, 1 is next."""
+    reason: str = ""
+    """One word, such as WorkerDied."""
+    message: str = ""
+    """For the user: what happened and what to do."""
+
+
+class Backend(Protocol):
+    async def submit(self, submission: Submission) -> None:
+        """Start the run, or queue it. Submitting a run that exists, also an ended one, does nothing."""
+
+    async def phase(self, run: str) -> RunState | None:
+        """What is true now; None if the backend has never heard of the run."""
+
+    async def stop(self, run: str) -> None:
+        """Ask the run to end; returns at once and `phase` tells when it is gone. Repeating it is harmless."""

@@ -1,0 +1,69 @@
+"""URIs as places: which are local, what lies below what, and what is refused. Nothing here reads a file."""
+
+import os
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from datatunerx.storage.errors import Refused
+
+_DECODINGS = 3
+"""How often a segment is percent-decoded when it is looked at: %252e%252e hides two dots twice."""
+
+
+def scheme_of(uri: str) -> str:
+    """`file` for file:// URIs and plain paths, else the URI's own scheme."""
+    head, sep, _ = uri.partition("://")
+    return head.lower() if sep and head.replace("+", "").isalnum() else "file"
+
+
+def is_local(uri: str) -> bool:
+    return scheme_of(uri) == "file"
+
+
+def local_path(uri: str) -> Path:
+    """The absolute path behind a file:// URI or a plain path; symbolic links are left alone.
+
+    Raises `Refused` for other schemes, relative paths, other hosts, `..` (encoded or not) and NUL.
+    """
+    check(uri)
+    if not is_local(uri):
+        raise Refused(f"{uri}: not on this machine; only file:// URIs and absolute paths work here")
+    if "://" in uri:
+        parts = urlsplit(uri, allow_fragments=False)
+        if parts.netloc not in ("", "localhost"):
+            raise Refused(f"{uri}: names the host {parts.netloc!r}; write file:/// with three slashes")
+        text = unquote(parts.path + (f"?{parts.query}" if parts.query else ""))
+    else:
+        text = uri
+    if not os.path.isabs(text):
+        raise Refused(f"{uri}: a relative path; write it from / on, or as file:///...")
+    return Path(os.path.normpath(text))
+
+
+def join(root_uri: str, *names: str) -> str:
+    """The URI of something below `root_uri`. Each name may hold `/` but cannot leave the root."""
+    for name in names:
+        if not name or name.startswith(("/", "\\", "~")) or "://" in name:
+            raise Refused(f"{name!r}: not a name below {root_uri}; leave out the leading / and the scheme")
+        check(name)
+    return "/".join([root_uri.rstrip("/"), *(name.strip("/") for name in names)])
+
+
+def check(uri: str) -> None:
+    """Raise `Refused` for a URI that climbs with `..`, encoded or not, or holds a NUL or line break."""
+    text = uri
+    for _ in range(_DECODINGS):
+        if any(char in text for char in "\0\n\r"):
+            raise Refused(f"{uri!r}: holds a control character")
+        if ".." in text.replace("\\", "/").split("/"):
+            raise Refused(f"{uri}: climbs with '..'; write the place itself")
+        text = unquote(text)
+
+
+def below(path: Path, root: Path) -> bool:
+    """Whether `path` lies strictly below `root` once the links on the way to it are followed.
+
+    The last part of `path` is not followed: a link that lies below the root is itself below it.
+    """
+    here = path.parent.resolve() / path.name
+    return here != root.resolve() and root.resolve() in here.parents
