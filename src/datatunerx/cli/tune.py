@@ -1,0 +1,243 @@
+"""From a model, a file and a few settings to the objects of an experiment; reads the data only to name it."""
+
+import hashlib
+import itertools
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from pydantic import BaseModel
+
+from datatunerx.cli.check import did_you_mean, model_uri, problems
+from datatunerx.cli.documents import Json, scalar
+from datatunerx.cli.errors import BadInput
+from datatunerx.resources.enums import Metric
+from datatunerx.resources.training import TrainingParameters
+from datatunerx.resources.wire import API_VERSION
+
+MAX_COMBINATIONS = 64
+DATA_SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
+SPLIT_STEMS = {
+    "train": ("train", "training"),
+    "validate": ("validate", "validation", "valid", "val", "dev", "eval"),
+    "test": ("test",),
+}
+SHORT_KEYS = {
+    "lora.rank": "r", "lora.alpha": "a", "lora.dropout": "drop", "learningRate": "lr", "batchSize": "b",
+    "epochs": "e", "maxSteps": "steps", "seed": "seed", "cutoffLength": "cut", "weightDecay": "wd",
+    "warmupRatio": "warm", "gradientAccumulation": "acc", "scheduler": "", "optimizer": "", "precision": "",
+}  # fmt: skip
+"""How a setting shows in the name of a group."""
+LIST_KEYS = ("lora.targets",)
+
+
+@dataclass(frozen=True)
+class Request:
+    """What `dtx tune` was asked for."""
+
+    llm: str
+    data: str
+    settings: Sequence[str] = ()
+    """As typed: lora.rank=8,16."""
+    metrics: Sequence[str] = (Metric.EXACT_MATCH.value,)
+    name: str | None = None
+    max_new_tokens: int | None = None
+    samples: Sequence[str] = ()
+    limit: int | None = None
+    """Rows of the test split that are scored."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    key: str
+    values: tuple[Any, ...]
+    texts: tuple[str, ...]
+    """The values as typed: 2e-4 stays 2e-4 in a name."""
+
+
+Group = tuple[str, Json]
+
+
+def build(request: Request, folder: Path) -> list[Json]:
+    """LLM, Dataset, Hyperparameters and the FinetuneExperiment. Raises BadInput naming every fault.
+
+    One group holds what all jobs share; one more per combination extends it with what is its own.
+    """
+    settings = parse_settings(request.settings)
+    source = llm_source(request.llm, folder)
+    splits = data_splits(request.data, folder)
+    llm = f"{slug(_tail(source))}-{_digest(source)}"
+    dataset = f"{slug(_tail(request.data))}-{_digest([splits, _content(splits)])}"
+    asked = [request.metrics, request.max_new_tokens, request.samples, request.limit]
+    told = {setting.key: setting.values for setting in settings}
+    experiment = request.name or f"tune-{slug(_tail(request.data))}-{_digest([llm, dataset, told, asked])}"
+    groups = _groups(experiment, settings)
+    objects = [
+        _object("LLM", llm, {"source": source}),
+        _object("Dataset", dataset, {"subsets": [{"name": "default", "splits": splits}]}),
+        *(_object("Hyperparameter", name, spec) for name, spec in groups),
+        _object("FinetuneExperiment", experiment, _experiment(request, llm, dataset, groups)),
+    ]
+    found = [f"{o['kind']}/{o['metadata']['name']}: {text}" for o in objects for text in problems(o)]
+    if found:
+        raise BadInput("\n".join(found))
+    return objects
+
+
+def llm_source(llm: str, folder: Path) -> str:
+    """The URI of a model named by URI, by path, or as org/name on the Hugging Face hub."""
+    on_hub = re.fullmatch(r"[\w.-]+/[\w.-]+(@[\w./-]+)?", llm) and not llm.startswith(".")
+    if on_hub and not (folder / llm).exists():
+        return f"hf://{llm}"
+    faults: list[str] = []
+    source = model_uri(llm, folder, "--llm", faults)
+    if faults:
+        raise BadInput("\n".join(faults))
+    return source
+
+
+def data_splits(data: str, folder: Path) -> dict[str, list[str]]:
+    """The files of each split: one file is split by the platform; a folder has train, test, ... files."""
+    if "://" in data:
+        return {"train": [data]}
+    path = (folder / Path(data).expanduser()).resolve()
+    if path.is_file():
+        return {"train": [path.as_uri()]}
+    if not path.is_dir():
+        raise BadInput(f"--data {data}: no such file or folder: {path}")
+    files = sorted(file for file in path.iterdir() if file.suffix.lower() in DATA_SUFFIXES)
+    splits: dict[str, list[str]] = {}
+    for split, stems in SPLIT_STEMS.items():
+        found = [f.as_uri() for f in files if re.split(r"[-_.]", f.stem.lower())[0] in stems]
+        if found:
+            splits[split] = found
+    if "train" not in splits:
+        raise BadInput(f"--data {data}: no train file in this folder; name one train{DATA_SUFFIXES[0]}")
+    return splits
+
+
+def parse_settings(texts: Sequence[str]) -> list[Setting]:
+    """`key=value,value` each. BadInput for an unknown key (names the nearest), a bad value, too many jobs."""
+    known = setting_keys(TrainingParameters)
+    settings: dict[str, Setting] = {}
+    faults: list[str] = []
+    for text in texts:
+        key, equals, rest = (part.strip() for part in text.partition("="))
+        values = tuple(value.strip() for value in rest.split(","))
+        if not equals or not all(values):
+            faults.append(f"--set {text}: write it as key=value or key=value,value")
+        elif key not in known:
+            faults.append(f"--set {key}: no such parameter{did_you_mean(key, known)}")
+        elif key in settings:
+            faults.append(f"--set {key}: given twice; write all values in one: {key}=A,B")
+        else:
+            read = tuple(v.split("+") if key in LIST_KEYS else scalar(v) for v in values)
+            if any(read[i] == read[j] for i in range(len(read)) for j in range(i)):
+                faults.append(f"--set {text}: the same value stands twice")
+            settings[key] = Setting(key, read, values)
+            faults += [fault for value in read for fault in _value_faults(key, value)]
+    count = math.prod(len(setting.values) for setting in settings.values())
+    if count > MAX_COMBINATIONS:
+        faults.append(f"--set: {count} combinations; one experiment takes at most {MAX_COMBINATIONS} jobs")
+    if faults:
+        raise BadInput("\n".join(faults))
+    return list(settings.values())
+
+
+def setting_keys(model: type[BaseModel], prefix: str = "") -> list[str]:
+    """Every key that --set takes, by wire name: learningRate, lora.rank, ..."""
+    keys: list[str] = []
+    for name, field in model.model_fields.items():
+        key = f"{prefix}{field.alias or name}"
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            keys += setting_keys(field.annotation, f"{key}.")
+        else:
+            keys.append(key)
+    return keys
+
+
+def slug(text: str) -> str:
+    """Lower case, letters, digits and dashes, at most 30: the readable part of a name."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:30].strip("-") or "x"
+
+
+def _groups(experiment: str, settings: Sequence[Setting]) -> list[Group]:
+    base: Json = {}
+    for setting in settings:
+        if len(setting.values) == 1:
+            _put(base, setting.key, setting.values[0])
+    varied = [setting for setting in settings if len(setting.values) > 1]
+    groups: list[Group] = [(f"{experiment}-base", base)]
+    choices = (range(len(setting.values)) for setting in varied)
+    for combination in itertools.product(*choices):
+        if not varied:
+            break
+        spec: Json = {"extends": f"{experiment}-base"}
+        parts: list[str] = []
+        for setting, i in zip(varied, combination, strict=True):
+            _put(spec, setting.key, setting.values[i])
+            label = SHORT_KEYS.get(setting.key, f"{slug(setting.key)}-")
+            parts.append(f"{label}{slug(setting.texts[i].replace('.', 'p'))}")
+        groups.append((f"{experiment}-{'-'.join(parts)}", spec))
+    return groups
+
+
+def _experiment(request: Request, llm: str, dataset: str, groups: Sequence[Group]) -> Json:
+    jobs = [name for name, spec in groups if "extends" in spec] or [groups[0][0]]
+    scoring: Json = {"metrics": list(request.metrics)}
+    if request.max_new_tokens is not None:
+        scoring["generation"] = {"maxNewTokens": request.max_new_tokens}
+    if request.limit is not None:
+        scoring["limit"] = request.limit
+    spec: Json = {
+        "matrix": {"llms": [llm], "datasets": [dataset], "hyperparameters": jobs},
+        "scoring": scoring,
+    }
+    return spec | ({"samples": list(request.samples)} if request.samples else {})
+
+
+def _object(kind: str, name: str, spec: Json) -> Json:
+    return {"apiVersion": API_VERSION, "kind": kind, "metadata": {"name": name}, "spec": spec}
+
+
+def _put(spec: Json, key: str, value: Any) -> None:
+    *parents, last = key.split(".")
+    for parent in parents:
+        spec = spec.setdefault(parent, {})
+    spec[last] = value
+
+
+def _value_faults(key: str, value: Any) -> list[str]:
+    spec: Json = {}
+    _put(spec, key, value)
+    return [f"--set {text.removeprefix('spec.')}" for text in problems(_object("Hyperparameter", "x", spec))]
+
+
+def _tail(uri: str) -> str:
+    """The last part of a URI or path, without its suffix: what people call the thing."""
+    path = unquote(urlsplit(uri).path if "://" in uri else uri).rstrip("/")
+    tail = path.rpartition("/")[2] or uri
+    for suffix in (*DATA_SUFFIXES, ".gguf"):
+        tail = tail.removesuffix(suffix)
+    return tail.partition("@")[0]
+
+
+def _content(splits: Mapping[str, Sequence[str]]) -> list[str]:
+    """Digests of the local files: data that changed under the same name is another Dataset."""
+    digests: list[str] = []
+    for uris in splits.values():
+        for uri in uris:
+            if uri.startswith("file://"):
+                with Path(unquote(urlsplit(uri).path)).open("rb") as file:
+                    digests.append(hashlib.file_digest(file, "sha256").hexdigest())
+    return digests
+
+
+def _digest(value: Any) -> str:
+    text = json.dumps(value, sort_keys=True, default=list)
+    return hashlib.sha256(text.encode()).hexdigest()[:6]
