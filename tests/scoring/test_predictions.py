@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 
 import pytest
 from hypothesis import given, settings
@@ -52,6 +53,20 @@ def test_chinese_is_legible_in_the_file(tmp_path):
     path = tmp_path / "answers.jsonl"
     write_predictions(path, [Prediction(0, "天气", "好", "好")])
     assert "天气" in path.read_text("utf-8")
+
+
+def test_the_bytes_are_on_disk_before_the_name_and_the_name_before_the_call_returns(tmp_path, monkeypatch):
+    path = tmp_path / "answers.jsonl"
+    synced = []
+    fsync = os.fsync
+
+    def watch(descriptor):
+        synced.append((os.fstat(descriptor).st_ino, path.exists()))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", watch)
+    write_predictions(path, [Prediction(0, "q", "r", "a")])
+    assert synced == [(path.stat().st_ino, False), (tmp_path.stat().st_ino, True)]
 
 
 def test_a_write_that_fails_leaves_the_old_file_and_no_litter(tmp_path):

@@ -80,7 +80,7 @@ def test_field_accuracy_is_the_share_of_fields_and_an_answer_that_is_no_json_has
         ('{"n": 1, "n": 1}', 0.0),
         ('{"n": 1} {"n": 1}', 0.0),
         ('[{"n": 1}]', 0.0),
-        ('{"n": NaN}', 0.0),
+        ('{"n": 1, "m": NaN}', 0.0),
         ("[" * 100_000, 0.0),
         ('{"n": ' + "[" * 900 + "]" * 900 + "}", 0.0),
         ("9" * 10_000, 0.0),
@@ -110,6 +110,11 @@ def test_macro_scores_of_json_answers_are_the_mean_over_their_fields_or_the_one_
     assert only(answers, "recall", field="category").value == category
     assert only(answers, "recall", field="priority").value == 1.0
     assert only(answers, "recall").value == (category + 1.0) / 2
+
+
+def test_a_class_that_a_resample_happens_to_miss_is_not_held_against_the_model():
+    found = score(predict(*[(label, label) for label in "abcdefgh"]), ["precision", "recall", "f1"])
+    assert {(value.value, value.low, value.high) for value in found.values()} == {(1.0, 1.0, 1.0)}
 
 
 def test_babble_lowers_recall_but_adds_no_classes():
@@ -240,6 +245,7 @@ def test_models_measured_on_other_data_are_not_compared():
         assert not found.distinguishable
         assert found.why_missing
     assert compare(one, one[::-1], "exact-match").value == 0.0
+    assert compare(one[::-1], one, "exact-match").value == 0.0
 
 
 def test_a_comparison_with_a_missing_score_is_missing():

@@ -53,6 +53,8 @@ def test_one_word_answers_that_are_all_right_have_the_full_bleu():
     assert value([("yes", "yes"), ("no", "no")], "bleu") == pytest.approx(100.0)
     assert value([("yes", "no"), ("no", "yes")], "bleu") == 0.0
     assert value([("", "no"), ("", "yes")], "bleu") == 0.0
+    # two of three words; no pair of one, which counts as half of one
+    assert value([("a b", "a c"), ("d", "d")], "bleu") == pytest.approx(100 * (2 / 3 * 1 / 2) ** 0.5)
 
 
 def test_the_references_alone_choose_the_tokenizer():

@@ -111,7 +111,7 @@ def _per_class(
 
     def macro(sums_BS: Array) -> Array:
         hit_BC, said_BC, due_BC = np.split(sums_BS, 3, axis=1)
-        value_BC = np.where(due_BC > 0, value(hit_BC, said_BC, due_BC), 0.0)
+        value_BC = value(hit_BC, said_BC, due_BC)  # 0 for a class that no drawn row has
         means = []
         for group in range(len(columns)):
             mine = groups_C == group

@@ -43,7 +43,7 @@ def bleu(predictions: Sequence[Prediction], options: Mapping[str, Any]) -> Stati
     from sacrebleu.metrics.bleu import BLEU
 
     tokenizer = options.get("tokenizer") or bleu_tokenizer([p.reference for p in predictions])
-    # effective_order: a corpus of one-word answers has no 4-grams, and would score 0 for perfect answers
+    # only its counts are used; effective_order keeps it from warning about each sentence
     scorer = BLEU(tokenize=tokenizer, effective_order=True)
     rows = []
     for prediction in predictions:
@@ -56,7 +56,11 @@ def bleu(predictions: Sequence[Prediction], options: Mapping[str, Any]) -> Stati
 
 
 def corpus_bleu(sums_BS: Array) -> Array:
-    """BLEU in points (B,) from summed counts (B, 10); exponential smoothing, highest order that occurs."""
+    """BLEU in points (B,) from summed counts (B, 10), with sacrebleu's exponential smoothing.
+
+    Orders that occur in no answer are left out (its `effective_order`): a corpus of one-word answers has no
+    4-grams, and would score 0 for perfect answers.
+    """
     answer_B, reference_B = sums_BS[:, 0], sums_BS[:, 1]
     matched_BO, total_BO = sums_BS[:, 2 : 2 + _ORDER], sums_BS[:, 2 + _ORDER :]
     occurs_BO = total_BO > 0
