@@ -1,0 +1,343 @@
+"""Objects into plans. Pure: no disk, no clock, no API; the same objects give the same plan.
+
+Plans are salted with the uid of what they are for: an object made again under its old name gets a run of
+its own, and two namespaces never share a run's folder.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from datatunerx.resources.enums import Method, Objective, Precision, Quantization, RunType, Split
+from datatunerx.resources.experiment import FinetuneExperiment, FinetuneExperimentSpec
+from datatunerx.resources.finetune import Finetune, Measure
+from datatunerx.resources.material import LLM, Dataset, Hyperparameter
+from datatunerx.resources.training import HyperparameterRef, TrainingParameters, resolve_parameters
+from datatunerx.runs.plan import (
+    DataFiles,
+    InspectDataPlan,
+    InspectModelPlan,
+    MeasurePlan,
+    ModelFiles,
+    RunPlan,
+    ScorePlan,
+    TuneJob,
+    TunePlan,
+    digest_of,
+    identified,
+)
+
+MAX_NAME = 63
+FUSED_METHODS = (Method.LORA,)
+FUSED_OBJECTIVES = (Objective.SFT,)
+MAX_JOBS_PER_RUN = 64
+
+
+# Names
+
+
+@dataclass(frozen=True)
+class Combination:
+    """One job of an experiment."""
+
+    name: str
+    llm: str
+    dataset: str
+    hyperparameter: HyperparameterRef
+
+
+def short_name(name: str, limit: int = MAX_NAME) -> str:
+    """The name, or as much of it as fits with a digest of the whole as its tail."""
+    if len(name) <= limit:
+        return name
+    return f"{name[: limit - 9].rstrip('-.')}-{digest_of(name)[:8]}"
+
+
+def combinations(experiment: FinetuneExperiment) -> list[Combination]:
+    """The jobs of an experiment with their names: the listed ones, then the matrix; equal ones once.
+
+    A matrix dimension with one value is left out of the names. Names that would meet get a digest.
+    """
+    prefix = experiment.metadata.name
+    found = [
+        Combination(f"{prefix}-{job.name}", job.llm, job.dataset, job.hyperparameter)
+        for job in experiment.spec.jobs
+    ] + _of_matrix(prefix, experiment.spec)
+    taken: dict[str, int] = {}
+    for combination in found:
+        taken[combination.name] = taken.get(combination.name, 0) + 1
+    named: dict[str, Combination] = {}
+    for place, c in enumerate(found):
+        name = c.name
+        if taken[name] > 1 and place >= len(experiment.spec.jobs):
+            name = f"{name}-{digest_of([c.llm, c.dataset, c.hyperparameter.ref])[:6]}"
+        named[short_name(name)] = Combination(short_name(name), c.llm, c.dataset, c.hyperparameter)
+    return list(named.values())
+
+
+def _of_matrix(prefix: str, spec: FinetuneExperimentSpec) -> list[Combination]:
+    if spec.matrix is None:
+        return []
+    axes = [
+        list(dict.fromkeys(values))
+        for values in (spec.matrix.llms, spec.matrix.datasets, spec.matrix.hyperparameters)
+    ]
+    found = []
+    for llm in axes[0]:
+        for dataset in axes[1]:
+            for group in axes[2]:
+                parts = [v for v, axis in zip((llm, dataset, group), axes, strict=True) if len(axis) > 1]
+                name = "-".join([prefix, *(parts or [group])])
+                found.append(Combination(name, llm, dataset, HyperparameterRef(ref=group)))
+    return found
+
+
+def run_name(plan: RunPlan) -> str:
+    return f"{plan.type.value}-{plan.id[:10]}"
+
+
+# Parameters
+
+
+class Unresolved(Exception):
+    """A parameter group cannot be worked out; `reason` is one word for a condition."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.message = message
+
+
+def chain(name: str, groups: Mapping[str, Hyperparameter]) -> list[Hyperparameter]:
+    """The group and those it extends, the most general first. Raises Unresolved."""
+    found: list[Hyperparameter] = []
+    wanted: str | None = name
+    while wanted is not None:
+        seen = [group.metadata.name for group in found]
+        if wanted in seen:
+            circle = " -> ".join([*seen[seen.index(wanted) :], wanted])
+            raise Unresolved(
+                "CircularExtends", f"extends goes in a circle: {circle}; break it in one of them"
+            )
+        group = groups.get(wanted)
+        if group is None:
+            by = f", which {seen[-1]} extends" if seen else ""
+            raise Unresolved("HyperparameterNotFound", f"there is no Hyperparameter {wanted!r}{by}; apply it")
+        found.append(group)
+        wanted = group.spec.extends
+    return found[::-1]
+
+
+def parameters(ref: HyperparameterRef, groups: Mapping[str, Hyperparameter]) -> TrainingParameters:
+    """Defaults, then the chain of groups, then the job's own overrides. Raises Unresolved."""
+    layers = [group.spec.dump() for group in chain(ref.ref, groups)]
+    for layer in layers:
+        layer.pop("extends", None)
+    overrides = ref.dump().get("overrides", {})
+    return resolve_parameters([*layers, overrides])
+
+
+def unsupported(wanted: TrainingParameters) -> str | None:
+    """Why no engine here takes these parameters, with what works; None if one does."""
+    if wanted.objective not in FUSED_OBJECTIVES:
+        works = ", ".join(FUSED_OBJECTIVES)
+        return f"objective {wanted.objective} cannot be trained yet; what works: {works}"
+    if wanted.method not in FUSED_METHODS:
+        return f"method {wanted.method} cannot be trained yet; what works: {', '.join(FUSED_METHODS)}"
+    if wanted.quantization is not Quantization.NONE:
+        return f"quantization {wanted.quantization} cannot be trained yet; what works: none"
+    return None
+
+
+def resolved_precision(wanted: Precision, auto: Precision) -> Precision:
+    return auto if wanted is Precision.AUTO else wanted
+
+
+# Files
+
+
+def relative_paths(dataset: Dataset) -> list[str]:
+    """The data files that are named by a relative path, which means nothing to a server."""
+    found = []
+    for subset in dataset.spec.subsets:
+        for uri in [*subset.splits.train, *subset.splits.validate_, *subset.splits.test]:
+            if not urlsplit(uri).scheme and not uri.startswith("/"):
+                found.append(uri)
+    return found
+
+
+def data_files(dataset: Dataset) -> DataFiles:
+    """All subsets' files, split by split, with the digest of the last inspection."""
+    splits: dict[Split, list[str]] = {}
+    for subset in dataset.spec.subsets:
+        files = subset.splits
+        for split, uris in (
+            (Split.TRAIN, files.train), (Split.VALIDATE, files.validate_), (Split.TEST, files.test)
+        ):  # fmt: skip
+            if uris:
+                splits.setdefault(split, []).extend(uris)
+    return DataFiles(
+        name=dataset.metadata.name,
+        splits=splits,
+        format=dataset.spec.format,
+        features={feature.name: feature.map_to for feature in dataset.spec.features},
+        auto_split=dataset.spec.split,
+        digest=dataset.status.digest or "",
+    )
+
+
+def model_files(llm: LLM) -> ModelFiles:
+    """An LLM that was inspected and found ready."""
+    assert llm.status.local_uri and llm.status.digest, f"{llm.metadata.name} was not inspected"
+    return ModelFiles(
+        name=llm.metadata.name,
+        uri=llm.status.local_uri,
+        digest=llm.status.digest,
+        template=llm.spec.template,
+    )
+
+
+def measure_plan(measure: Measure, own_dataset: str) -> MeasurePlan:
+    """How models are scored; on the training's own dataset unless the measure names another."""
+    return MeasurePlan(
+        data=measure.dataset or own_dataset,
+        split=measure.split,
+        questions=measure.questions,
+        metrics=measure.metrics,
+        generation=measure.generation,
+        limit=measure.limit,
+    )
+
+
+# Plans
+
+
+def inspect_model(llm: LLM, root_uri: str, salt: str = "") -> RunPlan:
+    part = InspectModelPlan(source=llm.spec.source, template=llm.spec.template)
+    return identified(RunType.INSPECT, root_uri, {"inspect_model": part}, f"{llm.metadata.uid}{salt}")
+
+
+def inspect_data(dataset: Dataset, model: ModelFiles | None, root_uri: str, salt: str = "") -> RunPlan:
+    files = data_files(dataset).model_copy(update={"digest": ""})  # the inspection is what finds it
+    part = InspectDataPlan(data=files, model=model)
+    return identified(RunType.INSPECT, root_uri, {"inspect_data": part}, f"{dataset.metadata.uid}{salt}")
+
+
+def score(
+    uid: str, model: ModelFiles, adapter_uri: str | None, data: DataFiles, measure: MeasurePlan, root_uri: str
+) -> RunPlan:
+    """A run that scores one model; `uid` is the Scoring's."""
+    part = ScorePlan(model=model, adapter_uri=adapter_uri, data=data, measure=measure)
+    return identified(RunType.SCORE, root_uri, {"score": part}, uid)
+
+
+@dataclass(frozen=True)
+class Training:
+    """One Finetune with everything it refers to, resolved."""
+
+    finetune: Finetune
+    model: ModelFiles
+    num_parameters: int
+    data: tuple[DataFiles, ...]
+    """Its own dataset first, then those it is measured on."""
+    parameters: TrainingParameters
+    measure: MeasurePlan | None = None
+    baseline: MeasurePlan | None = None
+    """Set on the one training of its experiment and data that brings the base's score along."""
+    start_from_uri: str | None = None
+
+    @property
+    def name(self) -> str:
+        return self.finetune.metadata.name
+
+
+def output_uri(root_uri: str, finetune_uid: str) -> str:
+    """Folder of a Finetune's checkpoints, the same for every attempt."""
+    return f"{root_uri}/artifacts/{finetune_uid}"
+
+
+def tune(trainings: Sequence[Training], root_uri: str) -> RunPlan:
+    """One run for trainings that share a base; their order does not matter."""
+    ordered = sorted(trainings, key=lambda training: training.name)
+    model = ordered[0].model
+    data: dict[str, DataFiles] = {}
+    baselines: dict[str, MeasurePlan] = {}
+    for training in ordered:
+        data |= {files.name: files for files in training.data}
+        if training.baseline:
+            baselines[training.baseline.key()] = training.baseline
+    jobs = [
+        TuneJob(
+            name=t.name,
+            namespace=t.finetune.metadata.namespace,
+            uid=t.finetune.metadata.uid,
+            attempt=t.finetune.status.attempt,
+            parameters=t.parameters,
+            data=t.data[0].name,
+            output_uri=output_uri(root_uri, t.finetune.metadata.uid),
+            start_from_uri=t.start_from_uri,
+            samples=t.finetune.spec.samples,
+            measure=t.measure,
+        )
+        for t in ordered
+    ]
+    part = TunePlan(model=model, data=list(data.values()), jobs=jobs, baselines=list(baselines.values()))
+    return identified(RunType.TUNE, root_uri, {"tune": part})
+
+
+# Grouping
+
+BYTES_OF = {Precision.FLOAT32: 4, Precision.BFLOAT16: 2, Precision.FLOAT16: 2}
+ADAPTER_BYTES = 16
+"""Per adapter weight: itself, its gradient and two moments, 4 bytes each."""
+WORKING_BYTES = 1 << 30
+"""One tick's activations and the program itself; a tick does not grow with the number of jobs."""
+
+
+def adapter_weights(num_parameters: int, rank: int) -> float:
+    """About how many weights an adapter on all linear layers has.
+
+    Per rank this is the sum of the layers' edges: close to 30 times the root of the model's size for
+    models from 135M (26) to 7B (30).
+    """
+    return 32.0 * rank * math.sqrt(max(num_parameters, 1))
+
+
+def base_bytes(num_parameters: int, precision: Precision) -> int:
+    return num_parameters * BYTES_OF[precision]
+
+
+def groups(
+    trainings: Iterable[Training], *, auto: Precision, memory_bytes: int, devices: int
+) -> list[list[Training]]:
+    """Trainings that can share a run, one list per run, the most urgent first.
+
+    Those of one base and precision are spread over the free devices, and over more runs than that only
+    where their adapters would not fit beside the base in `memory_bytes`.
+    """
+    shared: dict[tuple[str, str | None, Precision], list[Training]] = {}
+    for training in sorted(trainings, key=_urgency):
+        precision = resolved_precision(training.parameters.precision, auto)
+        key = (training.model.digest, training.model.template, precision)
+        shared.setdefault(key, []).append(training)
+    found: list[list[Training]] = []
+    for (_, _, precision), members in shared.items():
+        room = memory_bytes - base_bytes(members[0].num_parameters, precision) - WORKING_BYTES
+        share = math.ceil(len(members) / max(1, devices))
+        pack: list[Training] = []
+        used = 0.0
+        for member in members:
+            need = ADAPTER_BYTES * adapter_weights(member.num_parameters, member.parameters.lora.rank)
+            if pack and (len(pack) >= min(share, MAX_JOBS_PER_RUN) or used + need > room):
+                found.append(pack)
+                pack, used = [], 0.0
+            pack.append(member)
+            used += need
+        found.append(pack)
+    return sorted(found, key=lambda pack: _urgency(pack[0]))
+
+
+def _urgency(training: Training) -> tuple[int, str, str]:
+    metadata = training.finetune.metadata
+    return (-training.finetune.spec.priority, metadata.creation_timestamp or "", metadata.name)
