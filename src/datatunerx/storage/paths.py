@@ -65,5 +65,4 @@ def below(path: Path, root: Path) -> bool:
 
     The last part of `path` is not followed: a link that lies below the root is itself below it.
     """
-    here = path.parent.resolve() / path.name
-    return here != root.resolve() and root.resolve() in here.parents
+    return root.resolve() in (path.parent.resolve() / path.name).parents

@@ -1,0 +1,304 @@
+"""Runs as child processes of this machine, each in its own session, that outlive the server.
+
+A record with a token is durable before a process is started with that token in its environment. Whoever
+reads the record later, this server or the next, can tell the process from every other and adopts it.
+"""
+
+import asyncio
+import logging
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+from datatunerx import storage
+from datatunerx.compute import devices, processes, records
+from datatunerx.compute.backend import RunState, Submission
+from datatunerx.compute.records import Record
+from datatunerx.resources.enums import RunPhase, RunType
+from datatunerx.runs import files
+
+log = logging.getLogger(__name__)
+
+TICK_SECONDS = 0.2
+GRACE_SECONDS = 10.0
+"""Between asking a worker to end and killing it: time to save its checkpoints."""
+_ADOPT_SECONDS = 0.3
+"""A process that was just forked shows its token only once its program runs; so long it gets for that."""
+_TRACES = (files.EVENTS, files.RESULT)
+"""What a worker that got as far as its plan leaves behind."""
+
+
+class LocalBackend:
+    """`Backend` for one machine. Workers go on when it is closed or killed; the next one adopts them.
+
+    `home` holds the records; `gpus` None counts those that are here; `python` starts the worker.
+    """
+
+    def __init__(
+        self,
+        home: Path,
+        *,
+        gpus: int | None = None,
+        python: str = sys.executable,
+        grace_seconds: float = GRACE_SECONDS,
+    ) -> None:
+        self._folder = home / "compute"
+        storage.make_folder(self._folder)
+        self._python = python
+        self._grace = grace_seconds
+        self._slots = devices.slots(gpus)
+        self._lock = threading.RLock()
+        self._waiting: dict[str, Submission] = {}
+        self._children: dict[str, subprocess.Popen[bytes]] = {}
+        self._kin: dict[str, dict[int, str]] = {}
+        """Of runs that are being ended: everyone seen in their families, as pid -> start time."""
+        self._kill_at: dict[str, float] = {}
+        self._unsaved: set[str] = set()
+        self._closed = threading.Event()
+        self._records = records.load(self._folder)
+        self._adopt()
+        self._thread = threading.Thread(target=self._watch, name="compute-local", daemon=True)
+        self._thread.start()
+
+    async def submit(self, submission: Submission) -> None:
+        """Start the run, or queue it. Submitting a run that exists, also an ended one, does nothing."""
+        # Refused here, before anything is queued: a name that is no file name, folders that are not here.
+        storage.join(str(self._folder), submission.run)
+        storage.local_path(submission.plan_uri), storage.local_path(submission.log_uri)
+        await asyncio.to_thread(self._submit, submission)
+
+    async def phase(self, run: str) -> RunState | None:
+        """What is true now; None if this machine has never heard of the run."""
+        return await asyncio.to_thread(self._state, run)
+
+    async def stop(self, run: str) -> None:
+        """Ask the run to end: a signal, a grace, then a kill of its own tree only."""
+        await asyncio.to_thread(self._stop, run)
+
+    def close(self) -> None:
+        """Look no longer. Workers go on."""
+        self._closed.set()
+        self._thread.join()
+        for child in self._children.values():
+            child.returncode = child.returncode or 0  # Popen complains of a child that is left to go on
+
+    def _submit(self, submission: Submission) -> None:
+        with self._lock:
+            if submission.run not in self._records and submission.run not in self._waiting:
+                self._waiting[submission.run] = submission
+                self._start_waiting()
+
+    def _state(self, run: str) -> RunState | None:
+        with self._lock:
+            record = self._records.get(run)
+            if record is not None:
+                if record.alive:
+                    self._look(record)
+                return record.state()
+            submission = self._waiting.get(run)
+            return None if submission is None else self._waiting_state(submission)
+
+    def _stop(self, run: str) -> None:
+        with self._lock:
+            submission = self._waiting.pop(run, None)
+            if submission is not None:
+                record = Record.of(submission, "", [])
+                record.phase, record.reason = RunPhase.STOPPED, "Stopped"
+                record.message = "stopped before it was started"
+                self._keep(record)
+                return
+            found = self._records.get(run)
+            if found is not None and found.alive and found.stop_asked is None:
+                self._ask_to_stop(found)
+
+    # What follows is called with the lock held.
+
+    def _watch(self) -> None:
+        while not self._closed.wait(TICK_SECONDS):
+            try:
+                with self._lock:
+                    self._tick()
+            except (
+                OSError
+            ) as error:  # a full table of processes or files passes; the runs must be looked after
+                log.error("looking after the runs failed; trying again", extra={"error": str(error)})
+
+    def _tick(self) -> None:
+        for run in list(self._unsaved):
+            self._keep(self._records[run])
+        for record in list(self._records.values()):
+            if record.alive:
+                self._look(record)
+        self._start_waiting()
+
+    def _look(self, record: Record) -> None:
+        if not self._is_running(record):
+            self._finish(record)
+        elif record.stop_asked is not None:
+            self._press(record)
+        elif storage.is_local(record.plan_uri) and not storage.exists(record.plan_uri):
+            log.warning("a run's plan is gone; ending it", extra={"run": record.run})
+            self._ask_to_stop(record)
+
+    def _is_running(self, record: Record) -> bool:
+        child = self._children.get(record.run)
+        if child is not None:
+            return child.poll() is None
+        return record.pid is not None and processes.is_ours(record.pid, record.started, record.token)
+
+    def _finish(self, record: Record) -> None:
+        """The worker is gone; the run has ended once nothing that it started is left."""
+        left = {pid: at for pid, at in self._family(record).items() if processes.is_same(pid, at)}
+        if left:
+            for pid, started in left.items():
+                processes.send(pid, started, signal.SIGKILL)
+            return
+        child = self._children.pop(record.run, None)
+        end = records.verdict(record, None if child is None else child.returncode)
+        record.phase, record.exit_code = end.phase, end.exit_code
+        record.reason, record.message = end.reason, end.message
+        self._kin.pop(record.run, None)
+        self._kill_at.pop(record.run, None)
+        self._keep(record)
+        log.info("run ended", extra={"run": record.run, "phase": record.phase, "exit_code": record.exit_code})
+
+    def _ask_to_stop(self, record: Record) -> None:
+        record.stop_asked = time.time()
+        self._keep(record)
+        self._look(record)
+
+    def _press(self, record: Record) -> None:
+        """SIGTERM once, to the worker's own process group; after the grace, SIGKILL to its family."""
+        family = self._family(record)
+        if record.run not in self._kill_at:
+            # A server before this one may have asked: its part of the grace is over.
+            waited = max(0.0, time.time() - (record.stop_asked or 0.0))
+            self._kill_at[record.run] = time.monotonic() + max(0.0, self._grace - waited)
+            for pid, started in family.items():
+                if _group(pid) == record.pid:
+                    processes.send(pid, started, signal.SIGTERM)
+        elif time.monotonic() >= self._kill_at[record.run]:
+            for pid, started in family.items():
+                processes.send(pid, started, signal.SIGKILL)
+
+    def _family(self, record: Record) -> dict[int, str]:
+        """The living family, and those seen in it before: their ties may be gone, they are not."""
+        known = self._kin.setdefault(record.run, {})
+        known |= processes.family(record.token)
+        return dict(known)
+
+    def _start_waiting(self) -> None:
+        for submission in self._queue(inspections=True):
+            running = sum(r.alive and r.type is RunType.INSPECT for r in self._records.values())
+            if running >= devices.INSPECT_SLOTS or not self._start(submission, []):
+                break
+        for submission in self._queue(inspections=False):
+            wanted = self._wanted(submission)
+            if wanted > len(self._slots):
+                continue  # its state says so; it holds up nobody
+            held = {slot for record in self._records.values() if record.alive for slot in record.slots}
+            free = [slot for slot in self._slots if slot not in held]
+            # One that does not fit yet is waited for: overtaking it for ever would starve it.
+            if wanted > len(free) or not self._start(submission, free[:wanted]):
+                break
+
+    def _queue(self, *, inspections: bool) -> list[Submission]:
+        chosen = (s for s in self._waiting.values() if (s.type is RunType.INSPECT) == inspections)
+        return sorted(chosen, key=lambda s: (-s.priority, s.created, s.run))
+
+    def _wanted(self, submission: Submission) -> int:
+        """Slots it needs; more than there are if it asks for GPUs and there are none."""
+        if self._slots == [devices.CPU] and submission.accelerators:
+            return submission.accelerators + 1
+        return max(1, submission.accelerators)
+
+    def _waiting_state(self, submission: Submission) -> RunState:
+        if submission.type is not RunType.INSPECT and self._wanted(submission) > len(self._slots):
+            gpus = 0 if self._slots == [devices.CPU] else len(self._slots)
+            message = (
+                f"asks for {submission.accelerators} GPUs and this machine has {gpus}; "
+                f"set resources.accelerators to {gpus} or less"
+            )
+            return RunState(RunPhase.PENDING, reason="NotEnoughDevices", message=message)
+        queue = self._queue(inspections=submission.type is RunType.INSPECT)
+        return RunState(RunPhase.PENDING, position=queue.index(submission) + 1, reason="Queued")
+
+    def _start(self, submission: Submission, slots: list[str]) -> bool:
+        """Start the worker. False if it could not even be noted down; it then stays in the queue."""
+        record = Record.of(submission, secrets.token_hex(16), slots)
+        try:
+            records.save(self._folder, record)
+        except OSError as error:
+            log.error("a run cannot be started", extra={"run": record.run, "error": str(error)})
+            return False
+        del self._waiting[submission.run]
+        self._records[record.run] = record
+        environment = devices.environment(os.environ, slots, len(self._slots))
+        try:
+            child = self._spawn(record, environment | {processes.TOKEN: record.token})
+        except (OSError, storage.StorageError) as error:
+            record.phase, record.reason = RunPhase.FAILED, "StartFailed"
+            record.message = f"the worker could not be started: {error}"
+            self._keep(record)
+            return True
+        self._children[record.run] = child
+        seen = processes.look(child.pid)
+        # Not seen means that it has ended already; the child's own exit then tells.
+        record.pid, record.started = child.pid, seen.started if seen else ""
+        self._keep(record)
+        log.info("run started", extra={"run": record.run, "pid": child.pid, "slots": slots})
+        return True
+
+    def _spawn(self, record: Record, environment: dict[str, str]) -> subprocess.Popen[bytes]:
+        path = storage.local_path(record.log_uri)
+        storage.make_folder(path.parent)
+        with path.open("ab") as output:
+            return subprocess.Popen(
+                [self._python, "-m", "datatunerx.worker", record.plan_uri],
+                stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
+                env=environment, cwd=self._folder, start_new_session=True,
+            )  # fmt: skip
+
+    def _keep(self, record: Record) -> None:
+        """Remember the record; on a full disk in memory only, until there is space."""
+        self._records[record.run] = record
+        try:
+            records.save(self._folder, record)
+            self._unsaved.discard(record.run)
+        except OSError as error:
+            self._unsaved.add(record.run)
+            log.error("a run's record is not saved yet", extra={"run": record.run, "error": str(error)})
+
+    def _adopt(self) -> None:
+        """Take over what an earlier server has left: find processes it started and had no time to note."""
+        for record in list(self._records.values()):
+            if record.alive and record.pid is None:
+                self._find(record)
+            elif not record.alive and not storage.exists(record.folder_uri()):
+                del self._records[record.run]  # its folder was deleted: nobody will ask again
+                records.forget(self._folder, record.run)
+
+    def _find(self, record: Record) -> None:
+        seen = processes.leader(record.token)
+        if seen is None:
+            time.sleep(_ADOPT_SECONDS)
+            seen = processes.leader(record.token)
+        if seen is not None:
+            record.pid, record.started = seen.pid, seen.started
+            self._keep(record)
+        elif not any(storage.exists(files.in_folder(record.folder_uri(), name)) for name in _TRACES):
+            # It was never started, or ended before its first word: starting it is starting it once.
+            del self._records[record.run]
+            records.forget(self._folder, record.run)
+
+
+def _group(pid: int) -> int | None:
+    try:
+        return os.getpgid(pid)
+    except OSError:
+        return None

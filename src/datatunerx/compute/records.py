@@ -1,0 +1,118 @@
+"""What this machine knows of each run, in one small file each, so that the next server knows it too."""
+
+import logging
+import signal
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from datatunerx import storage
+from datatunerx.compute.backend import RunState, Submission
+from datatunerx.resources.enums import RunPhase, RunType
+from datatunerx.resources.wire import Wire
+from datatunerx.runs import RunResult, files
+
+log = logging.getLogger(__name__)
+
+RESULT_BYTES = 64 << 20
+
+
+class Record(Wire):
+    """A run that was started, or stopped before it was. Written before the process is, with its token."""
+
+    run: str
+    plan_uri: str
+    log_uri: str
+    type: RunType
+    token: str
+    slots: list[str] = []
+    """Devices it holds while it lives."""
+    pid: int | None = None
+    """None until the process is known to be there."""
+    started: str = ""
+    """Start time of the process, as the kernel counts."""
+    stop_asked: float | None = None
+    """Seconds since 1970."""
+    phase: RunPhase = RunPhase.RUNNING
+    exit_code: int | None = None
+    reason: str = ""
+    message: str = ""
+
+    @classmethod
+    def of(cls, submission: Submission, token: str, slots: list[str]) -> "Record":
+        return cls(
+            run=submission.run, plan_uri=submission.plan_uri, log_uri=submission.log_uri,
+            type=submission.type, token=token, slots=slots,
+        )  # fmt: skip
+
+    @property
+    def alive(self) -> bool:
+        return not self.phase.terminal
+
+    def state(self) -> RunState:
+        if self.alive and self.stop_asked is not None:
+            return RunState(RunPhase.RUNNING, reason="Stopping")
+        return RunState(self.phase, self.exit_code, None, self.reason, self.message)
+
+    def folder_uri(self) -> str:
+        return self.plan_uri.rpartition("/")[0]
+
+
+def load(folder: Path) -> dict[str, Record]:
+    """Every record in the folder by run; one that cannot be read is named in the log and left out."""
+    records = {}
+    for path in sorted(folder.glob("*.json")):
+        try:
+            record = Record.model_validate_json(path.read_bytes())
+        except (OSError, ValidationError) as error:
+            log.error("a run's record cannot be read", extra={"path": str(path), "error": str(error)})
+        else:
+            records[record.run] = record
+    return records
+
+
+def save(folder: Path, record: Record) -> None:
+    """Durable once it returns. Raises `DiskFull`."""
+    storage.write_atomic(_uri(folder, record.run), record.model_dump_json(by_alias=True).encode())
+
+
+def forget(folder: Path, run: str) -> None:
+    storage.delete_tree(_uri(folder, run), under=str(folder))
+
+
+def verdict(record: Record, exit_code: int | None) -> RunState:
+    """How a run ended whose process is gone: as its result says, else as its exit does."""
+    result = _result(record)
+    if result is not None:
+        return RunState(result.phase, exit_code, None, result.reason, result.message)
+    if record.stop_asked is not None:
+        return RunState(RunPhase.STOPPED, exit_code, None, "Stopped", "stopped before it was done")
+    return RunState(RunPhase.FAILED, exit_code, None, "WorkerDied", _cause(exit_code))
+
+
+def _cause(exit_code: int | None) -> str:
+    if exit_code is None:
+        return "the worker ended without a result while no server watched it; the end of its log may say why"
+    if exit_code == -signal.SIGKILL:
+        return (
+            "the worker was killed (SIGKILL), perhaps for want of memory; "
+            "if so, lower batchSize or cutoffLength, or close other programs"
+        )
+    if exit_code < 0:
+        return f"the worker was ended by {signal.Signals(-exit_code).name}; the end of its log may say why"
+    return f"the worker ended with exit code {exit_code} and no result; the end of its log says why"
+
+
+def _result(record: Record) -> RunResult | None:
+    uri = files.in_folder(record.folder_uri(), files.RESULT)
+    try:
+        return RunResult.model_validate_json(storage.read_bytes(uri, limit=RESULT_BYTES))
+    except storage.Missing:
+        return None
+    except (storage.StorageError, ValidationError, OSError) as error:
+        log.error("a run's result cannot be read", extra={"run": record.run, "error": str(error)})
+        return None
+
+
+def _uri(folder: Path, run: str) -> str:
+    return storage.join(str(folder), f"{run}.json")
