@@ -1,0 +1,60 @@
+"""What the environment says. Read here and nowhere else in the control plane."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+DEFAULT_PORT = 7443
+
+
+class SettingsError(Exception):
+    """A variable holds what it cannot; the message names it and what it takes."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    home: Path
+    """Everything that is kept: database, keys, runs, artifacts, models, caches."""
+    host: str = "127.0.0.1"
+    port: int = DEFAULT_PORT
+    """0 takes any free port."""
+    poll_seconds: float = 1.0
+    """How often a run that works is looked at."""
+    gpus: int | None = None
+    """Device slots; None counts the GPUs."""
+    other_kubeconfig: Path | None = None
+    """Commands go to this server instead of the one of `home`."""
+
+    @property
+    def kubeconfig(self) -> Path:
+        """Where commands find their server."""
+        return self.other_kubeconfig or self.home / "kubeconfig"
+
+
+def settings_from(environment: Mapping[str, str] = os.environ) -> Settings:
+    """DTX_HOME, DTX_HOST, DTX_PORT, DTX_POLL_SECONDS, DTX_GPUS, DTX_KUBECONFIG. Raises SettingsError."""
+    other = environment.get("DTX_KUBECONFIG")
+    gpus = environment.get("DTX_GPUS")
+    return Settings(
+        home=Path(environment.get("DTX_HOME") or "~/.dtx").expanduser().absolute(),
+        host=environment.get("DTX_HOST") or "127.0.0.1",
+        port=int(_number(environment, "DTX_PORT", DEFAULT_PORT, 0, 65535, whole=True)),
+        poll_seconds=_number(environment, "DTX_POLL_SECONDS", 1.0, 0.05, 60),
+        gpus=int(_number(environment, "DTX_GPUS", 0, 0, 64, whole=True)) if gpus else None,
+        other_kubeconfig=Path(other).expanduser().absolute() if other else None,
+    )
+
+
+def _number(
+    environment: Mapping[str, str], name: str, default: float, low: float, high: float, whole: bool = False
+) -> float:
+    text = environment.get(name) or str(default)
+    kind = "whole number" if whole else "number"
+    try:
+        value = int(text) if whole else float(text)
+    except ValueError:
+        raise SettingsError(f"{name}={text}: must be a {kind} from {low:g} to {high:g}") from None
+    if not low <= value <= high:
+        raise SettingsError(f"{name}={text}: must be a {kind} from {low:g} to {high:g}")
+    return value
