@@ -1,0 +1,135 @@
+"""Text into token ids with character offsets, by the tokenizer's own tokenizer.json.
+
+Text that a user wrote is never read as a control token, whatever it spells.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Encoding, Tokenizer, processors
+
+from datatunerx.data.errors import TemplateError
+
+Ints = NDArray[np.int32]
+
+
+class Encoded(NamedTuple):
+    ids: Ints
+    """[tokens]"""
+    offsets: NDArray[np.int64]
+    """[tokens, 2]: the characters each token stands for."""
+
+
+class Piece(NamedTuple):
+    start: int
+    end: int
+    literal: bool
+    """Whether control tokens in it are only text."""
+
+
+class TextEncoder:
+    """A model's tokenizer. `added` is its added tokens by text, `special` those it calls special."""
+
+    def __init__(self, source: str) -> None:
+        """`source` is the text of tokenizer.json."""
+        self._source = source
+        self._plain = _bare(Tokenizer.from_str(source))
+        decoder = self._plain.get_added_tokens_decoder()
+        self.added = {token.content: number for number, token in decoder.items()}
+        self.special = {token.content for token in decoder.values() if token.special}
+        self.control: frozenset[str] = frozenset(self.special)
+
+    @classmethod
+    def load(cls, folder: Path) -> "TextEncoder":
+        """Raises TemplateError if the folder has no readable tokenizer.json."""
+        path = folder / "tokenizer.json"
+        try:
+            return cls(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            fix = "give a model folder that has one; transformers' save_pretrained writes it"
+            raise TemplateError("there is no tokenizer.json", str(folder), fix=fix) from error
+        except Exception as error:  # the Rust side raises bare Exception
+            raise TemplateError(
+                f"cannot be read: {error}", str(path), fix="write the tokenizer again"
+            ) from error
+
+    @cached_property
+    def _literal(self) -> Tokenizer:
+        """The same tokenizer, for which control tokens are plain text."""
+        document = json.loads(self._source)
+        for token in document["added_tokens"]:
+            token["special"] = token["content"] in self.control
+        tokenizer = _bare(Tokenizer.from_str(json.dumps(document)))
+        tokenizer.encode_special_tokens = True
+        return tokenizer
+
+    def encode(self, text: str) -> Encoded:
+        return _encoded(self._plain.encode(text, add_special_tokens=False))
+
+    def encode_batch(self, texts: Sequence[str]) -> list[Encoded]:
+        """Many texts, on all cores."""
+        return [_encoded(e) for e in self._plain.encode_batch(list(texts), add_special_tokens=False)]
+
+    def encode_pieces(self, text: str, pieces: Iterable[Piece]) -> Encoded:
+        """The text, each piece tokenised for itself. Offsets are those of the whole text."""
+        done = [
+            self._piece(text[piece.start : piece.end], piece) for piece in pieces if piece.end > piece.start
+        ]
+        if not done:
+            return self.encode("")
+        return Encoded(np.concatenate([d.ids for d in done]), np.concatenate([d.offsets for d in done]))
+
+    def _piece(self, text: str, piece: Piece) -> Encoded:
+        tokenizer = self._literal if piece.literal else self._plain
+        made = _encoded(tokenizer.encode(text, add_special_tokens=False))
+        if piece.start > 0 and self._marks_starts:
+            made = self._without_mark(tokenizer, text, made)
+        if piece.literal and (
+            forged := set(made.ids.tolist()) & {self.added[token] for token in self.control}
+        ):
+            token = self._plain.id_to_token(forged.pop())
+            fix = f"remove {token!r} from the row's text"
+            raise TemplateError(f"the tokenizer makes the control token {token!r} of plain text", fix=fix)
+        return Encoded(made.ids, made.offsets + piece.start)
+
+    @cached_property
+    def _marks_starts(self) -> bool:
+        """Whether a text's first token differs from the same text's after a line break (SentencePiece)."""
+        alone, after = (
+            self._plain.encode("x", add_special_tokens=False),
+            self._plain.encode("\nx", add_special_tokens=False),
+        )
+        return alone.ids[-1:] != after.ids[-1:] or len(alone.ids) > 1
+
+    def _without_mark(self, tokenizer: Tokenizer, text: str, made: Encoded) -> Encoded:
+        lead = tokenizer.encode("\n", add_special_tokens=False).ids
+        whole = _encoded(tokenizer.encode("\n" + text, add_special_tokens=False))
+        if whole.ids[: len(lead)].tolist() != lead:
+            return made
+        return Encoded(whole.ids[len(lead) :], np.maximum(whole.offsets[len(lead) :] - 1, 0))
+
+    def pattern(self, tokens: Iterable[str]) -> re.Pattern[str]:
+        """Finds any of the tokens, the longest first."""
+        longest = sorted(tokens, key=len, reverse=True)
+        return re.compile("|".join(map(re.escape, longest)) or "(?!)")
+
+
+def _bare(tokenizer: Tokenizer) -> Tokenizer:
+    """Without truncation or padding, and without the post-processor: templates write their own control
+    tokens, and some post-processors trim the offsets."""
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    tokenizer.post_processor = processors.TemplateProcessing(single="$0", pair="$A $B", special_tokens=[])
+    return tokenizer
+
+
+def _encoded(encoding: Encoding) -> Encoded:
+    return Encoded(
+        np.array(encoding.ids, dtype=np.int32), np.array(encoding.offsets, dtype=np.int64).reshape(-1, 2)
+    )

@@ -1,0 +1,182 @@
+"""Rows of a dataset, in file order, each in exactly one split: as conversations or as the Problem with it.
+
+A split without files of its own gets its share of the train rows: rows are ordered by a keyed hash of
+their content, and the first ones are taken, so the same rows fall to it whatever file or order they are in,
+and rows that say the same never fall on two sides.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from itertools import chain, islice
+from typing import NamedTuple
+
+import numpy as np
+
+from datatunerx.data.errors import DataError, Problem, where
+from datatunerx.data.formats import Conversation, Message, check_features, conversation, recognise
+from datatunerx.data.parse import RawRow, raw_rows
+from datatunerx.data.sources import open_source
+from datatunerx.resources.enums import DataFormat, Split
+from datatunerx.runs.plan import DataFiles
+
+FIRST_ROWS = 20
+MIN_ROWS_TO_SPLIT = 3
+DIGEST_CHUNK = 1024 * 1024
+
+
+class Row(NamedTuple):
+    file: str
+    line: int
+    """Line of text files, row (from 1) of JSON arrays and tables."""
+    value: Conversation | Problem
+
+    @property
+    def where(self) -> str:
+        return where(self.file, self.line)
+
+
+class Question(NamedTuple):
+    """What a model is asked when it is scored, and the answer it is held against."""
+
+    messages: list[Message]
+    """Everything before the last assistant turn."""
+    reference: str
+    row: str
+    """file:line."""
+
+
+def read_rows(files: DataFiles, split: Split) -> Iterator[Row]:
+    """Every row of the split, one in memory at a time. Raises DataError for a file that cannot be read.
+
+    Rows that are not conversations come as Problems, in the split that names their file.
+    """
+    if files.splits.get(split):
+        belongs = _assignment(files) if split is Split.TRAIN else None
+        for row in _read(files, split):
+            if belongs is None or belongs(row) is split:
+                yield row
+    elif split is not Split.TRAIN and (belongs := _assignment(files)) is not None:
+        yield from (row for row in _read(files, Split.TRAIN) if belongs(row) is split)
+
+
+def read_all(files: DataFiles) -> Iterator[tuple[Split, Row]]:
+    """Every row with its split, each file read once (twice if splits are made)."""
+    belongs = _assignment(files)
+    for split in Split:
+        for row in _read(files, split):
+            made = belongs(row) if belongs is not None and split is Split.TRAIN else split
+            yield made, row
+
+
+def questions(files: DataFiles, split: Split, limit: int | None = None) -> list[Question]:
+    """The first `limit` rows of the split as questions with their references; bad rows are passed over.
+
+    Raises DataError if the split has rows and none is a conversation.
+    """
+    found: list[Question] = []
+    problem: Problem | None = None
+    for row in read_rows(files, split):
+        if limit is not None and len(found) >= limit:
+            break
+        if isinstance(row.value, Problem):
+            problem = problem or row.value
+            continue
+        messages = row.value.messages
+        last = max(i for i, message in enumerate(messages) if message["role"] == "assistant")
+        found.append(Question(messages[:last], messages[last]["content"], row.where))
+    if not found and problem is not None:
+        raise problem.error()
+    return found
+
+
+def content_digest(files: DataFiles) -> str:
+    """SHA-256 over the bytes of all files in the order of splits and files, in hex.
+
+    Each file enters as its own digest with the name of its split, so that moving bytes is a change too.
+    """
+    whole = hashlib.sha256()
+    for split in Split:
+        for uri in files.splits.get(split, []):
+            one = hashlib.sha256()
+            with open_source(uri) as stream:
+                while chunk := stream.read(DIGEST_CHUNK):
+                    one.update(chunk)
+            whole.update(f"{split} {one.hexdigest()}\n".encode())
+    return whole.hexdigest()
+
+
+def read_file(uri: str, format: DataFormat, features: dict[str, str]) -> Iterator[Row]:
+    """The rows of one file, its format recognised from its first rows if it is not given."""
+    raw = raw_rows(uri)
+    first = list(islice(raw, FIRST_ROWS))
+    if not first:
+        raise DataError("has no rows", uri, fix="remove it from the splits or write rows into it")
+    good = [row.value for row in first if not isinstance(row.value, Problem)]
+    if format is DataFormat.AUTO and good:
+        format = recognise(good, features, uri)
+    if format is not DataFormat.AUTO:
+        check_features(format, features, uri)
+    for row in chain(first, raw):
+        yield Row(uri, row.line, _value(row, format, features, uri))
+
+
+def _value(row: RawRow, format: DataFormat, features: dict[str, str], uri: str) -> Conversation | Problem:
+    made: Conversation | Problem
+    if isinstance(row.value, Problem):
+        made = row.value
+    elif format is DataFormat.AUTO:  # none of the first rows could be read, so nothing told the format
+        made = Problem("format not recognised", fix="repair the file's first rows or name the format")
+    else:
+        made = conversation(row.value, format, features)
+    return made.at(uri, row.line) if isinstance(made, Problem) else made
+
+
+def _read(files: DataFiles, split: Split) -> Iterator[Row]:
+    for uri in files.splits.get(split, []):
+        yield from read_file(uri, files.format, files.features)
+
+
+def _assignment(files: DataFiles) -> Callable[[Row], Split] | None:
+    """Which split a train row belongs to; None if no split is made from the train rows."""
+    asked = {Split.TEST: files.auto_split.test, Split.VALIDATE: files.auto_split.validate_}
+    shares = {split: share for split, share in asked.items() if share > 0 and not files.splits.get(split)}
+    if not shares:
+        return None
+    seed = files.auto_split.seed
+    rows = (row.value for row in _read(files, Split.TRAIN))
+    hashes = np.fromiter((_hash(v, seed) for v in rows if isinstance(v, Conversation)), dtype=np.uint64)
+    bounds = _bounds(hashes, shares)
+
+    def belongs(row: Row) -> Split:
+        if isinstance(row.value, Problem):
+            return Split.TRAIN
+        place = _hash(row.value, seed)
+        return next((split for split, below in bounds if place < below), Split.TRAIN)
+
+    return belongs
+
+
+def _bounds(
+    hashes: "np.ndarray[tuple[int], np.dtype[np.uint64]]", shares: dict[Split, float]
+) -> list[tuple[Split, int]]:
+    """For each made split the hash below which rows are its own: as near to its share as whole rows allow."""
+    places, counts = np.unique(hashes, return_counts=True)
+    if len(places) < MIN_ROWS_TO_SPLIT:
+        return []
+    upto = np.cumsum(counts)
+    bounds, taken, total = [], 0, 0.0
+    for split, share in shares.items():
+        total += share
+        wanted = int(np.searchsorted(upto, round(total * len(hashes)), side="right"))
+        taken = min(
+            max(wanted, taken + 1), len(places) - 1
+        )  # at least one row each, and one left to train on
+        bounds.append((split, int(places[taken])))
+    return bounds
+
+
+def _hash(value: Conversation, seed: int) -> int:
+    text = json.dumps(value.messages, sort_keys=True, ensure_ascii=False)
+    key = seed.to_bytes(8, "little")
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8, key=key).digest(), "little")
