@@ -44,7 +44,8 @@ class Watch:
             try:
                 await asyncio.wait_for(self._wake.wait(), timeout)
             except TimeoutError:
-                return []
+                if not self._queue:  # news may have come while the timer was being handled
+                    return []
         self._wake.clear()
         if self.overflowed:
             return []

@@ -1,0 +1,244 @@
+"""The server as one ASGI app: who may ask, which path means what, and which part answers it."""
+
+import asyncio
+import logging
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import orjson
+
+from datatunerx.server import builtin, discovery, kinds, pods, watch, writes
+from datatunerx.server.about import BUILD
+from datatunerx.server.collector import Collector
+from datatunerx.server.errors import (
+    ApiError,
+    Json,
+    bad_request,
+    forbidden,
+    no_such_path,
+    not_allowed,
+    unauthorized,
+)
+from datatunerx.server.http import ASGIApp, ClientGone, Receive, Request, Scope, Send
+from datatunerx.server.kinds import Kind, Registry
+from datatunerx.server.negotiate import discovery as discovery_version
+from datatunerx.server.openapi import Documents
+from datatunerx.server.resource_paths import ResourcePaths
+from datatunerx.server.reviews import Authorize, allow_all
+from datatunerx.server.tls import LOCAL_NAMES
+from datatunerx.server.tokens import Tokens, User, allowed_host
+from datatunerx.store import Event, Key, Store
+
+log = logging.getLogger(__name__)
+
+RUNS = "runs.datatunerx.io"
+PROBES = ("/readyz", "/livez", "/healthz")
+USER_EXTENSION = "datatunerx.user"
+
+
+class KubeApp:
+    """Answers the Kubernetes protocol; hands other paths to what is mounted there. Make it with `create_app`."""
+
+    def __init__(
+        self,
+        store: Store,
+        crds: Sequence[Json],
+        tokens: Tokens,
+        hosts: Collection[str],
+        mounts: Mapping[str, ASGIApp],
+        authorize: Authorize,
+        log_root: Path | None,
+    ) -> None:
+        self.store = store
+        self.watches = watch.Watches()
+        self._crds = crds
+        self._tokens = tokens
+        self._hosts = frozenset(host.lower() for host in (*LOCAL_NAMES, *hosts))
+        self._mounts = dict(mounts)
+        self._registry = Registry()
+        self._documents = Documents(self._registry)
+        self._collector = Collector(store, self._registry)
+        self._collecting: asyncio.Task[None] | None = None
+        own = frozenset(crd["metadata"]["name"] for crd in crds)
+        self._paths = ResourcePaths(store, self._registry, self.watches, authorize, log_root, own)
+        self._load_kinds()
+
+    # Life
+
+    def _load_kinds(self) -> None:
+        for kind in [*builtin.core_kinds(), *discovery.review_kinds(), pods.pod_kind(RUNS)]:
+            self._registry.add(kind)
+        for crd in self._crds:
+            self._registry.add(kinds.from_crd(crd))
+        for entry in self.store.entries(builtin.CRDS):
+            if entry.key.name not in {crd["metadata"]["name"] for crd in self._crds}:
+                self._registry.add(kinds.from_crd(entry.decode()))
+        self.store.listen(self._on_event)
+
+    def _on_event(self, event: Event) -> None:
+        if event.key.resource != builtin.CRDS:
+            return
+        self._registry.remove(event.key.name)
+        if event.type != "DELETED":
+            self._registry.add(kinds.from_crd(orjson.loads(event.data)))
+
+    async def start(self) -> None:
+        """Make what must always be there and begin collecting garbage. Doing it again does nothing."""
+        if self._collecting is not None:
+            return
+        for crd in self._crds:
+            await self._ensure(builtin.CRDS, crd)
+        namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "default"}}
+        await self._ensure(builtin.NAMESPACES, namespace)
+        stored = [kind.resource for kind in self._registry if kind.facade is None and "list" in kind.verbs]
+        self._collector.load(stored)
+        self._collecting = asyncio.create_task(self._collector.run(), name="garbage-collector")
+
+    async def stop(self) -> None:
+        """End all watches and the collector. The store stays open: it belongs to who opened it."""
+        self.watches.end_all()
+        if self._collecting is not None:
+            self._collecting.cancel()
+            await asyncio.gather(self._collecting, return_exceptions=True)
+            self._collecting = None
+
+    async def _ensure(self, resource: str, manifest: Json) -> None:
+        """Create or update an object of the server's own; nothing is written when it is as it should be."""
+        kind = self._registry.of_resource(resource)
+        assert kind is not None
+        entry = self.store.latest(Key(resource, "", manifest["metadata"]["name"]))
+        await writes.ensure(self.store, kind, entry, manifest)
+
+    # ASGI
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            return await self._lifespan(receive, send)
+        if scope["type"] == "websocket":
+            return await self._websocket(scope, receive, send)
+        request = Request(scope, receive, send)
+        try:
+            await self._answer(request, scope, receive, send)
+        except ApiError as error:
+            await request.refuse(error)
+        except ClientGone:
+            return
+        except RecursionError:
+            await request.refuse(bad_request("the body is nested too deeply"))
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        while True:
+            message = await receive()
+            if message["type"] == "lifespan.startup":
+                await self.start()
+                await send({"type": "lifespan.startup.complete"})
+            else:
+                await self.stop()
+                return await send({"type": "lifespan.shutdown.complete"})
+
+    async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        mounted = self._mounted(scope["path"])
+        user = self._user(scope, Request({**scope, "method": "GET"}, receive, send))
+        if mounted is None or user is None:
+            await receive()
+            return await send({"type": "websocket.close", "code": 1008})
+        await mounted({**scope, "user": user}, receive, send)
+
+    def _mounted(self, path: str) -> ASGIApp | None:
+        found = [at for at in self._mounts if path == at or path.startswith(at.rstrip("/") + "/")]
+        return self._mounts[max(found, key=len)] if found else None
+
+    def _user(self, scope: Scope, request: Request) -> User | None:
+        # Only a caller in this process can put this here: from the network the listener makes the scope.
+        name = (scope.get("extensions") or {}).get(USER_EXTENSION)
+        if name:
+            return User(str(name), ("system:masters", "system:authenticated"))
+        host, origin = request.header("host"), request.header("origin")
+        if not allowed_host(host, self._hosts):
+            raise forbidden(f'Host "{host}" is not a name of this server')
+        if origin and not allowed_host(urlsplit(origin).netloc, self._hosts):
+            raise forbidden(f'Origin "{origin}" may not use this server')
+        return self._tokens.user(request.header("authorization"))
+
+    async def _answer(self, request: Request, scope: Scope, receive: Receive, send: Send) -> None:
+        path = request.path.rstrip("/") or "/"
+        if path in PROBES:
+            return await request.answer(200, b"ok", "text/plain; charset=utf-8")
+        user = self._user(scope, request)
+        if user is None:
+            raise unauthorized()
+        request.user = user
+        if mounted := self._mounted(path):
+            return await mounted({**scope, "user": user}, receive, send)
+        parts = path.strip("/").split("/")
+        if parts[0] in ("api", "apis") and await self._paths.answer(parts, request):
+            return
+        if request.method not in ("GET", "HEAD"):
+            raise not_allowed(f"{request.method} is not possible here")
+        await self._documents_of(parts, request)
+
+    async def _documents_of(self, parts: list[str], request: Request) -> None:
+        """What describes the server itself."""
+        match parts:
+            case ["version"]:
+                return await request.json(200, dict(BUILD))
+            case ["api" | "apis"]:
+                return await self._discovery(parts[0], request)
+            case ["api", version]:
+                return await self._resources("", version, request)
+            case ["apis", group]:
+                versions = self._registry.groups().get(group)
+                if group and versions:
+                    return await request.json(200, discovery.group(group, versions))
+            case ["apis", group, version]:
+                return await self._resources(group, version, request)
+            case ["openapi", "v3"]:
+                return await request.json(200, self._documents.index())
+            case ["openapi", "v3", *rest]:
+                if data := self._documents.get("/".join(rest)):
+                    return await request.answer(200, data)
+            case ["openapi", "v2"]:
+                # Old clients die without this document and are content with an empty one.
+                media = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf"
+                return await request.answer(200, b"", media)
+            case [""]:
+                return await request.json(
+                    200, {"paths": ["/api", "/apis", "/openapi/v3", "/version", *PROBES]}
+                )
+        raise no_such_path()
+
+    async def _discovery(self, root: str, request: Request) -> None:
+        if version := discovery_version(request.header("accept")):
+            document = discovery.aggregated(self._registry, core=root == "api", version=version)
+            media = f"application/json;g=apidiscovery.k8s.io;v={version};as=APIGroupDiscoveryList"
+            return await request.answer(200, orjson.dumps(document), media)
+        legacy: Json = discovery.api_versions() if root == "api" else discovery.groups(self._registry)
+        await request.json(200, legacy)
+
+    async def _resources(self, group: str, version: str, request: Request) -> None:
+        found: list[Kind] = [k for k in self._registry if k.group == group and k.version == version]
+        if not found:
+            raise no_such_path()
+        await request.json(200, discovery.resource_list(group, version, found))
+
+
+def create_app(
+    store: Store,
+    crds: Sequence[Mapping[str, Any]],
+    *,
+    tokens: Tokens,
+    hosts: Collection[str] = (),
+    mounts: Mapping[str, ASGIApp] | None = None,
+    authorize: Authorize = allow_all,
+    log_root: Path | None = None,
+) -> KubeApp:
+    """An ASGI app that serves the kinds of `crds` from `store`.
+
+    `hosts` are further names the server may be reached by (Host and Origin are checked). `mounts` are apps for
+    other path prefixes; they get `scope["user"]`, and only with a token. `log_root`: worker logs outside it are
+    not served. A call with `scope["extensions"]["datatunerx.user"]`, which only this process can make, counts
+    as that user. Start it by the lifespan protocol, or with `start` and `stop`.
+    """
+    return KubeApp(store, [dict(crd) for crd in crds], tokens, hosts, mounts or {}, authorize, log_root)

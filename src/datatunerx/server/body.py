@@ -1,0 +1,119 @@
+"""From the bytes of a request to an object: JSON, YAML, or the protobuf of kubectl."""
+
+from typing import Any
+
+import orjson
+
+from datatunerx.server import negotiate, protobuf
+from datatunerx.server.errors import Json, bad_request, unsupported_media
+from datatunerx.server.http import JSON, Request
+from datatunerx.server.kinds import Kind
+
+YAML = "application/yaml"
+MERGE = "application/merge-patch+json"
+JSON_PATCH = "application/json-patch+json"
+STRATEGIC = "application/strategic-merge-patch+json"
+APPLY = "application/apply-patch+yaml"
+MAX_DEPTH = 200
+
+
+async def read(request: Request, kind: Kind) -> Json:
+    """The object in the body, its kind and version checked. 400, 413 or 415."""
+    found = negotiate.content_type(request.header("content-type")) or JSON
+    if found not in (JSON, YAML, protobuf.MEDIA_TYPE):
+        raise unsupported_media(found, (JSON, YAML))
+    data = await request.body()
+    if found == protobuf.MEDIA_TYPE:
+        obj = protobuf.decode(data) if kind.builtin else None
+        if obj is None:
+            raise unsupported_media(found, (JSON, YAML))
+    else:
+        obj = parse(data, yaml=found == YAML)
+    return checked(obj, kind)
+
+
+def checked(obj: Any, kind: Kind) -> Json:
+    """The object, when it is one of this kind; core kinds may leave out what they are."""
+    if not isinstance(obj, dict):
+        raise bad_request(f"the body must be one {kind.name} object")
+    for name, wanted in (("apiVersion", kind.api_version), ("kind", kind.name)):
+        given = obj.get(name) or (wanted if kind.builtin else "")
+        if given != wanted:
+            raise bad_request(
+                f"{name} in the body ({given or 'absent'}) does not match the one of the URL ({wanted})"
+            )
+    metadata = obj.get("metadata")
+    if metadata is not None and not isinstance(metadata, dict):
+        raise bad_request("metadata: must be an object")
+    head = {"apiVersion": kind.api_version, "kind": kind.name, "metadata": metadata or {}}
+    return head | {name: value for name, value in obj.items() if name not in head}
+
+
+def parse(data: bytes, *, yaml: bool = False) -> Any:
+    """JSON, or with `yaml` also YAML without anchors; 400 with the reason."""
+    try:
+        value = orjson.loads(data)
+    except orjson.JSONDecodeError as error:
+        if not yaml:
+            raise bad_request(f"the body is not valid JSON: {error}") from None
+        value = _yaml(data)
+    if _deeper(value, MAX_DEPTH):
+        raise bad_request(f"the body is nested deeper than {MAX_DEPTH} levels")
+    return value
+
+
+def _deeper(value: Any, limit: int) -> bool:
+    level = [value]
+    while level and limit:
+        level = (
+            [
+                child
+                for one in level
+                for child in (one.values() if isinstance(one, dict) else one)
+                if isinstance(child, dict | list)
+            ]
+            if isinstance(level[0], dict | list)
+            else []
+        )
+        limit -= 1
+    return bool(level)
+
+
+def _yaml(data: bytes) -> Any:
+    import yaml  # only when someone sends it
+
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    try:
+        # An alias may unfold into any size; manifests do without.
+        if any(isinstance(event, yaml.events.AliasEvent) for event in yaml.parse(data, Loader=loader)):
+            raise bad_request("YAML anchors and aliases are not accepted; write the value out")
+        value = yaml.safe_load(data)
+        # Through JSON, so that nothing but JSON values comes out; dates become the text they stand for.
+        return orjson.loads(orjson.dumps(value))
+    except yaml.YAMLError as error:
+        raise bad_request(f"the body is not valid YAML: {error}") from None
+    except (orjson.JSONEncodeError, orjson.JSONDecodeError) as error:
+        raise bad_request(f"the YAML holds what JSON cannot: {error}") from None
+
+
+def query_options(request: Request) -> Json:
+    """DeleteOptions from the query, for clients that send no body."""
+    names = ("propagationPolicy", "gracePeriodSeconds", "orphanDependents")
+    return {name: request.query[name] for name in names if name in request.query}
+
+
+async def delete_options(request: Request) -> Json:
+    """DeleteOptions from the body and the query; the body wins."""
+    found = negotiate.content_type(request.header("content-type")) or JSON
+    data = await request.body()
+    options = query_options(request)
+    if not data.strip():
+        return options
+    if found not in (JSON, YAML):
+        raise unsupported_media(found, (JSON, YAML))
+    body = parse(data, yaml=found == YAML)
+    if not isinstance(body, dict):
+        raise bad_request("the body of a delete must be DeleteOptions")
+    if request.flag("dryRun"):
+        body.setdefault("dryRun", ["All"])
+    return options | body

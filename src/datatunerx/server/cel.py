@@ -1,0 +1,191 @@
+"""Rules in CRDs (x-kubernetes-validations): compiled once, evaluated on each write.
+
+The engine is untyped here, so values are converted by their schema first: numbers written as `1` become
+doubles, date-times become timestamps. Rules that mention oldSelf run only on an update, and only where the old
+value can be told: under maps, objects and lists of type map.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import cache
+from typing import Any
+
+from cel_expr_python import cel
+from cel_expr_python.ext import ext_optional, ext_strings
+
+from datatunerx.server.errors import Cause, Json, shown
+from datatunerx.server.structural import item_key, join, list_keys
+
+_OLD = re.compile(r"\boldSelf\b")
+_REASONS = ("FieldValueInvalid", "FieldValueForbidden", "FieldValueRequired", "FieldValueDuplicate")
+_ABSENT: Any = object()
+
+
+class RuleError(ValueError):
+    """A rule that cannot be compiled; says where it stands and why."""
+
+
+@dataclass
+class Rule:
+    """One compiled rule."""
+
+    text: str
+    program: Any
+    message: str
+    message_program: Any
+    reason: str
+    field_path: str
+    needs_old: bool
+
+
+@dataclass
+class Node:
+    """The rules at one place of the schema and below it."""
+
+    schema: Json
+    convert: bool
+    rules: list[Rule] = field(default_factory=list)
+    properties: dict[str, "Node"] = field(default_factory=dict)
+    values: "Node | None" = None
+    items: "Node | None" = None
+
+
+@cache
+def _environment() -> Any:
+    variables = {"self": cel.Type.DYN, "oldSelf": cel.Type.DYN}
+    return cel.NewEnv(variables=variables, extensions=[ext_strings.ExtStrings(), ext_optional.ExtOptional()])
+
+
+def compile_rules(schema: Json, path: str = "") -> Node | None:
+    """The rules of a schema as a tree; None when there are none. Raises RuleError."""
+    node = Node(schema, _needs_conversion(schema))
+    for number, rule in enumerate(schema.get("x-kubernetes-validations", ())):
+        node.rules.append(_compile(rule, f"{path or 'schema'}.x-kubernetes-validations[{number}]"))
+    for name, below in schema.get("properties", {}).items():
+        if found := compile_rules(below, join(path, name)):
+            node.properties[name] = found
+    if isinstance(schema.get("additionalProperties"), dict):
+        node.values = compile_rules(schema["additionalProperties"], f"{path}[*]")
+    if isinstance(schema.get("items"), dict):
+        node.items = compile_rules(schema["items"], f"{path}[*]")
+    return node if node.rules or node.properties or node.values or node.items else None
+
+
+def _compile(rule: Json, where: str) -> Rule:
+    if rule.get("optionalOldSelf"):
+        raise RuleError(f"{where}.optionalOldSelf: not supported; write a transition rule without it")
+    text = rule["rule"]
+    try:
+        program = _environment().compile(text)
+        told = rule.get("messageExpression")
+        message_program = _environment().compile(told) if told else None
+    except RuntimeError as error:
+        raise RuleError(f"{where}.rule: {text!r} does not compile: {str(error).splitlines()[0]}") from None
+    reason = rule.get("reason", "FieldValueInvalid")
+    return Rule(
+        text,
+        program,
+        rule.get("message", "").strip() or f"failed rule: {text.strip()}",
+        message_program,
+        reason if reason in _REASONS else "FieldValueInvalid",
+        rule.get("fieldPath", ""),
+        bool(_OLD.search(text)),
+    )
+
+
+def check(node: Node, new: Any, old: Any = _ABSENT, path: str = "") -> Iterator[Cause]:
+    """What the rules refuse in `new`; `old` is the value before, where there was one."""
+    if node.rules:
+        yield from _run(node, new, old, path)
+    if isinstance(new, dict):
+        before = old if isinstance(old, dict) else {}
+        for name, below in node.properties.items():
+            if name in new:
+                yield from check(below, new[name], before.get(name, _ABSENT), join(path, name))
+        if node.values:
+            for name, child in new.items():
+                yield from check(node.values, child, before.get(name, _ABSENT), f"{path}[{name}]")
+    elif isinstance(new, list) and node.items:
+        keys = list_keys(node.schema)
+        for place, child in enumerate(new):
+            before_child = _counterpart(child, old, keys, node.schema)
+            yield from check(node.items, child, before_child, f"{path}[{place}]")
+
+
+def _counterpart(item: Any, old: Any, keys: list[str] | None, schema: Json) -> Any:
+    if keys is None or not isinstance(old, list):
+        return _ABSENT
+    wanted = item_key(item, keys, schema)
+    return next((other for other in old if item_key(other, keys, schema) == wanted), _ABSENT)
+
+
+def _run(node: Node, new: Any, old: Any, path: str) -> Iterator[Cause]:
+    data = {"self": _to_cel(new, node.schema, path) if node.convert or not path else new}
+    if old is not _ABSENT:
+        data["oldSelf"] = _to_cel(old, node.schema, path) if node.convert or not path else old
+    for rule in node.rules:
+        if rule.needs_old and old is _ABSENT:
+            continue
+        result = rule.program.eval(data=data)
+        if result.type() == cel.Type.BOOL and result.plain_value():
+            continue
+        field_path = path + (rule.field_path if rule.field_path.startswith((".", "[")) else "")
+        if result.type() == cel.Type.ERROR:
+            why = f"rule could not be evaluated: {rule.text.strip()}: {result.value()}"
+        else:
+            why = _message(rule, data)
+        yield _cause(rule, field_path.lstrip(".") or "<root>", new, why)
+
+
+def _cause(rule: Rule, path: str, value: Any, why: str) -> Cause:
+    if rule.reason == "FieldValueForbidden":
+        return Cause(rule.reason, path, f"Forbidden: {why}")
+    if rule.reason == "FieldValueRequired":
+        return Cause(rule.reason, path, f"Required value: {why}")
+    if rule.reason == "FieldValueDuplicate":
+        return Cause(rule.reason, path, f"Duplicate value: {shown(value)}")
+    return Cause(rule.reason, path, f"Invalid value: {shown(value)}: {why}")
+
+
+def _message(rule: Rule, data: Json) -> str:
+    if rule.message_program is not None:
+        told = rule.message_program.eval(data=data)
+        if told.type() == cel.Type.STRING and str(told.plain_value()).strip():
+            return str(told.plain_value())
+    return rule.message
+
+
+def _needs_conversion(schema: Json) -> bool:
+    if schema.get("type") == "number" or schema.get("format") == "date-time":
+        return True
+    below = [*schema.get("properties", {}).values(), schema.get("items"), schema.get("additionalProperties")]
+    return any(isinstance(child, dict) and _needs_conversion(child) for child in below)
+
+
+def _to_cel(value: Any, schema: Json, path: str) -> Any:
+    if isinstance(value, dict):
+        properties = schema.get("properties", {})
+        others = schema.get("additionalProperties")
+        rest = others if isinstance(others, dict) else {}
+        out = {
+            name: _to_cel(child, properties.get(name, rest), join(path, name))
+            for name, child in value.items()
+        }
+        if path == "" and "metadata" in out and "apiVersion" in out:
+            # Rules see only these two of an object's metadata, here as on a cluster.
+            meta = value["metadata"]
+            out["metadata"] = {name: meta[name] for name in ("name", "generateName") if name in meta}
+        return out
+    if isinstance(value, list):
+        items = schema.get("items", {})
+        return [_to_cel(child, items, path) for child in value]
+    if schema.get("type") == "number" and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if schema.get("format") == "date-time" and isinstance(value, str):
+        try:
+            return datetime.fromisoformat(value)
+        except ValueError:
+            return value
+    return value

@@ -1,0 +1,157 @@
+"""From a path below /api or /apis and a method to the operation that answers."""
+
+from pathlib import Path
+from urllib.parse import unquote
+
+import orjson
+
+from datatunerx.server import deletes, pods, reads, reviews, watch, writes
+from datatunerx.server.errors import forbidden, no_such_path, not_allowed
+from datatunerx.server.http import Request
+from datatunerx.server.kinds import Kind, Registry
+from datatunerx.server.reviews import Access, Authorize
+from datatunerx.server.watch import Watches
+from datatunerx.server.writes import Target
+from datatunerx.store import Store
+
+_VERBS = {
+    "GET": "get",
+    "HEAD": "get",
+    "POST": "create",
+    "PUT": "update",
+    "PATCH": "patch",
+    "DELETE": "delete",
+}
+
+
+class ResourcePaths:
+    """Answers `[namespaces/NS/]RESOURCE[/NAME[/SUBRESOURCE]]` of every group version."""
+
+    def __init__(
+        self,
+        store: Store,
+        registry: Registry,
+        watches: Watches,
+        authorize: Authorize,
+        log_root: Path | None,
+        own: frozenset[str],
+    ) -> None:
+        self._store = store
+        self._registry = registry
+        self._watches = watches
+        self._authorize = authorize
+        self._log_root = log_root
+        self._own = own
+
+    async def answer(self, parts: list[str], request: Request) -> bool:
+        """Answer the request; False when the path is not below a group version."""
+        depth = 2 if parts[0] == "api" else 3
+        if len(parts) <= depth:
+            return False
+        group, version = ("", parts[1]) if parts[0] == "api" else (parts[1], parts[2])
+        rest = [unquote(part) for part in parts[depth:]]
+        watching = rest[0] == "watch" and len(rest) > 1
+        if watching:  # the old form of watching
+            rest = rest[1:]
+        namespace: str | None = None
+        if (
+            rest[0] == "namespaces"
+            and len(rest) > 2
+            and not (group == "" and rest[2] in ("status", "finalize"))
+        ):
+            namespace, rest = rest[1], rest[2:]
+        kind = self._registry.find(group, version, rest[0])
+        if kind is None or len(rest) > 3 or (namespace is not None and not kind.namespaced):
+            raise no_such_path()
+        name = rest[1] if len(rest) > 1 else ""
+        subresource = rest[2] if len(rest) > 2 else ""
+        watching = watching or (request.method == "GET" and not subresource and request.flag("watch"))
+        if watching and name:
+            chosen = f"metadata.name={name}"
+            request.query["fieldSelector"] = ",".join(
+                filter(None, (request.query.get("fieldSelector"), chosen))
+            )
+            name = ""
+        self._check(kind, request, namespace, name, watching)
+        if not name:
+            await self._collection(kind, namespace, request, watching)
+        elif kind.namespaced and namespace is None:
+            raise no_such_path()
+        else:
+            await self._object(Target(kind, namespace or "", name, subresource), request)
+        return True
+
+    def _check(self, kind: Kind, request: Request, namespace: str | None, name: str, watching: bool) -> None:
+        verb = _VERBS.get(request.method)
+        if verb is None:
+            raise not_allowed(f"{request.method} is not possible here")
+        if not name:
+            verb = {"get": "watch" if watching else "list", "delete": "deletecollection"}.get(verb, verb)
+        if verb not in kind.verbs:
+            why = kind.facade.refusal if kind.facade else f"{verb} is not possible for {kind.plural}"
+            raise not_allowed(why)
+        if not self._authorize(request.user, Access(verb, kind.resource, namespace or "", name)):
+            where = f' in the namespace "{namespace}"' if namespace else ""
+            raise forbidden(
+                f'{kind.resource} is forbidden: User "{request.user.name}" cannot {verb} it{where}',
+                kind.resource,
+                name,
+            )
+
+    async def _collection(self, kind: Kind, namespace: str | None, request: Request, watching: bool) -> None:
+        if watching:
+            return await watch.serve(self._store, self._watches, kind, namespace, request)
+        if request.method in ("GET", "HEAD"):
+            return await reads.list_objects(self._store, kind, namespace, request)
+        if request.method not in ("POST", "DELETE"):
+            raise not_allowed(f"{request.method} needs the name of an object in the path")
+        if kind.verbs == ("create",):
+            return await request.json(201, await reviews.answer(kind, request, self._authorize))
+        if kind.namespaced and namespace is None:
+            raise not_allowed("name the namespace in the path: namespaces/NAMESPACE/" + kind.plural)
+        if request.method == "POST":
+            data = await writes.create(self._store, kind, namespace or "", request)
+            return await reads.answer_object(request, kind, data, 201)
+        await request.json(200, await deletes.delete_collection(self._store, kind, namespace, request))
+
+    async def _object(self, target: Target, request: Request) -> None:
+        match target.subresource:
+            case "":
+                await self._main(target, request)
+            case "status" if target.kind.has_status:
+                await self._write_or_get(target, request)
+            case "scale" if target.kind.scale:
+                await self._scale(target, request)
+            case "log" if target.kind.plural == "pods" and request.method == "GET":
+                place = (target.kind, target.namespace, target.name)
+                await pods.serve_log(
+                    self._store, place, request, self._log_root, lambda: self._watches.stopping
+                )
+            case _:
+                raise no_such_path()
+
+    async def _main(self, target: Target, request: Request) -> None:
+        if request.method != "DELETE":
+            return await self._write_or_get(target, request)
+        data = await deletes.delete(self._store, target, request, self._own)
+        await request.answer(200, data)
+
+    async def _write_or_get(self, target: Target, request: Request) -> None:
+        code = 200
+        if request.method in ("GET", "HEAD"):
+            data = reads.find(self._store, target.kind, target.namespace, target.name).data
+        elif request.method == "PUT":
+            data = await writes.replace(self._store, target, request)
+        elif request.method == "PATCH":
+            code, data = await writes.patch(self._store, target, request)
+        else:
+            raise not_allowed(f"{request.method} is not possible for an object")
+        await reads.answer_object(request, target.kind, data, code)
+
+    async def _scale(self, target: Target, request: Request) -> None:
+        if request.method == "GET":
+            entry = reads.find(self._store, target.kind, target.namespace, target.name)
+            return await request.json(200, writes.scale_of(target.kind, orjson.loads(entry.data)))
+        if request.method not in ("PUT", "PATCH"):
+            raise not_allowed(f"{request.method} is not possible for scale")
+        await request.json(200, await writes.write_scale(self._store, target, request))
