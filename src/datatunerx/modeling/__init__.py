@@ -1,1 +1,1 @@
-"""One frozen base with many named adapters: load, packed attention, multi-LoRA layers, generate, save as PEFT."""
+"""One frozen base with many named adapters: load, train, generate, save as PEFT."""

@@ -1,7 +1,7 @@
 """Attention over a packed stream, entered through transformers' table of attention functions.
 
-Each sequence attends to itself only. On a CPU one call per sequence; with a cache, each row's new token attends to what
-that row has seen.
+Each sequence attends to itself only. On a CPU one call per sequence; with a cache, each row's new token
+attends to what that row has seen.
 
 Shapes: H heads, K heads of keys and values, T rows of the stream, E width of a head.
 """

@@ -33,7 +33,7 @@ class Base:
     holder: Holder = field(repr=False)
 
     def pass_through(self, stream: Stream) -> Tensor:
-        """Hidden states after the last norm, [T, D]. Under `torch.no_grad()` nothing is kept for a way back."""
+        """Hidden states after the last norm, [T, D]."""
         self.holder.stream = stream
         try:
             out = self.decoder(
@@ -76,8 +76,8 @@ def load_base(path: str | Path, *, precision: str = "float32", device: str = "cp
             local_files_only=True,
             use_safetensors=True,
         )
-    model.requires_grad_(False)
-    return freeze(model.to(device).eval(), path)
+    network: Any = model
+    return freeze(network.to(device).eval(), path)
 
 
 def freeze(model: Any, path: Path = Path(".")) -> Base:
@@ -94,9 +94,9 @@ def freeze(model: Any, path: Path = Path(".")) -> Base:
             widths[name] = (module.in_features, module.out_features)
         elif type(module).__name__.endswith("RMSNorm"):
             weight: Any = module.weight
-            model.set_submodule(name, FrozenRmsNorm(weight.detach(), float(module.variance_epsilon)))  # type: ignore[arg-type]
+            model.set_submodule(name, FrozenRmsNorm(weight.detach(), float(module.variance_epsilon)))
         elif type(module).__name__.endswith("MLP") and model.config.hidden_act == "silu":
-            module.forward = _mlp(module)  # type: ignore[method-assign]
+            module.forward = _mlp(module)
     return Base(
         path=path,
         config=model.config,

@@ -1,8 +1,8 @@
 """Products with weights that never change, and the few other pieces of a decoder written for frozen weights.
 
-On a CPU in float32 the weights are laid out once for oneDNN, for the product forward and for the product back:
-on processors where the BLAS torch is built with does not use the widest registers this more than doubles the
-speed of a step (docs/log.md), and a row's result does not depend on how many rows are beside it.
+On a CPU in float32 the weights are laid out once for oneDNN, for the product forward and for the product
+back: on processors where the BLAS torch is built with does not use the widest registers this more than
+doubles the speed of a step (docs/log.md), and a row's result does not depend on how many rows are beside it.
 
 Shapes: T rows of the stream, D width in, O width out.
 """
@@ -68,7 +68,8 @@ class _RmsNorm(torch.autograd.Function):
         scale = scale.square_().div_(x.shape[-1]).add_(epsilon).rsqrt_()
         ctx.save_for_backward(x, scale, weight)
         # the same rounding as the module this stands in for: back to the narrow type before the weight
-        return (wide * scale).to(x.dtype).mul_(weight)
+        out: Tensor = (wide * scale).to(x.dtype).mul_(weight)
+        return out
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> tuple[Tensor, None, None]:
@@ -77,6 +78,9 @@ class _RmsNorm(torch.autograd.Function):
         wide, g = (x.float(), g.float()) if x.dtype in (torch.float16, torch.bfloat16) else (x, g)
         along = (g * wide).sum(-1, keepdim=True).mul_(scale.pow(3)).div_(-x.shape[-1])
         return g.mul_(scale).addcmul_(wide, along).to(x.dtype), None, None
+
+
+_rms_norm: Any = _RmsNorm.apply
 
 
 class FrozenRmsNorm(nn.Module):
@@ -88,7 +92,7 @@ class FrozenRmsNorm(nn.Module):
         self.epsilon = epsilon
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = _RmsNorm.apply(x, self.weight, self.epsilon)
+        out: Tensor = _rms_norm(x, self.weight, self.epsilon)
         return out
 
 
@@ -106,7 +110,10 @@ class _SiluTimes(torch.autograd.Function):
         return d_gate, d_up
 
 
+_silu_times: Any = _SiluTimes.apply
+
+
 def silu_times(gate: Tensor, up: Tensor) -> Tensor:
     """silu(gate) * up, keeping only its two inputs for the way back."""
-    out: Tensor = _SiluTimes.apply(gate, up)
+    out: Tensor = _silu_times(gate, up)
     return out

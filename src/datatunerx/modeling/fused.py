@@ -1,8 +1,8 @@
 """Linear layers of one frozen base that many adapters share.
 
-The base's product runs once over the whole stream; then every adapter adds `x A^T B * scale` to its own rows. The
-gradient of an adapter is added to its flat gradient on the way back; nothing is computed for the frozen weights, and
-no gradient flows below the first adapter.
+The base's product runs once over the whole stream; then every adapter adds `x A^T B * scale` to its own rows.
+The gradient of an adapter is added to its flat gradient on the way back; nothing is computed for the frozen
+weights, and no gradient flows below the first adapter.
 
 Shapes: T rows of the stream, D width in, O width out, R rank.
 """
@@ -80,6 +80,9 @@ class _Fused(torch.autograd.Function):
         return grad_x, None, None, None
 
 
+_fused: Any = _Fused.apply
+
+
 def _as(like: Tensor, weight: Tensor) -> Tensor:
     return weight if weight.dtype == like.dtype else weight.to(like.dtype)
 
@@ -110,7 +113,7 @@ class FusedLinear(nn.Module):
         shares = [] if stream is None else self._shares(stream, x)
         x_TD = x.reshape(-1, self.in_features)
         trigger = self._holder.trigger if shares else None
-        y_TO: Tensor = _Fused.apply(x_TD, trigger, self.frozen, shares)
+        y_TO: Tensor = _fused(x_TD, trigger, self.frozen, shares)
         return y_TO.view(*x.shape[:-1], self.out_features)
 
     def _shares(self, stream: Stream, x: Tensor) -> list[_Share]:

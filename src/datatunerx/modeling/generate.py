@@ -1,7 +1,7 @@
 """Answers to many prompts at once, each through its own adapter, and the likelihood of given answers.
 
-Prompts pass without padding; then every unfinished row passes one token at a time over a cache. Rows are taken in
-batches that fit the cache, shortest prompts first, so that rows of a batch differ little in length.
+Prompts pass without padding; then every unfinished row passes one token at a time over a cache. Rows are
+taken in batches that fit the cache, shortest prompts first, so that rows of a batch differ little in length.
 """
 
 from collections.abc import Callable, Iterator, Sequence

@@ -1,7 +1,7 @@
 """Cross-entropy on the rows that carry loss, in chunks, with the gradient made on the way.
 
-Logits of a whole stream would be the largest tensor of a step (a vocabulary of 49,152 against a width of 576); here
-only the rows with a label meet the head, and never more than a chunk of them at a time.
+Logits of a whole stream would be the largest tensor of a step (a vocabulary of 49,152 against a width of
+576); here only the rows with a label meet the head, and never more than a chunk of them at a time.
 
 Shapes: N rows with loss, D width, V vocabulary.
 """

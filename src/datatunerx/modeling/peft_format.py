@@ -1,4 +1,4 @@
-"""Adapters in PEFT's format: `adapter_config.json` and `adapter_model.safetensors`, as `PeftModel` reads them."""
+"""Adapters in PEFT's format, as `PeftModel` reads them."""
 
 import json
 import re

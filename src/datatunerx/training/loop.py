@@ -1,0 +1,366 @@
+"""The fused loop: many jobs, one frozen base, one stream of tokens.
+
+Each tick passes chunks of the lanes, longest remaining job first; a lane whose step is whole updates its
+adapter, tells what happened, and saves, evaluates or leaves if that is due. A job that fails or is stopped
+leaves alone.
+"""
+
+import errno
+import math
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from datatunerx.modeling.adapters import Adapter, UnknownTarget
+from datatunerx.modeling.base import Base
+from datatunerx.modeling.generate import Decoding, Prompt, generate
+from datatunerx.modeling.peft_format import UnreadableAdapter
+from datatunerx.resources.enums import FinetunePhase, StopMode
+from datatunerx.resources.finetune import CheckpointRef, Progress, Sample
+from datatunerx.runs.commands import Command, Verb
+from datatunerx.runs.events import Event, EventType, JobOutcome
+from datatunerx.training import checkpoints
+from datatunerx.training.lanes import Chunk, Job, Lane, Point, choose
+from datatunerx.training.memory import is_out_of_memory, memory_peak
+from datatunerx.training.optimizer import clip, update
+from datatunerx.training.passes import train_pass, validation_loss
+from datatunerx.training.schedule import is_due, learning_rate, save_interval
+from datatunerx.training.state import CannotResume, lane_files, open_lane
+
+OnEvent = Callable[[Event], None]
+PollCommands = Callable[[], Iterable[Command]]
+
+STEPS_WITHOUT_LABELS = 3
+DISK_RETRY_SECONDS = 2.0
+SAMPLE_TOKENS = 64
+
+
+@dataclass(frozen=True)
+class Trained:
+    """How a job left its lane, and its adapter as it was then; None if it never had one."""
+
+    outcome: JobOutcome
+    adapter: Adapter | None
+
+
+def train(
+    base: Base,
+    jobs: Sequence[Job],
+    *,
+    on_event: OnEvent,
+    poll_commands: PollCommands = tuple,
+    capacity: int = 1024,
+    stop_ids: Sequence[int] = (),
+    decode: Callable[[list[int]], str] = str,
+    base_name: str = "",
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> dict[str, Trained]:
+    """Train every job to its end and return how each ended.
+
+    `poll_commands` gives the commands that arrived since it was last asked; it is asked after each tick.
+    `stop_ids` and `decode` make the sample answers; `base_name` is what PEFT shows as the base of a saved
+    adapter.
+    """
+    loop = _Loop(base, capacity, on_event, stop_ids, decode, base_name or str(base.path), clock)
+    lanes = [lane for job in jobs if (lane := loop.open(job)) is not None]
+    loop.first_samples([lane for lane in lanes if lane.step == 0])
+    while any(lane.outcome is None for lane in lanes):
+        open_lanes = [lane for lane in lanes if lane.outcome is None]
+        ready = [lane for lane in open_lanes if loop.ready(lane)]
+        if ready:
+            loop.tick(ready)
+        for command in poll_commands():
+            loop.obey(command, lanes)
+        if not ready:
+            sleep(DISK_RETRY_SECONDS / 4)
+    loop.trained.update({lane.name: Trained(_ended(lane), lane.adapter) for lane in lanes})
+    return loop.trained
+
+
+def _ended(lane: Lane) -> JobOutcome:
+    assert lane.outcome is not None
+    return lane.outcome
+
+
+class _Loop:
+    """What the steps of the loop share."""
+
+    def __init__(
+        self,
+        base: Base,
+        capacity: int,
+        on_event: OnEvent,
+        stop_ids: Sequence[int],
+        decode: Callable[[list[int]], str],
+        base_name: str,
+        clock: Callable[[], float],
+    ) -> None:
+        self.base, self.capacity, self.on_event, self.clock = base, capacity, on_event, clock
+        self.stop_ids, self.decode, self.base_name = stop_ids, decode, base_name
+        self.trained: dict[str, Trained] = {}
+
+    def open(self, job: Job) -> Lane | None:
+        """The job's lane; None, with the reason told, if it cannot have one."""
+        try:
+            lane = open_lane(self.base, job, self.capacity)
+        except (UnknownTarget, UnreadableAdapter, CannotResume, ValueError) as error:
+            outcome = JobOutcome(phase=FinetunePhase.FAILED, reason=type(error).__name__, message=str(error))
+            self.trained[job.name] = Trained(outcome, None)
+            self.on_event(Event(type=EventType.JOB, job=job.name, outcome=outcome))
+            return None
+        if lane.step:
+            self.on_event(
+                Event(
+                    type=EventType.ACTIVITY,
+                    job=job.name,
+                    step=lane.step,
+                    activity=f"resumed at step {lane.step}",
+                )
+            )
+        if lane.step >= lane.course.steps:
+            self._leave(lane, FinetunePhase.SUCCEEDED)
+        return lane
+
+    def _leave(self, lane: Lane, phase: FinetunePhase, reason: str = "", message: str = "") -> None:
+        saved = checkpoints.latest(lane.job.folder)
+        lane.window = None
+        lane.adapter.grad.zero_()
+        lane.outcome = JobOutcome(
+            phase=phase,
+            reason=reason,
+            message=message,
+            step=lane.step,
+            steps=lane.course.steps,
+            checkpoint=None if saved is None else _reference(saved),
+        )
+        self.on_event(Event(type=EventType.JOB, job=lane.name, step=lane.step, outcome=lane.outcome))
+
+    def ready(self, lane: Lane) -> bool:
+        """Whether the lane can train now; tries again what a full disk refused."""
+        if lane.blocked_until is None:
+            return True
+        if self.clock() >= lane.blocked_until:
+            lane.blocked_until = None
+            if lane.pending is None:
+                self._finish_step(lane)
+            else:
+                self.obey(lane.pending, [lane])
+        return lane.blocked_until is None and lane.outcome is None
+
+    def tick(self, lanes: Sequence[Lane]) -> None:
+        chosen = choose(lanes, self.capacity)
+        start = self.clock()
+        try:
+            train_pass(self.base, chosen)
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            shortage = str(error).splitlines()[0] if str(error) else "MemoryError"
+        else:
+            self._share_time(chosen, self.clock() - start)
+            for lane, _ in chosen:
+                window = lane.open_window()
+                if window.passed == len(window.chunks):
+                    self._step(lane)
+            return
+        self._make_do(chosen, shortage)
+
+    def _share_time(self, chosen: Sequence[tuple[Lane, Sequence[Chunk]]], seconds: float) -> None:
+        tokens = [sum(chunk.tokens for chunk in chunks) for _, chunks in chosen]
+        for (lane, _), count in zip(chosen, tokens, strict=True):
+            lane.seconds += seconds * count / sum(tokens)
+            lane.tokens_since += count
+            lane.tokens += count
+
+    def _make_do(self, chosen: Sequence[tuple[Lane, Sequence[Chunk]]], shortage: str) -> None:
+        """Memory ran out: start the steps of this tick again with half the width, or give up a single row."""
+        tokens = sum(chunk.tokens for _, chunks in chosen for chunk in chunks)
+        rows = sum(len(chunk.rows) for _, chunks in chosen for chunk in chunks)
+        if rows == 1:
+            lane, chunks = chosen[0]
+            self._leave(
+                lane,
+                FinetunePhase.FAILED,
+                "OutOfMemory",
+                f"one row of {tokens} tokens ({lane.row_name(chunks[0].rows[0])}) does not fit: peak "
+                f"{memory_peak(self.base.device)}; set cutoffLength to {tokens // 2} or less. {shortage}",
+            )
+            return
+        self.capacity = max(1, min(self.capacity, tokens) // 2)
+        for lane, _ in chosen:
+            lane.adapter.grad.zero_()
+            lane.tokens -= sum(c.tokens for c in lane.open_window().chunks[: lane.open_window().passed])
+            lane.capacity, lane.window = min(lane.capacity, self.capacity), None
+        self.on_event(
+            Event(
+                type=EventType.WARNING,
+                message=f"memory ran out with {tokens} tokens in one pass; going on with {self.capacity} "
+                "(the rows of a step stay the same)",
+            )
+        )
+
+    def _step(self, lane: Lane) -> None:
+        """The optimizer step of a lane whose chunks have all passed."""
+        window, parameters = lane.open_window(), lane.job.parameters
+        rows = [row for chunk in window.chunks for row in chunk.rows]
+        norm = clip(lane.adapter.grad, parameters.max_grad_norm)
+        if not (math.isfinite(norm) and math.isfinite(window.loss)):
+            self._leave(
+                lane, FinetunePhase.FAILED, "NonFiniteLoss", _non_finite(lane, rows, window.loss, norm)
+            )
+            return
+        rate = learning_rate(parameters, lane.step, lane.course.steps)
+        lane.steps_without_labels = 0 if window.labels else lane.steps_without_labels + 1
+        if window.labels:
+            update(lane.adapter.flat, lane.adapter.grad, lane.moments, parameters, rate)
+        lane.adapter.grad.zero_()
+        lane.window, lane.eval_loss = None, None
+        lane.step += 1
+        if lane.step % parameters.log_every == 0 or lane.step == lane.course.steps:
+            values = {"learningRate": rate}
+            if window.labels:
+                values |= {"loss": window.loss, "gradNorm": norm}
+            self._note(lane, values)
+            self._progress(lane)
+        if lane.steps_without_labels >= STEPS_WITHOUT_LABELS:
+            names = ", ".join(lane.row_name(row) for row in rows)
+            self._leave(
+                lane,
+                FinetunePhase.FAILED,
+                "NoTrainableTokens",
+                f"{STEPS_WITHOUT_LABELS} steps in a row had no token to learn from; the last had {names}. "
+                "Raise cutoffLength, or look at the rows' assistant turns",
+            )
+            return
+        self._finish_step(lane)
+
+    def _finish_step(self, lane: Lane) -> None:
+        """What is due after a step. Called again after a full disk, so it must not do a thing twice."""
+        parameters, steps = lane.job.parameters, lane.course.steps
+        save_due = is_due(lane.step, save_interval(parameters, steps), steps)
+        eval_due = is_due(lane.step, parameters.eval_every, steps) or (save_due and not parameters.eval_every)
+        if eval_due and lane.eval_loss is None:
+            self._evaluate(lane)
+        if save_due:
+            if not self._save(lane):
+                return
+            self._answer([lane], lane.step)
+        if lane.step >= steps:
+            self._leave(lane, FinetunePhase.SUCCEEDED)
+
+    def _note(self, lane: Lane, values: dict[str, float]) -> None:
+        lane.history.append(Point(lane.step, values))
+        self.on_event(Event(type=EventType.METRICS, job=lane.name, step=lane.step, values=values))
+
+    def _progress(self, lane: Lane, activity: str = "training") -> None:
+        speed = lane.tokens_since / lane.seconds if lane.seconds > 0 else None
+        progress = Progress(
+            step=lane.step,
+            steps=lane.course.steps,
+            epoch=lane.course.epoch_after(lane.step),
+            tokens=lane.tokens,
+            tokens_per_second=speed,
+            eta_seconds=lane.remaining / speed if speed else None,
+            activity=activity,
+        )
+        self.on_event(Event(type=EventType.PROGRESS, job=lane.name, step=lane.step, progress=progress))
+
+    def _evaluate(self, lane: Lane) -> None:
+        if not lane.job.validate:
+            return
+        loss = validation_loss(self.base, lane)
+        if loss is None or not math.isfinite(loss):
+            self.on_event(
+                Event(
+                    type=EventType.WARNING,
+                    job=lane.name,
+                    step=lane.step,
+                    message="the loss on the validate split is not a number"
+                    if loss is not None
+                    else "no token of the validate split carries loss",
+                )
+            )
+            return
+        lane.eval_loss = loss
+        if lane.best_loss is None or loss < lane.best_loss:
+            lane.best_loss, lane.best_step = loss, lane.step
+        self._note(lane, {"evalLoss": loss})
+
+    def _save(self, lane: Lane) -> bool:
+        """Write a checkpoint; False if the disk is full and it must be tried again."""
+        fresh = checkpoints.read(checkpoints.checkpoint_path(lane.job.folder, lane.step)) is None
+        try:
+            saved = checkpoints.save(
+                lane.job.folder, lane.step, lane_files(lane, self.base_name), eval_loss=lane.eval_loss
+            )
+            checkpoints.prune(lane.job.folder, lane.job.parameters.keep_checkpoints)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            self._block(lane, error)
+            return False
+        if fresh:
+            self.on_event(
+                Event(type=EventType.CHECKPOINT, job=lane.name, step=lane.step, checkpoint=_reference(saved))
+            )
+        return True
+
+    def _block(self, lane: Lane, error: OSError) -> None:
+        lane.blocked_until = self.clock() + DISK_RETRY_SECONDS
+        need = sum(len(content) for content in lane_files(lane, self.base_name).values())
+        message = f"DiskFull: no space for the {need:,} bytes of a checkpoint in {lane.job.folder}; free some"
+        self.on_event(Event(type=EventType.WARNING, job=lane.name, step=lane.step, message=message))
+        self._progress(lane, "paused: DiskFull")
+
+    def first_samples(self, lanes: Sequence[Lane]) -> None:
+        self._answer([lane for lane in lanes if lane.outcome is None], 0)
+
+    def _answer(self, lanes: Sequence[Lane], step: int) -> None:
+        asked = [(lane, sample) for lane in lanes for sample in lane.job.samples]
+        # a new adapter changes nothing: at step 0 one answer of the base serves all jobs
+        ways = [
+            (None if step == 0 and lane.job.start_from is None else lane.adapter, tuple(sample.ids))
+            for lane, sample in asked
+        ]
+        distinct = {(id(adapter), ids): Prompt(ids, adapter) for adapter, ids in ways}
+        made = generate(self.base, list(distinct.values()), self.stop_ids, Decoding(SAMPLE_TOKENS))
+        answers = dict(zip(distinct, made, strict=True))
+        for (lane, sample), (adapter, ids) in zip(asked, ways, strict=True):
+            text = self.decode(answers[id(adapter), ids].ids)
+            told = Sample(step=step, prompt=sample.text, answer=text)
+            self.on_event(Event(type=EventType.SAMPLE, job=lane.name, step=step, sample=told))
+
+    def obey(self, command: Command, lanes: Sequence[Lane]) -> None:
+        """Do what was asked of a lane between two of its passes. A lane that has left is past asking."""
+        lane = next((one for one in lanes if one.name == command.job and one.outcome is None), None)
+        if lane is None:
+            return
+        lane.pending = None
+        at = f"step {lane.step}"
+        if command.verb is Verb.EVALUATE:
+            self._evaluate(lane)
+        elif command.verb is Verb.STOP and command.mode is StopMode.DISCARD:
+            self._leave(lane, FinetunePhase.STOPPED, "Stopped", f"stopped at {at} without saving")
+        elif not self._save(lane):
+            lane.pending = command
+        elif command.verb is Verb.SUSPEND:
+            self._leave(lane, FinetunePhase.SUSPENDED, "Suspended", f"saved at {at}")
+        elif command.verb is Verb.STOP:
+            self._leave(lane, FinetunePhase.STOPPED, "Stopped", f"stopped and saved at {at}")
+
+
+def _non_finite(lane: Lane, rows: Sequence[int], loss: float, norm: float) -> str:
+    names = ", ".join(lane.row_name(row) for row in rows)
+    what = f"loss {loss}" if not math.isfinite(loss) else f"gradient norm {norm}"
+    return f"step {lane.step + 1}: {what} with {names}; try a lower learningRate, or look at these rows"
+
+
+def _reference(saved: checkpoints.Checkpoint) -> CheckpointRef:
+    return CheckpointRef(
+        step=saved.step,
+        uri=str(saved.path),
+        digest=saved.digest,
+        bytes=saved.bytes,
+        eval_loss=saved.eval_loss,
+    )
