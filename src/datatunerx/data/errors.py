@@ -16,7 +16,8 @@ class DataError(Exception):
 
     def __str__(self) -> str:
         place = where(self.file, self.line)
-        said = ": ".join(part for part in (place, self.field, self.message) if part)
+        field = "" if self.message.startswith(self.field) else self.field
+        said = ": ".join(part for part in (place, field, self.message) if part)
         return f"{said}. Fix: {self.fix}" if self.fix else said
 
     def __reduce__(self) -> tuple[type["DataError"], tuple[str, str, int | None, str, str]]:

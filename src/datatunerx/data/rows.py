@@ -121,6 +121,19 @@ def read_file(uri: str, format: DataFormat, features: dict[str, str]) -> Iterato
         yield Row(uri, row.line, _value(row, format, features, uri))
 
 
+def recognised(files: DataFiles) -> str:
+    """The formats of the train files, as the report names them."""
+    if files.format is not DataFormat.AUTO:
+        return files.format.value
+    found: list[str] = []
+    for uri in files.splits.get(Split.TRAIN, []):
+        first = [row.value for row in islice(raw_rows(uri), FIRST_ROWS)]
+        good = [value for value in first if not isinstance(value, Problem)]
+        if good and (name := recognise(good, files.features, uri).value) not in found:
+            found.append(name)
+    return ", ".join(found)
+
+
 def _value(row: RawRow, format: DataFormat, features: dict[str, str], uri: str) -> Conversation | Problem:
     made: Conversation | Problem
     if isinstance(row.value, Problem):

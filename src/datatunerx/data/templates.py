@@ -99,6 +99,10 @@ class ChatTemplate:
         ids: list[int] = self.encoder.encode_pieces(plain, pieces).ids.tolist()
         return ids
 
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of an answer, without control tokens."""
+        return self.encoder.decode(ids)
+
     def encode(self, messages: Sequence[Message]) -> Example:
         """Ids of all turns; labels on every assistant turn including its end-of-turn token."""
         rendered = self.rendered(messages)

@@ -1,0 +1,91 @@
+"""What is in a dataset: each file read once, each row counted, and the report written."""
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from datatunerx.data.errors import DataError, Problem
+from datatunerx.data.report import Tally, problem_lines
+from datatunerx.data.rows import Row, content_digest, read_all, recognised
+from datatunerx.data.templates import ChatTemplate
+from datatunerx.data.tokens import BATCH_ROWS, encoded
+from datatunerx.resources.enums import Split
+from datatunerx.runs.plan import DataFiles
+from datatunerx.runs.result import DataFacts
+
+PREVIEWED = 3
+
+
+def inspect(
+    files: DataFiles,
+    tokenizer_path: Path | None = None,
+    template: str | None = None,
+    report_path: Path | None = None,
+) -> DataFacts:
+    """Digest and report of the dataset; with a tokenizer, in tokens too. Nothing is cut to length here.
+
+    The report goes to `report_path` as JSON, with the first problems whole and the first rows as text with
+    the characters that carry loss. Raises DataError for files that cannot be read and if no row, or no row
+    of the train split, can be used.
+    """
+    if not files.splits.get(Split.TRAIN):
+        raise DataError(
+            f"dataset {files.name} has no train files", field="splits.train", fix="name at least one"
+        )
+    chat = ChatTemplate.load(tokenizer_path, template) if tokenizer_path is not None else None
+    tally = Tally()
+    previews: list[dict[str, Any]] = []
+    rows = read_all(files)
+    while batch := list(islice(rows, BATCH_ROWS)):
+        _count(tally, batch, chat)
+        previews += _previews([row for _, row in batch], chat, PREVIEWED - len(previews))
+    if not tally.kept[Split.TRAIN]:
+        raise tally.nothing_kept()
+    facts = DataFacts(digest=content_digest(files), report=tally.report(recognised(files)))
+    if report_path is not None:
+        facts.report_uri = report_path.absolute().as_uri()
+        document = facts.dump() | {"problems": problem_lines(tally.problems), "preview": previews}
+        _publish(report_path, json.dumps(document, ensure_ascii=False, indent=2))
+    return facts
+
+
+def _count(tally: Tally, batch: Sequence[tuple[Split, Row]], chat: ChatTemplate | None) -> None:
+    rows = [row for _, row in batch]
+    made: Iterator[tuple[Row, Any]] = encoded(rows, chat) if chat else ((row, row.value) for row in rows)
+    for (split, _), (_, value) in zip(batch, made, strict=True):
+        if isinstance(value, Problem):
+            tally.drop(value)
+        else:
+            tally.keep(split, value.labels if chat else None)
+
+
+def _previews(rows: Sequence[Row], chat: ChatTemplate | None, count: int) -> list[dict[str, Any]]:
+    if chat is None or count <= 0:
+        return []
+    shown: list[dict[str, Any]] = []
+    for row in rows:
+        if len(shown) == count:
+            break
+        if isinstance(row.value, Problem):
+            continue
+        try:
+            rendered = chat.rendered(row.value.messages)
+        except DataError:  # counted, and in the report with its reason
+            continue
+        shown.append(
+            {"row": row.where, "text": rendered.text, "trained": [list(span) for span in rendered.spans]}
+        )
+    return shown
+
+
+def _publish(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)

@@ -1,0 +1,193 @@
+"""Rows into token ids and labels, cut to length by the stated policies, every cut and drop counted."""
+
+import hashlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from datetime import date
+from importlib.metadata import version
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from datatunerx.data.cache import RowWriter, TokenRows, cached, code_version
+from datatunerx.data.errors import DataError, Problem, TemplateError
+from datatunerx.data.report import Tally
+from datatunerx.data.rows import Row, content_digest, read_rows
+from datatunerx.data.templates import MASKING_VERSION, ChatTemplate, Example
+from datatunerx.resources.enums import Split, TooLong, Untrainable
+from datatunerx.resources.material import DataReport
+from datatunerx.runs.plan import DataFiles, digest_of
+
+BATCH_ROWS = 512
+Progress = Callable[[int, float], None]
+"""Called with the rows read so far and rows per second."""
+TOO_LONG = "longer than cutoffLength"
+UNTRAINABLE = "no trained token within cutoffLength"
+UNMASKED = "the chat template does not take the row"
+
+
+def tokenise(
+    files: DataFiles,
+    split: Split,
+    *,
+    tokenizer_dir: Path,
+    template: str | None,
+    cutoff_length: int,
+    too_long: TooLong,
+    untrainable: Untrainable,
+    cache_dir: Path,
+    on_progress: Progress | None = None,
+    model_digest: str = "",
+) -> TokenRows:
+    """The split's rows as tokens, from the cache under `cache_dir` or into it.
+
+    Raises DataError if the files are not those that were inspected, if a policy says so, or if the split has
+    rows and none can be trained on. A split without rows gives no rows.
+    """
+    chat = ChatTemplate.load(tokenizer_dir, template)
+    digest = content_digest(files)
+    if files.digest and files.digest != digest:
+        raise DataError(
+            f"the files of dataset {files.name} changed since they were inspected ({files.digest[:12]} then, "
+            f"{digest[:12]} now)", fix="apply the Dataset again so that it is inspected anew",
+        )  # fmt: skip
+    key = cache_key(
+        files, split, digest, chat, tokenizer_dir, cutoff_length, too_long, untrainable, model_digest
+    )
+    cut = _Cut(cutoff_length, too_long, untrainable)
+
+    def build(writer: RowWriter) -> DataReport:
+        return _write(writer, read_rows(files, split), split, chat, cut, on_progress)
+
+    return cached(cache_dir / "tokens" / key, build)
+
+
+def cache_key(
+    files: DataFiles,
+    split: Split,
+    digest: str,
+    chat: ChatTemplate,
+    tokenizer_dir: Path,
+    cutoff_length: int,
+    too_long: TooLong,
+    untrainable: Untrainable,
+    model_digest: str,
+) -> str:
+    """Digest of everything that the tokens depend on."""
+    made_of: dict[str, Any] = {
+        "content": digest,
+        "split": split,
+        "reading": files.model_copy(update={"digest": "", "name": ""}).dump(),
+        "tokenizer": hashlib.sha256((tokenizer_dir / "tokenizer.json").read_bytes()).hexdigest(),
+        "specialTokens": chat.tokens,
+        "model": model_digest,
+        "template": chat.text,
+        "day": date.today().isoformat() if "strftime_now" in chat.text else "",
+        "cutoff": cutoff_length,
+        "tooLong": too_long,
+        "untrainable": untrainable,
+        "masking": MASKING_VERSION,
+        "code": code_version(),
+        "libraries": {name: version(name) for name in ("tokenizers", "jinja2")},
+    }
+    return digest_of(made_of)
+
+
+class _Cut:
+    """The length policies, and what is needed to say what would have helped."""
+
+    def __init__(self, cutoff_length: int, too_long: TooLong, untrainable: Untrainable) -> None:
+        self.cutoff, self.too_long, self.untrainable = cutoff_length, too_long, untrainable
+        self.longest_prompt = 0
+        self.shortest_too_long: int | None = None
+
+    def apply(self, row: Row, example: Example) -> tuple[Example, bool] | Problem:
+        """The example as it is used, and whether it was cut. Raises DataError where a policy is error."""
+        length = len(example.ids)
+        first = next(iter((example.labels >= 0).nonzero()[0].tolist()), length)
+        is_cut = length > self.cutoff
+        if is_cut and self.too_long is not TooLong.TRUNCATE:
+            problem = Problem(
+                TOO_LONG, row.file, row.line, found=f"{length} tokens, cutoffLength {self.cutoff}",
+                fix=f"raise cutoffLength to {length}, shorten the row, or set tooLong to truncate",
+            )  # fmt: skip
+            if self.too_long is TooLong.ERROR:
+                raise problem.error()
+            self.shortest_too_long = min(length, self.shortest_too_long or length)
+            return problem
+        if first >= min(length, self.cutoff):
+            problem = Problem(
+                UNTRAINABLE, row.file, row.line,
+                found=f"its prompt is {first} tokens, cutoffLength {self.cutoff}",
+                fix=f"raise cutoffLength to at least {first + 1}, or shorten the prompt",
+            )  # fmt: skip
+            if self.untrainable is Untrainable.ERROR:
+                raise problem.error()
+            self.longest_prompt = max(self.longest_prompt, first)
+            return problem
+        return Example(example.ids[: self.cutoff], example.labels[: self.cutoff]), is_cut
+
+    def nothing_kept(self, tally: Tally) -> DataError:
+        """Why no row is left."""
+        if tally.count(UNTRAINABLE):
+            return DataError(
+                f"cutoffLength {self.cutoff} leaves no trained token in any row; the longest prompt is "
+                f"{self.longest_prompt} tokens",
+                tally.problems[0].file, field="cutoffLength",
+                fix=f"raise cutoffLength to at least {self.longest_prompt + 1}",
+            )  # fmt: skip
+        if self.shortest_too_long is not None:
+            return DataError(
+                f"every row is longer than cutoffLength {self.cutoff}; the shortest is "
+                f"{self.shortest_too_long} tokens",
+                tally.problems[0].file, field="cutoffLength",
+                fix=f"raise cutoffLength to at least {self.shortest_too_long}, or set tooLong to truncate",
+            )  # fmt: skip
+        return tally.nothing_kept()
+
+
+def _write(
+    writer: RowWriter,
+    rows: Iterator[Row],
+    split: Split,
+    chat: ChatTemplate,
+    cut: _Cut,
+    on_progress: Progress | None,
+) -> DataReport:
+    tally, begun = Tally(), time.monotonic()
+    while batch := list(islice(rows, BATCH_ROWS)):
+        for row, example in encoded(batch, chat):
+            used = example if isinstance(example, Problem) else cut.apply(row, example)
+            if isinstance(used, Problem):
+                tally.drop(used)
+                continue
+            (ids, labels), is_cut = used
+            writer.append(ids, labels, row.file, row.line)
+            tally.keep(split, labels, truncated=is_cut)
+        if on_progress is not None:
+            on_progress(tally.read, tally.read / max(time.monotonic() - begun, 1e-9))
+    if tally.read and not tally.kept[split]:
+        raise cut.nothing_kept(tally)
+    return tally.report()
+
+
+def encoded(batch: Sequence[Row], chat: ChatTemplate) -> Iterator[tuple[Row, Example | Problem]]:
+    """The rows in order, each with its tokens or the Problem that keeps it from having any."""
+    problems: dict[int, Problem] = {}
+    rendered = []
+    for place, row in enumerate(batch):
+        if isinstance(row.value, Problem):
+            problems[place] = row.value
+            continue
+        try:
+            rendered.append(chat.rendered(row.value.messages))
+        except TemplateError as error:
+            problems[place] = _unmasked(row, error)
+    examples = iter(chat.encode_batch(rendered))
+    for place, row in enumerate(batch):
+        made = problems.get(place) or next(examples)
+        yield row, _unmasked(row, made) if isinstance(made, TemplateError) else made
+
+
+def _unmasked(row: Row, error: TemplateError) -> Problem:
+    return Problem(UNMASKED, row.file, row.line, found=error.message, fix=error.fix)
