@@ -10,6 +10,8 @@ from datatunerx.resources.kinds import BY_MODEL
 from datatunerx.resources.wire import GROUP, VERSION, Resource
 
 Json = dict[str, Any]
+Jsons = list[Json]
+"""Named out here: inside `Api`, `list` is the verb."""
 R = TypeVar("R", bound=Resource)
 
 PAGE = 500
@@ -73,7 +75,7 @@ class Api:
     @overload
     async def list(self, target: type[R], namespace: str | None = ..., *, labels: str = ...) -> list[R]: ...
     @overload
-    async def list(self, target: Plural, namespace: str | None = ..., *, labels: str = ...) -> list[Json]: ...
+    async def list(self, target: Plural, namespace: str | None = ..., *, labels: str = ...) -> Jsons: ...
     async def list(self, target: Target, namespace: str | None = None, *, labels: str = "") -> Any:
         listed = await self.list_raw(target, namespace, labels=labels)
         return [_typed(target, item) for item in listed.items]
@@ -87,7 +89,7 @@ class Api:
             query["labelSelector"] = labels
         if fields:
             query["fieldSelector"] = fields
-        items: list[Json] = []
+        items: Jsons = []
         while True:
             page = await self._json("GET", path_of(target, namespace), query=query)
             items += page.get("items") or []
