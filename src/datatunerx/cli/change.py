@@ -59,6 +59,12 @@ async def apply_one(
     return f"{kind.qualified}/{name} {'created' if before is None else 'unchanged' if same else 'configured'}"
 
 
+def stop_mode(*, keep: bool, discard: bool) -> StopMode | None:
+    if keep and discard:
+        raise BadInput("--keep and --discard exclude each other")
+    return StopMode.KEEP if keep else StopMode.DISCARD if discard else None
+
+
 async def stop(api: Api, target: str, namespace: str, mode: StopMode | None) -> Exit:
     """Without a mode: suspend, to be resumed. With one: end for good, with a last checkpoint or without."""
     kind, name = kind_and_name(target)

@@ -2,8 +2,9 @@
 
 import asyncio
 import logging
+import os
 import sys
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -49,14 +50,31 @@ async def answers(api: Api) -> bool:
 
 
 def run(work: Coroutine[Any, Any, Exit | None]) -> None:
-    """Run a command to its end and leave with its exit code."""
+    """Run a command to its end and leave with its exit code; what went wrong is told on standard error."""
     # What the client logs while it retries is for servers; a command tells its user in its own words.
     logging.getLogger("datatunerx").addHandler(logging.NullHandler())
     try:
-        code = asyncio.run(work)
+        code = asyncio.run(work) or Exit.OK
     except KeyboardInterrupt:
         code = Exit.INTERRUPTED
-    sys.exit(int(code or Exit.OK))
+    except BrokenPipeError:  # the reader, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = Exit.OK
+    except (CommandError, ApiError) as error:
+        told = explained(error) if isinstance(error, ApiError) else str(error)
+        print("\n".join(f"error: {line}" for line in told.splitlines()), file=sys.stderr)
+        code = exit_code(error)
+    sys.exit(int(code))
+
+
+def with_api(kubeconfig: Path | None, command: Callable[[Api], Awaitable[Exit]]) -> None:
+    """Run a command that needs a running server."""
+
+    async def work() -> Exit:
+        async with connected(settings(kubeconfig)) as api:
+            return await command(api)
+
+    run(work())
 
 
 def exit_code(error: Exception) -> Exit:

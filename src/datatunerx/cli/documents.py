@@ -184,6 +184,13 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
+def given(files: Sequence[str] | None) -> Sequence[str]:
+    """The files of -f; BadInput when there are none."""
+    if not files:
+        raise BadInput("-f FILE is missing; name a manifest, a folder of them, or - for standard input")
+    return files
+
+
 def scalar(text: str) -> Any:
     """One value as YAML reads it: 8 is a number, true a boolean, cosine text."""
     try:

@@ -86,6 +86,8 @@ async def _get_kind(
             print("\n".join(aligned(rows)) + ("\n" if several else ""))
         return len(rows) - 1
     items = [body] if name else body.get("items") or []
+    for item in items:
+        item["metadata"].pop("managedFields", None)  # as kubectl: bookkeeping of apply, which drowns the rest
     if form == "name":
         for item in items:
             print(f"{kind.qualified}/{item['metadata']['name']}")

@@ -19,7 +19,7 @@ class Scene:
     jobs: dict[str, FinetuneJob] = field(default_factory=dict)
     finetunes: dict[str, Finetune] = field(default_factory=dict)
     materials: dict[str, Resource] = field(default_factory=dict)
-    """LLMs, Datasets and Hyperparameters by Kind/name."""
+    """All LLMs, Datasets and Hyperparameters of the namespace, by Kind/name."""
 
     @property
     def ended(self) -> bool:
@@ -105,16 +105,16 @@ def _doing(job: FinetuneJob, finetune: Finetune | None) -> str:
 
 
 def blocked(scene: Scene) -> list[str]:
-    """Why nothing can begin: materials that are not ready for a reason that waiting does not mend."""
+    """What its models, data and parameter groups are not ready for, as far as they say so."""
     told: list[str] = []
-    for title, body in scene.materials.items():
-        ready = _ready(body)
+    for title in sorted(named_materials(scene.experiment)) if scene.experiment else ():
+        ready = _ready(scene.materials.get(title))
         if ready is not None and ready.status == "False":
             told.append(f"{title}: {ready.reason}: {ready.message}")
     return told
 
 
-def _ready(body: Resource) -> Condition | None:
+def _ready(body: Resource | None) -> Condition | None:
     status = getattr(body, "status", None)
     found = status.condition("Ready") if status is not None else None
     return found if isinstance(found, Condition) else None

@@ -1,0 +1,170 @@
+"""Joins the parts into one running platform: store, server, backend and controllers in one process."""
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from datatunerx.app.machine import machine
+from datatunerx.app.settings import Settings
+from datatunerx.client import Api
+from datatunerx.client.transport import InProcess, Transport
+from datatunerx.compute import LocalBackend
+from datatunerx.controllers import run_controllers
+from datatunerx.controllers.context import Settings as ControllerSettings
+from datatunerx.resources.crds import crd_manifests
+from datatunerx.server.app import KubeApp, create_app
+from datatunerx.server.listen import PortInUse, serve
+from datatunerx.server.state import State, open_state
+from datatunerx.store import Locked, StoreError
+
+USER = "datatunerx:controllers"
+ADMIN = "datatunerx:admin"
+
+
+class StartError(Exception):
+    """The platform cannot start here; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Platform:
+    """What runs. Ends with the block of `platform_in_process`, or by itself when a part of it breaks."""
+
+    url: str
+    kubeconfig: Path
+    transport: Transport
+    """To the server, without a socket, as the administrator."""
+    broken: asyncio.Future[None]
+    """Done, with the error, when a part ended that should not."""
+
+
+@asynccontextmanager
+async def platform_in_process(settings: Settings, *, any_port: bool = False) -> AsyncIterator[Platform]:
+    """The platform, for as long as the block lasts. Workers outlive it and are adopted by the next one.
+
+    Raises StartError when another server has the home or the port; with `any_port` a taken port is
+    no error and a free one is used.
+    """
+    state = _opened(settings.home)
+    try:
+        data = settings.home / "data"
+        data.mkdir(mode=0o700, exist_ok=True)
+        app = create_app(
+            state.store, crd_manifests(), tokens=state.tokens, hosts=[settings.host], log_root=data
+        )
+        async with (
+            _served(app, state, settings, any_port=any_port) as (url, serving),
+            _controlled(app, settings, data) as controlling,
+        ):
+            broken = _first_broken(serving, controlling)
+            yield Platform(url, state.kubeconfig, InProcess(app, ADMIN), broken)
+    finally:
+        await state.store.close()
+
+
+async def serve_until_stopped(settings: Settings, say: Callable[[str], None]) -> None:
+    """Serve until Ctrl-C or SIGTERM. Raises StartError, also when a part breaks on the way."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    async with platform_in_process(settings) as platform:
+        say(f"dtx serves {settings.home} on {platform.url}")
+        say(f"  dtx get all; kubectl --kubeconfig {platform.kubeconfig} get dtx")
+        say("  Ctrl-C stops it; what trains goes on, and the next dtx up takes it over")
+        await _either(asyncio.ensure_future(stop.wait()), platform.broken)
+        if platform.broken.done():
+            raise StartError(f"the platform broke: {platform.broken.exception()!r}; see the log above")
+        say("stopping; workers that train go on, and the next dtx up takes them over")
+
+
+def _opened(home: Path) -> State:
+    try:
+        return open_state(home)
+    except Locked as error:
+        raise StartError(f"{error}, with DTX_HOME") from None
+    except StoreError as error:
+        raise StartError(str(error)) from None
+    except OSError as error:
+        raise StartError(f"{home}: {error.strerror}; name another folder with DTX_HOME") from None
+
+
+@asynccontextmanager
+async def _served(
+    app: KubeApp, state: State, settings: Settings, *, any_port: bool
+) -> AsyncIterator[tuple[str, asyncio.Future[None]]]:
+    """The server, answering; its URL, and the task that serves."""
+    stop = asyncio.Event()
+    ready: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+    def start(port: int) -> asyncio.Task[None]:
+        tls = state.tls(settings.host)
+        return asyncio.create_task(
+            serve(app, settings.host, port, tls, ready=ready.set_result, stop=stop, signals=False)
+        )
+
+    try:
+        serving = start(settings.port)
+        await _either(serving, ready)
+        if any_port and serving.done() and isinstance(serving.exception(), PortInUse):
+            serving = start(0)
+            await _either(serving, ready)
+        if not ready.done():
+            await serving  # raises what kept it from starting
+            raise StartError("the server ended before it answered")
+    except PortInUse as error:
+        raise StartError(str(error)) from None
+    except OSError as error:
+        raise StartError(f"cannot listen on {settings.host}: {error.strerror}; see --host") from None
+    state.write_kubeconfig(ready.result(), settings.host)
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    try:
+        yield f"https://{host}:{ready.result()}", serving
+    finally:
+        stop.set()
+        with suppress(asyncio.CancelledError):
+            await serving
+
+
+@asynccontextmanager
+async def _controlled(app: KubeApp, settings: Settings, data: Path) -> AsyncIterator[asyncio.Future[None]]:
+    """The controllers and the backend; the task they run in."""
+    here = machine(settings.gpus)
+    backend = LocalBackend(settings.home, gpus=settings.gpus)
+    stop = asyncio.Event()
+    told = ControllerSettings(
+        root_uri=data.as_uri(),
+        devices=here.devices,
+        memory_bytes=here.memory_bytes,
+        auto_precision=here.precision,
+        poll_seconds=settings.poll_seconds,
+    )
+    work = run_controllers(Api(InProcess(app, USER)), backend, told, stop=stop)
+    controlling = asyncio.create_task(work, name="controllers")
+    try:
+        yield controlling
+    finally:
+        stop.set()
+        await asyncio.gather(controlling, return_exceptions=True)
+        backend.close()
+
+
+async def _either(*futures: "asyncio.Future[Any]") -> None:
+    await asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED)
+
+
+def _first_broken(*tasks: asyncio.Future[None]) -> asyncio.Future[None]:
+    """A future that fails with the first task that ends, for none should."""
+    broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def ended(task: asyncio.Future[None]) -> None:
+        if not broken.done() and not task.cancelled():
+            broken.set_exception(task.exception() or RuntimeError("a part of the platform ended"))
+            broken.exception()  # seen: who does not wait for it must not be warned of it
+
+    for task in tasks:
+        task.add_done_callback(ended)
+    return broken

@@ -1,0 +1,250 @@
+"""Follows one experiment through the API to its verdict."""
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from rich.console import Console
+
+from datatunerx.cli import verdict
+from datatunerx.cli.errors import CommandError, Exit
+from datatunerx.cli.progress import Scene, short_job
+from datatunerx.cli.screen import screen
+from datatunerx.client import Api, Informer, NotFound, Unreachable
+from datatunerx.resources import (
+    LLM,
+    Dataset,
+    Finetune,
+    FinetuneExperiment,
+    FinetuneJob,
+    Hyperparameter,
+    LLMCheckpoint,
+    Resource,
+    Scoring,
+)
+from datatunerx.storage.errors import StorageError
+from datatunerx.storage.paths import is_local, local_path
+
+DRAW_SECONDS = 0.25
+PING_SECONDS = 5.0
+PINGS = 3
+"""Unanswered in a row before the server counts as gone."""
+SUSPEND_SECONDS = 30.0
+"""How long a Ctrl-C waits for checkpoints to be written."""
+
+
+T = TypeVar("T", bound=Resource)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Which experiment, and who keeps it going."""
+
+    name: str
+    namespace: str
+    kubeconfig: Path
+    embedded: bool
+    """True if the platform runs in this process and ends with it."""
+
+
+async def follow(api: Api, place: Place, console: Console) -> Exit:
+    """Draw until the experiment ends, then tell its verdict. Ctrl-C leaves it in good order."""
+    scene = Scene(place.name)
+    async with _interrupts() as interrupted, _mirror(api, scene, place.namespace):
+        ended = await _draw(api, scene, console, interrupted)
+        if not ended and interrupted.is_set():
+            return await _leave(api, scene, place, console, interrupted)
+    if scene.experiment is None:
+        raise CommandError(f"FinetuneExperiment/{place.name} was deleted")
+    if not scene.ended:
+        console.print(f"{place.name} is suspended. Take it up again with: dtx resume fe/{place.name}")
+        return Exit.FAILED
+    return await tell(api, place, console)
+
+
+async def tell(api: Api, place: Place, console: Console) -> Exit:
+    """The verdict of an ended experiment."""
+    experiment = await api.get(FinetuneExperiment, place.name, place.namespace)
+    console.print()
+    if experiment.status.ranking:
+        console.print(verdict.ranking(experiment))
+    for line in verdict.reasons(experiment):
+        console.print(line)
+    best = experiment.status.best
+    winner = None
+    if best is not None:
+        console.print()
+        answers = await _answers(api, experiment, best.job, place.namespace)
+        if answers is not None:
+            shown = verdict.side_by_side(*answers, job=short_job(best.job, place.name))
+            if shown is not None:
+                console.print(shown)
+                console.print()
+        winner = await _winner(api, best.checkpoint, place.namespace)
+    steps = verdict.next_steps(place.name, winner, place.kubeconfig, serving=not place.embedded)
+    console.print(steps, markup=False, highlight=False, soft_wrap=True)
+    return Exit.OK if experiment.status.phase == "Succeeded" else Exit.FAILED
+
+
+async def _draw(api: Api, scene: Scene, console: Console, interrupted: asyncio.Event) -> bool:
+    """True when it ended or is suspended; False when it was interrupted or deleted."""
+    loop = asyncio.get_running_loop()
+    last_ping, unanswered, seen = loop.time(), 0, False
+    with screen(console) as drawn:
+        while not interrupted.is_set():
+            drawn.show(scene)
+            seen = seen or scene.experiment is not None
+            if scene.ended or (scene.suspended and _quiet(scene)):
+                return True
+            if seen and scene.experiment is None:
+                return False
+            if loop.time() - last_ping > PING_SECONDS:
+                last_ping = loop.time()
+                unanswered = 0 if await _pong(api) else unanswered + 1
+                if unanswered >= PINGS:
+                    raise Unreachable(
+                        0, "Unreachable",
+                        "the server no longer answers; what trains goes on. "
+                        f"Start it again with `dtx up`, then: dtx watch fe/{scene.name}",
+                    )  # fmt: skip
+            with suppress(TimeoutError):
+                await asyncio.wait_for(interrupted.wait(), DRAW_SECONDS)
+    return False
+
+
+async def _leave(api: Api, scene: Scene, place: Place, console: Console, interrupted: asyncio.Event) -> Exit:
+    """After Ctrl-C: let it go on elsewhere, or suspend it here."""
+    if not place.embedded:
+        console.print(f"Training goes on. Look again with: dtx watch fe/{place.name}")
+        return Exit.INTERRUPTED
+    console.print("Suspending: each job saves a checkpoint. Ctrl-C again leaves at once.")
+    interrupted.clear()
+    await api.patch(FinetuneExperiment, place.name, {"spec": {"suspend": True}}, place.namespace)
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + SUSPEND_SECONDS
+    while not (scene.suspended and _quiet(scene)) and loop.time() < deadline and not interrupted.is_set():
+        with suppress(TimeoutError):
+            await asyncio.wait_for(interrupted.wait(), DRAW_SECONDS)
+    if scene.suspended and _quiet(scene):
+        console.print("Suspended; what was trained is kept. The same command takes it up again, or:")
+    else:
+        console.print(
+            "Left before all was saved; the worker finishes its step and saves by itself. Go on with:"
+        )
+    console.print(f"    dtx up    and then    dtx resume fe/{place.name}")
+    return Exit.INTERRUPTED
+
+
+def _quiet(scene: Scene) -> bool:
+    """Nothing of it is at work."""
+    phases = {job.status.phase.value for job in scene.jobs.values()}
+    return not phases & {"Finetuning", "Scoring"} and bool(scene.experiment)
+
+
+async def _pong(api: Api) -> bool:
+    try:
+        await asyncio.wait_for(api.raw("/readyz"), PING_SECONDS)
+    except (Unreachable, TimeoutError):
+        return False
+    return True
+
+
+@asynccontextmanager
+async def _interrupts() -> AsyncIterator[asyncio.Event]:
+    """An event that Ctrl-C and SIGTERM set, instead of ending the process."""
+    event = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number in before:
+        loop.add_signal_handler(number, event.set)
+    try:
+        yield event
+    finally:
+        for number, handler in before.items():
+            loop.remove_signal_handler(number)
+            signal.signal(number, handler)
+
+
+@asynccontextmanager
+async def _mirror(api: Api, scene: Scene, namespace: str) -> AsyncIterator[None]:
+    """Keep the scene as the API has it."""
+
+    def on_experiment(old: FinetuneExperiment | None, new: FinetuneExperiment | None) -> None:
+        if _name(new or old) == scene.name:
+            scene.experiment = new
+
+    def on_job(old: FinetuneJob | None, new: FinetuneJob | None) -> None:
+        owners = [(o.kind, o.name) for body in (new or old,) if body for o in body.metadata.owner_references]
+        if ("FinetuneExperiment", scene.name) in owners:
+            _keep(scene.jobs, _name(new or old), new)
+
+    def on_finetune(old: Finetune | None, new: Finetune | None) -> None:
+        _keep(scene.finetunes, _name(new or old), new)
+
+    def on_material(old: Resource | None, new: Resource | None) -> None:
+        body = new or old
+        if body is not None:
+            _keep(scene.materials, f"{body.kind}/{body.metadata.name}", new)
+
+    try:
+        scene.experiment = await api.get(FinetuneExperiment, scene.name, namespace)
+    except NotFound:
+        raise CommandError(f'no experiment is called "{scene.name}" here; see dtx get fe') from None
+    running = [
+        Informer(api, FinetuneExperiment, on_experiment, namespace).run(),
+        Informer(api, FinetuneJob, on_job, namespace).run(),
+        Informer(api, Finetune, on_finetune, namespace).run(),
+        Informer(api, LLM, on_material, namespace).run(),
+        Informer(api, Dataset, on_material, namespace).run(),
+        Informer(api, Hyperparameter, on_material, namespace).run(),
+    ]
+    tasks = [asyncio.create_task(each) for each in running]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _name(body: Resource | None) -> str:
+    return body.metadata.name if body else ""
+
+
+def _keep(kept: dict[str, T], name: str, body: T | None) -> None:
+    if body is None:
+        kept.pop(name, None)
+    else:
+        kept[name] = body
+
+
+async def _answers(
+    api: Api, experiment: FinetuneExperiment, job: str, namespace: str
+) -> tuple[list[verdict.Answer], list[verdict.Answer]] | None:
+    """Stored answers of the base and of the winner; None when one of them is not at hand."""
+    base = verdict.base_row(experiment, job)
+    ours = next((row for row in experiment.status.ranking if row.name == job and not row.base), None)
+    if base is None or ours is None or not base.scoring or not ours.scoring:
+        return None
+    read: list[list[verdict.Answer]] = []
+    for name in (base.scoring, ours.scoring):
+        uri = (await api.get(Scoring, name, namespace)).status.predictions_uri
+        if not uri or not is_local(uri):
+            return None
+        try:
+            read.append(verdict.read_answers(local_path(uri)))
+        except StorageError as error:
+            raise CommandError(f"Scoring/{name}: status.predictionsUri: {error}") from None
+    return read[0], read[1]
+
+
+async def _winner(api: Api, checkpoint: str | None, namespace: str) -> verdict.Winner | None:
+    if not checkpoint:
+        return None
+    spec = (await api.get(LLMCheckpoint, checkpoint, namespace)).spec
+    base = spec.base_uri or (await api.get(LLM, spec.llm, namespace)).status.local_uri
+    return verdict.Winner(base, spec.uri) if base else None

@@ -1,0 +1,84 @@
+"""Commands around the server itself: up, crds, kubeconfig."""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from datatunerx.app.settings import Settings
+from datatunerx.cli.connect import answers, connected, settings
+from datatunerx.cli.errors import BadInput, CommandError, Exit, NoServer
+
+DETACH_SECONDS = 20.0
+
+
+async def up(host: str | None, port: int | None, *, detach: bool) -> Exit:
+    """Serve until Ctrl-C or SIGTERM, or start a process that does."""
+    found = settings()
+    found = replace(found, host=host or found.host, port=found.port if port is None else port)
+    if detach:
+        return await _detached(found)
+    from datatunerx.app.up import StartError, serve_until_stopped
+
+    try:
+        await serve_until_stopped(found, _say)
+    except StartError as error:
+        raise CommandError(str(error)) from None
+    return Exit.OK
+
+
+async def _detached(found: Settings) -> Exit:
+    """Start `dtx up` as a process of its own and wait for its first answer."""
+    log = found.home / "server.log"
+    log.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    command = [sys.executable, "-m", "datatunerx.cli", "up", "--host", found.host, "--port", str(found.port)]
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
+            env={**os.environ, "DTX_HOME": str(found.home)},
+        )  # fmt: skip
+    deadline = time.monotonic() + DETACH_SECONDS
+    before = _stamp(found.kubeconfig)
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            last = log.read_text(errors="replace").strip().splitlines()[-3:]
+            raise CommandError("\n".join(line.removeprefix("error: ") for line in last))
+        if _stamp(found.kubeconfig) != before:
+            async with connected(found) as api:
+                if await answers(api):
+                    _say(f"dtx is up (pid {process.pid}); it logs to {log}; stop it with: kill {process.pid}")
+                    return Exit.OK
+        await asyncio.sleep(0.05)
+    raise NoServer(f"no answer within {DETACH_SECONDS:.0f} s; see {log}")
+
+
+def print_crds(form: str) -> None:
+    from datatunerx.cli.text import as_yaml
+    from datatunerx.resources.crds import crd_manifests
+
+    manifests = crd_manifests()
+    if form not in ("yaml", "json"):
+        raise BadInput(f"-o {form}: must be yaml or json")
+    print(json.dumps(manifests, indent=2) if form == "json" else as_yaml(manifests).rstrip())
+
+
+def print_kubeconfig(*, path: bool) -> None:
+    found = settings().kubeconfig
+    if not found.exists():
+        raise NoServer(f"{found}: no such file; `dtx up` writes it")
+    print(found if path else found.read_text().rstrip())
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+def _stamp(path: Path) -> int:
+    try:
+        return path.stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0
