@@ -4,6 +4,7 @@ A raw row is an object by column name, or the Problem with it. Rows of JSON arra
 rows of JSONL and CSV carry the line they start on. What breaks the whole file raises DataError.
 """
 
+import _csv
 import codecs
 import csv
 import io
@@ -251,27 +252,28 @@ def _separated(delimiter: str) -> Callable[[BinaryIO, str], Iterator[RawRow]]:
     def read(stream: BinaryIO, uri: str) -> Iterator[RawRow]:
         csv.field_size_limit(MAX_ROW_BYTES)
         # Bad bytes come through as lone surrogates, so that the row that holds them can be named
-        text = io.TextIOWrapper(stream, "utf-8-sig", errors="surrogateescape", newline="")
-        rows = csv.reader(_short_lines(text, uri), delimiter=delimiter, strict=True)
-        columns: list[str] = []
-        line = 1
-        while True:
-            line = rows.line_num + 1
-            try:
-                cells = next(rows)
-            except StopIteration:
-                return
-            except csv.Error as error:
-                unclosed = "a quote that is never closed" if "unexpected end" in str(error) else str(error)
-                raise DataError(
-                    f"bad CSV: {unclosed}", uri, line, fix='close the quote; write " inside as ""'
-                ) from error
-            if not columns:
-                columns = _header(cells, uri)
-            elif cells:
-                yield RawRow(line, _cells(columns, cells))
+        with io.TextIOWrapper(stream, "utf-8-sig", errors="surrogateescape", newline="") as text:
+            yield from _table(csv.reader(_short_lines(text, uri), delimiter=delimiter, strict=True), uri)
 
     return read
+
+
+def _table(rows: "_csv.Reader", uri: str) -> Iterator[RawRow]:
+    columns: list[str] = []
+    while True:
+        line = rows.line_num + 1
+        try:
+            cells = next(rows)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            said = "a quote that is never closed" if "unexpected end" in str(error) else str(error)
+            fix = 'close the quote; write " inside quotes as ""'
+            raise DataError(f"bad CSV: {said}", uri, line, fix=fix) from error
+        if not columns:
+            columns = _header(cells, uri)
+        elif cells:
+            yield RawRow(line, _cells(columns, cells))
 
 
 def _short_lines(text: io.TextIOWrapper, uri: str) -> Iterator[str]:

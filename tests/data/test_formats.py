@@ -1,0 +1,162 @@
+"""Every format in every kind of file says the same conversation."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from datatunerx.data import Conversation, DataError, Problem, read_rows
+from datatunerx.resources.enums import DataFormat, Split
+
+SAID = [{"role": "user", "content": "Où?\nHere,"}, {"role": "assistant", "content": 'At "home" 😀'}]
+MORE = [{"role": "user", "content": "Two"}, {"role": "assistant", "content": "2"}]
+WRITTEN: dict[str, list[dict[str, Any]]] = {
+    "messages": [{"messages": SAID}, {"messages": MORE}],
+    "sharegpt": [
+        {"conversations": [{"from": "human", "value": a["content"]}, {"from": "gpt", "value": b["content"]}]}
+        for a, b in (SAID, MORE)
+    ],
+    "alpaca": [
+        {"instruction": "Où?\nHere,", "input": "", "output": 'At "home" 😀'},
+        {"instruction": "Two", "input": "", "output": "2"},
+    ],
+    "prompt-completion": [{"prompt": a["content"], "completion": b["content"]} for a, b in (SAID, MORE)],
+}
+
+
+def write(rows: list[dict[str, Any]], path: Path) -> None:
+    match path.suffix:
+        case ".jsonl":
+            path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf-8")
+        case ".json":
+            path.write_text(json.dumps(rows if path.stem == "array" else {"v": 1, "data": rows}, indent=1))
+        case ".csv" | ".tsv":
+            with path.open("w", encoding="utf-8-sig", newline="") as file:
+                writer = csv.DictWriter(file, rows[0], delimiter="," if path.suffix == ".csv" else "\t")
+                writer.writeheader()
+                cells = (
+                    {k: v if isinstance(v, str) else json.dumps(v) for k, v in row.items()} for row in rows
+                )
+                writer.writerows(cells)
+        case ".parquet":
+            pq.write_table(pa.Table.from_pylist(rows), path)
+        case ".arrow":
+            table = pa.Table.from_pylist(rows)
+            made = pa.ipc.new_file if path.stem == "file" else pa.ipc.new_stream
+            with made(str(path), table.schema) as sink:
+                sink.write_table(table)
+
+
+FILES = ["a.jsonl", "array.json", "object.json", "a.csv", "a.tsv", "a.parquet", "file.arrow", "stream.arrow"]
+
+
+@pytest.mark.parametrize("format", WRITTEN)
+@pytest.mark.parametrize("name", FILES)
+def test_every_format_is_recognised_in_every_kind_of_file(name, format, tmp_path, dataset):
+    write(WRITTEN[format], tmp_path / name)
+
+    rows = list(read_rows(dataset(str(tmp_path / name)), Split.TRAIN))
+
+    assert [row.value for row in rows] == [Conversation(SAID), Conversation(MORE)]
+    assert all(row.file == str(tmp_path / name) for row in rows)
+
+
+def test_a_text_row_is_known_by_its_line_and_a_table_row_by_its_number(tmp_path, dataset, write_rows):
+    write(WRITTEN["alpaca"], tmp_path / "a.csv")
+    write(WRITTEN["alpaca"], tmp_path / "a.parquet")
+    lines = write_rows(["", json.dumps({"messages": SAID}), "", json.dumps({"messages": MORE})])
+
+    def numbers(uri: str) -> list[int]:
+        return [row.line for row in read_rows(dataset(uri), Split.TRAIN)]
+
+    assert numbers(lines) == [2, 4]
+    assert numbers(str(tmp_path / "a.csv")) == [2, 4]  # the first row's text holds a line break
+    assert numbers(str(tmp_path / "a.parquet")) == [1, 2]
+
+
+def test_alpaca_history_input_and_system_become_turns(dataset, write_rows):
+    row = {"system": "Be brief.", "history": [["a", "b"]], "instruction": "c", "input": "d", "output": "e"}
+    (read,) = read_rows(dataset(write_rows([row])), Split.TRAIN)
+    assert [(m["role"], m["content"]) for m in read.value.messages] == [
+        ("system", "Be brief."), ("user", "a"), ("assistant", "b"), ("user", "c\n\nd"), ("assistant", "e"),
+    ]  # fmt: skip
+
+
+def test_tool_turns_and_parts_of_text_are_kept(dataset, write_rows):
+    call = [{"type": "function", "function": {"name": "f", "arguments": {"x": 1}}}]
+    turns = [
+        {"role": "developer", "content": "s"},
+        {"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]},
+        {"role": "assistant", "content": None, "tool_calls": call},
+        {"role": "tool", "content": "1", "tool_call_id": "t"},
+        {"role": "assistant", "content": "done"},
+    ]
+    (read,) = read_rows(dataset(write_rows([{"messages": turns}])), Split.TRAIN)
+    assert read.value.messages[:2] == [{"role": "system", "content": "s"}, {"role": "user", "content": "ab"}]
+    assert read.value.messages[2] == {"role": "assistant", "content": "", "tool_calls": call}
+    assert read.value.messages[3] == {"role": "tool", "content": "1", "tool_call_id": "t"}
+
+
+def test_columns_under_other_names_are_mapped(dataset, write_rows):
+    path = write_rows([{"q": "a", "a": "b", "prompt": 3}])
+    files = dataset(path, features={"prompt": "q", "completion": "a"})
+    (read,) = read_rows(files, Split.TRAIN)
+    assert [m["content"] for m in read.value.messages] == ["a", "b"]
+
+
+def test_a_mapping_of_a_part_that_the_format_has_not_is_refused(dataset, write_rows):
+    path = write_rows([{"q": "a", "a": "b"}])
+    files = dataset(path, format=DataFormat.PROMPT_COMPLETION, features={"question": "q"})
+    with pytest.raises(DataError, match=r"features\.question.*no part 'question'.*prompt, completion"):
+        list(read_rows(files, Split.TRAIN))
+
+
+def test_unknown_columns_are_named_with_the_formats_we_know(dataset, write_rows):
+    with pytest.raises(DataError, match=r"train\.jsonl: columns a, q are no known format .*instruction"):
+        list(read_rows(dataset(write_rows([{"q": "a", "a": "b"}])), Split.TRAIN))
+
+
+def test_a_file_that_a_package_ships_is_found_without_importing_it(
+    dataset, tmp_path, monkeypatch, write_rows
+):
+    (tmp_path / "shipped" / "sets").mkdir(parents=True)
+    (tmp_path / "shipped" / "__init__.py").write_text("raise RuntimeError('imported')")
+    write_rows([{"messages": SAID}], "shipped/sets/a.jsonl")
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    (read,) = read_rows(dataset("pkg://shipped/sets/a.jsonl"), Split.TRAIN)
+
+    assert read.where == "pkg://shipped/sets/a.jsonl:1"
+    with pytest.raises(DataError, match="is not pkg://module/file"):
+        list(read_rows(dataset("pkg://shipped/../secret.jsonl"), Split.TRAIN))
+    with pytest.raises(DataError, match="no package 'not_shipped' is installed"):
+        list(read_rows(dataset("pkg://not_shipped/a.jsonl"), Split.TRAIN))
+
+
+def test_a_file_uri_and_other_places_are_read(dataset, tmp_path, write_rows):
+    import fsspec
+
+    path = write_rows([{"messages": SAID}], "with space.jsonl")
+    assert len(list(read_rows(dataset(Path(path).as_uri()), Split.TRAIN))) == 1
+    with fsspec.open("memory://sets/a.jsonl", "wb") as file:
+        file.write(Path(path).read_bytes())
+    assert len(list(read_rows(dataset("memory://sets/a.jsonl"), Split.TRAIN))) == 1
+
+
+def test_a_json_array_larger_than_a_chunk_is_read_row_by_row(dataset, tmp_path):
+    text = "é" * 700_000
+    rows = [{"prompt": text, "completion": str(i)} for i in range(4)]
+    (tmp_path / "a.json").write_text(json.dumps(rows, ensure_ascii=False), "utf-8")
+    read = list(read_rows(dataset(str(tmp_path / "a.json")), Split.TRAIN))
+    assert [row.value.messages[1]["content"] for row in read] == ["0", "1", "2", "3"]
+
+
+def test_a_json_file_of_lines_is_read_as_lines(dataset, write_rows):
+    path = write_rows([{"messages": SAID}, {"messages": []}], "a.json")
+    good, bad = read_rows(dataset(path), Split.TRAIN)
+    assert isinstance(good.value, Conversation)
+    assert isinstance(bad.value, Problem) and bad.line == 2
