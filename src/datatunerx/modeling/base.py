@@ -12,10 +12,8 @@ from torch import Tensor, nn
 from datatunerx.modeling.attention import NAME as ATTENTION
 from datatunerx.modeling.frozen import FrozenRmsNorm, FrozenWeight, silu_times
 from datatunerx.modeling.fused import FusedLinear, Holder
+from datatunerx.modeling.sources import check_folder
 from datatunerx.modeling.stream import Stream
-
-SUPPORTED = ("llama", "mistral", "qwen2", "qwen3")
-"""Architectures whose every layer the engine knows; another may cap or scale what we would not see."""
 
 
 @dataclass
@@ -48,26 +46,18 @@ class Base:
         return hidden
 
 
-class UnsupportedModel(ValueError):
-    """Files that are no model the engine can train; the message says what to do."""
-
-
 def load_base(path: str | Path, *, precision: str = "float32", device: str = "cpu") -> Base:
     """Load a folder of safetensors as a frozen base.
 
-    `precision` is a torch type name (float32, bfloat16, float16, float64). Raises `UnsupportedModel`.
+    `precision` is a torch type name (float32, bfloat16, float16, float64). Raises `UnusableModel`.
     """
     from transformers import AutoConfig, AutoModelForCausalLM
 
     path = Path(path)
+    check_folder(path, str(path))
     config = AutoConfig.from_pretrained(path, local_files_only=True)
-    if config.model_type not in SUPPORTED:
-        known = ", ".join(SUPPORTED)
-        raise UnsupportedModel(
-            f"{path}: architecture {config.model_type!r} is not supported; choose one of {known}"
-        )
     dtype = getattr(torch, precision)
-    with _quiet():
+    with quiet():
         model = AutoModelForCausalLM.from_pretrained(
             path,
             config=config,
@@ -118,7 +108,7 @@ def _mlp(module: Any) -> Any:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Without transformers' bars: a worker's output is a log."""
     from transformers.utils import logging
 

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from datatunerx import storage
+
 MANIFEST = "manifest.json"
 PINNED = "pinned"
 """A file of this name in a checkpoint keeps it from retention; it is not part of the manifest."""
@@ -47,9 +49,9 @@ def save(
 ) -> Checkpoint:
     """Publish one checkpoint. If that step already has a whole one, it is returned as it is.
 
-    Raises OSError (a full disk among others); the checkpoints that were there stay as they are.
+    Raises OSError or StorageError (a full disk among others); the checkpoints that were there stay as they are.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    storage.make_folder(folder)
     final = checkpoint_path(folder, step)
     present = read(final)
     if present is not None:
@@ -60,17 +62,12 @@ def save(
     try:
         hidden.mkdir()
         for name, content in files.items():
-            _write(hidden / name, content)
-        _sync_directory(hidden)
-        os.rename(hidden, final)
-        _sync_directory(folder)
-        _write(final / f".{MANIFEST}", _manifest(step, files, eval_loss))
-        os.rename(final / f".{MANIFEST}", final / MANIFEST)
-        _sync_directory(final)
-    except OSError:
-        shutil.rmtree(hidden, ignore_errors=True)
-        if read(final) is None:
-            shutil.rmtree(final, ignore_errors=True)
+            (hidden / name).write_bytes(content)
+        storage.publish_dir(hidden, final)
+        storage.write_atomic(str(final / MANIFEST), _manifest(step, files, eval_loss))
+    except (OSError, storage.StorageError):
+        for left in (hidden, final):
+            shutil.rmtree(left, ignore_errors=True)
         raise
     saved = read(final)
     assert saved is not None
@@ -88,25 +85,6 @@ def _manifest(step: int, files: Mapping[str, bytes], eval_loss: float | None) ->
         },
     }
     return json.dumps(document, indent=2, sort_keys=True).encode()
-
-
-def _write(path: Path, content: bytes) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
-    try:
-        view = memoryview(content)
-        while view:
-            view = view[os.write(descriptor, view) :]
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def read(path: Path) -> Checkpoint | None:
@@ -179,7 +157,7 @@ def superfluous(checkpoints: Iterable[Checkpoint], keep: int) -> list[Checkpoint
 def remove(checkpoint: Checkpoint) -> None:
     """Delete one checkpoint: the manifest first, so that it is never half of one that counts."""
     os.unlink(checkpoint.path / MANIFEST)
-    _sync_directory(checkpoint.path)
+    storage.sync_folder(checkpoint.path)
     shutil.rmtree(checkpoint.path)
 
 

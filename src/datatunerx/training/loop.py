@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+from datatunerx import storage
 from datatunerx.modeling.adapters import Adapter, UnknownTarget
 from datatunerx.modeling.base import Base
 from datatunerx.modeling.generate import Decoding, Prompt, generate
@@ -288,17 +289,19 @@ class _Loop:
         self._note(lane, {"evalLoss": loss})
 
     def _save(self, lane: Lane) -> bool:
-        """Write a checkpoint; False if the disk is full and it must be tried again."""
+        """Write a checkpoint; False if it could not be: the lane then waits for space, or has left."""
         fresh = checkpoints.read(checkpoints.checkpoint_path(lane.job.folder, lane.step)) is None
         try:
             saved = checkpoints.save(
                 lane.job.folder, lane.step, lane_files(lane, self.base_name), eval_loss=lane.eval_loss
             )
             checkpoints.prune(lane.job.folder, lane.job.parameters.keep_checkpoints)
-        except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                raise
-            self._block(lane, error)
+        except (OSError, storage.StorageError) as error:
+            if _is_disk_full(error):
+                self._block(lane)
+            else:
+                why = f"the checkpoint of step {lane.step} could not be written: {error}"
+                self._leave(lane, FinetunePhase.FAILED, "CannotSave", why)
             return False
         if fresh:
             self.on_event(
@@ -306,7 +309,7 @@ class _Loop:
             )
         return True
 
-    def _block(self, lane: Lane, error: OSError) -> None:
+    def _block(self, lane: Lane) -> None:
         lane.blocked_until = self.clock() + DISK_RETRY_SECONDS
         need = sum(len(content) for content in lane_files(lane, self.base_name).values())
         message = f"DiskFull: no space for the {need:,} bytes of a checkpoint in {lane.job.folder}; free some"
@@ -348,6 +351,13 @@ class _Loop:
             self._leave(lane, FinetunePhase.SUSPENDED, "Suspended", f"saved at {at}")
         elif command.verb is Verb.STOP:
             self._leave(lane, FinetunePhase.STOPPED, "Stopped", f"stopped and saved at {at}")
+
+
+def _is_disk_full(error: Exception) -> bool:
+    return isinstance(error, storage.DiskFull) or getattr(error, "errno", None) in (
+        errno.ENOSPC,
+        errno.EDQUOT,
+    )
 
 
 def _non_finite(lane: Lane, rows: Sequence[int], loss: float, norm: float) -> str:
