@@ -1,0 +1,113 @@
+"""`python -m datatunerx.worker PLAN_URI`: reads the plan, does it, writes the result last.
+
+Exit codes: 0 ended well, 1 failed (the result says why), 2 no plan to read, 3 stopped before its end.
+"""
+
+import faulthandler
+import fcntl
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+
+from pydantic import ValidationError
+
+from datatunerx import storage
+from datatunerx.resources.enums import RunPhase
+from datatunerx.runs import RunPlan, RunResult, files
+from datatunerx.worker.failure import explain
+from datatunerx.worker.journal import Journal
+from datatunerx.worker.stopping import Interrupted, Stopping
+
+LOCK = "worker.lock"
+PLAN_BYTES = 64 << 20
+EXIT_CODES = {RunPhase.SUCCEEDED: 0, RunPhase.FAILED: 1, RunPhase.STOPPED: 3}
+
+Work = Callable[[], RunResult]
+
+
+def main(argv: Sequence[str]) -> int:
+    faulthandler.enable()  # a crash in compiled code leaves its stack in the log
+    if len(argv) != 1:
+        print("usage: python -m datatunerx.worker PLAN_URI", file=sys.stderr)
+        return 2
+    try:
+        plan = RunPlan.model_validate_json(storage.read_bytes(argv[0], limit=PLAN_BYTES))
+        _claim(plan)
+    except (storage.StorageError, ValidationError, OSError) as error:
+        print(f"{argv[0]}: no plan that can be worked on: {error}", file=sys.stderr)
+        return 2
+    phase = _finished(plan) or run(plan)
+    return EXIT_CODES[phase]
+
+
+def run(plan: RunPlan) -> RunPhase:
+    """Do the plan; however it ends, its result is written last."""
+    stopping = Stopping()
+    with Journal(plan) as journal:
+        try:
+            stopping.listen()
+            result = _work(plan, journal, stopping)
+        except Interrupted:
+            result = _ended(plan, RunPhase.STOPPED, "Stopped", f"stopped while {journal.doing}")
+        except Exception as error:  # noqa: BLE001 - whatever it is, the user gets one line and the log the rest
+            traceback.print_exc()
+            result = _ended(plan, RunPhase.FAILED, *explain(error, journal.doing))
+        journal.finish(result)
+        print(f"{result.phase}: {result.reason} {result.message}".rstrip(": "), flush=True)
+    return result.phase
+
+
+def _work(plan: RunPlan, journal: Journal, stopping: Stopping) -> RunResult:
+    """Each kind of work imports what it needs and no more: reading a dataset must not wait for torch."""
+    if plan.inspect_data is not None:
+        from datatunerx.worker.inspect_data import inspect_data
+
+        return inspect_data(plan.inspect_data, journal)
+    if plan.inspect_model is not None:
+        from datatunerx.worker.inspect_model import inspect_model
+
+        return inspect_model(plan.inspect_model, journal)
+    if plan.tune is not None:
+        from datatunerx.worker.tune import tune
+
+        return tune(plan.tune, journal, stopping)
+    if plan.score is not None:
+        from datatunerx.worker.score import score_model
+
+        return score_model(plan.score, journal)
+    raise ValueError(f"a {plan.type} run is not something this worker can do")
+
+
+def _ended(plan: RunPlan, phase: RunPhase, reason: str, message: str) -> RunResult:
+    return RunResult(plan_id=plan.id, phase=phase, reason=reason, message=message)
+
+
+def _claim(plan: RunPlan) -> None:
+    """Be the only worker of this plan. A second one waits, and then finds the first one's result.
+
+    The handle stays open, and the claim ours, until the process ends.
+    """
+    folder = storage.local_path(plan.output_uri)
+    storage.make_folder(folder)
+    handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        print("another worker has this plan; waiting for it to end", flush=True)
+        fcntl.flock(handle, fcntl.LOCK_EX)
+
+
+def _finished(plan: RunPlan) -> RunPhase | None:
+    """How this plan has ended already, if it has."""
+    try:
+        data = storage.read_bytes(files.in_folder(plan.output_uri, files.RESULT))
+        return RunResult.model_validate_json(data).phase
+    except (storage.Missing, ValidationError):
+        return None
+
+
+if __name__ == "__main__":
+    code = main(sys.argv[1:])
+    sys.stdout.flush()
+    os._exit(code)  # all is written; taking torch down in order, or a thread that still loads, is only time

@@ -1,0 +1,41 @@
+"""The base model, loaded beside other work: importing torch and reading weights waits mostly for the disk."""
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from datatunerx.resources.enums import Precision
+
+if TYPE_CHECKING:
+    from datatunerx.modeling.base import Base
+
+T = TypeVar("T")
+
+
+def in_background(work: Callable[[], T]) -> "Future[T]":
+    """What `work` will return or raise. Its thread holds up nobody who leaves."""
+    future: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(work())
+        except BaseException as error:  # noqa: BLE001 - it is raised again where the result is asked for
+            future.set_exception(error)
+
+    threading.Thread(target=run, name="load-base", daemon=True).start()
+    return future
+
+
+def load(path: Path, precision: Precision) -> "Base":
+    """The base on this run's device: the GPU it was given, else the CPU."""
+    import torch
+
+    from datatunerx.modeling.base import load_base
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    if precision is Precision.AUTO:
+        fine = device == "cuda" and torch.cuda.is_bf16_supported()
+        precision = Precision.BFLOAT16 if fine else Precision.FLOAT32
+    return load_base(path, precision=precision.value, device=device)

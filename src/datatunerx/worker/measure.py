@@ -1,0 +1,193 @@
+"""Ask models and score their answers: the base and every adapter by the same measure, in shared batches."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
+
+from tokenizers import Tokenizer
+
+from datatunerx import scoring, storage
+from datatunerx.data import ChatTemplate, DataError, questions
+from datatunerx.modeling.adapters import Adapter
+from datatunerx.modeling.base import Base
+from datatunerx.modeling.generate import Answer, Decoding, Likelihood, Prompt, generate, log_likelihood
+from datatunerx.resources.enums import Metric
+from datatunerx.resources.experiment import MetricResult
+from datatunerx.runs import DataFiles, MeasurePlan, ScoreOutcome, files
+from datatunerx.worker.failure import explain
+from datatunerx.worker.journal import Journal
+
+BASE = "base"
+"""What stands for the untouched base in the name of a predictions file."""
+TOO_LONG = "too-long"
+"""Finish of a row that could not be asked: the prompt leaves no room for an answer."""
+_WHY_CHARACTERS = 256
+
+
+class Subject(NamedTuple):
+    """A model that is measured."""
+
+    name: str
+    """Of the Finetune; empty for the untouched base."""
+    adapter: Adapter | None
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One row of a measure."""
+
+    messages: list[dict[str, Any]]
+    ids: list[int]
+    reference: str | None
+    """None for a question that is asked to be seen, not scored."""
+
+    @property
+    def question(self) -> str:
+        """What the user said last."""
+        said = [message["content"] for message in self.messages if message["role"] == "user"]
+        return str(said[-1]) if said else ""
+
+
+def measure(
+    base: Base, template: ChatTemplate, subjects: Sequence[Subject], plan: MeasurePlan, data: DataFiles,
+    journal: Journal,
+) -> list[ScoreOutcome]:  # fmt: skip
+    """One outcome per subject, in order; the predictions lie in the run's folder.
+
+    What cannot be measured has no value and says why; it fails nothing else.
+    """
+    names = [subject.name or "the base" for subject in subjects]
+    try:
+        rows = _ask(template, plan, data)
+        journal.activity(f"scoring {', '.join(names)} on {len(rows)} rows")
+        answers = _answer(base, template, subjects, plan, rows, journal)
+        return [
+            _score(base, template, subject, plan, rows, given, journal)
+            for subject, given in zip(subjects, answers, strict=True)
+        ]
+    except (DataError, scoring.ScoringError, MemoryError, RuntimeError) as error:
+        reason, message = explain(error, journal.doing)
+        journal.warn(f"{', '.join(names)} could not be scored: {message}")
+        missing = {
+            metric.value: MetricResult(
+                higher_is_better=metric.higher_is_better,
+                why_missing=f"{reason}: {message}"[:_WHY_CHARACTERS],
+            )
+            for metric in plan.metrics
+        }
+        return [
+            ScoreOutcome(
+                subject=subject.name, measure=plan.key(), metrics=missing,
+                predictions_uri=_predictions_uri(subject, plan, journal),
+            )
+            for subject in subjects
+        ]  # fmt: skip
+
+
+def _ask(template: ChatTemplate, plan: MeasurePlan, data: DataFiles) -> list[Asked]:
+    """Rows of the split, then the measure's own questions."""
+    rows = [(row.messages, row.reference) for row in questions(data, plan.split, plan.limit)]
+    own = [([{"role": "user", "content": q.question}], q.answer) for q in plan.questions]
+    if not rows and not any(reference is not None for _, reference in own):
+        raise DataError(
+            f"the {plan.split} split has no rows",
+            data.name,
+            fix="name files for it or give split.test a share",
+        )
+    return [
+        Asked(messages, template.prompt_ids(messages), reference) for messages, reference in [*rows, *own]
+    ]
+
+
+def _answer(
+    base: Base, template: ChatTemplate, subjects: Sequence[Subject], plan: MeasurePlan, rows: Sequence[Asked],
+    journal: Journal,
+) -> list[list[Answer]]:  # fmt: skip
+    """Answers per subject and row. Greedy answers of all subjects are made in the same batches."""
+    how = Decoding(plan.generation.max_new_tokens, plan.generation.temperature, seed=plan.generation.seed)
+    room = _context(base) - how.max_new_tokens
+    fitting = [n for n, row in enumerate(rows) if len(row.ids) <= room]
+    if len(fitting) < len(rows):
+        journal.warn(
+            f"{len(rows) - len(fitting)} of {len(rows)} questions leave no room for {how.max_new_tokens} new "
+            f"tokens in the model's {_context(base)} and count as not answered; lower maxNewTokens"
+        )
+    # A sampled row draws by its place among the prompts: asked alone, each subject draws alike.
+    groups = [[subject] for subject in subjects] if how.temperature > 0 else [list(subjects)]
+    found: list[list[Answer]] = []
+    for group in groups:
+        prompts = [Prompt(rows[n].ids, subject.adapter) for subject in group for n in fitting]
+        given = iter(generate(base, prompts, template.stop_ids, how) if prompts else ())
+        for _ in group:
+            answers = dict(zip(fitting, given, strict=False))
+            found.append([answers.get(n, Answer([], TOO_LONG)) for n in range(len(rows))])
+    return found
+
+
+def _score(
+    base: Base, template: ChatTemplate, subject: Subject, plan: MeasurePlan, rows: Sequence[Asked],
+    answers: Sequence[Answer], journal: Journal,
+) -> ScoreOutcome:  # fmt: skip
+    likelihoods: dict[int, Likelihood] = {}
+    if Metric.PERPLEXITY in plan.metrics:
+        likelihoods = _likelihoods(base, template, subject, rows)
+    decoder = Tokenizer.from_file(str(base.path / "tokenizer.json"))
+    predictions = []
+    for n, (row, answer) in enumerate(zip(rows, answers, strict=True)):
+        likely = likelihoods.get(n)
+        predictions.append(
+            scoring.Prediction(
+                row=n, question=row.question, reference=row.reference or "",
+                answer=decoder.decode(answer.ids, skip_special_tokens=True), finish=answer.finish,
+                nll=likely.nll if likely else None, tokens=likely.tokens if likely else None,
+            )
+        )  # fmt: skip
+    scored = [p for p, row in zip(predictions, rows, strict=True) if row.reference is not None]
+    shown = [p for p, row in zip(predictions, rows, strict=True) if row.reference is None]
+    uri = _predictions_uri(subject, plan, journal)
+    _write(uri, scored, journal)
+    if shown:
+        _write(uri.replace(".jsonl", ".unscored.jsonl"), shown, journal)
+    values = scoring.score(scored, [metric.value for metric in plan.metrics], seed=plan.generation.seed)
+    return ScoreOutcome(
+        subject=subject.name, measure=plan.key(), predictions_uri=uri,
+        metrics={name: MetricResult(**_shortened(asdict(value))) for name, value in values.items()},
+    )  # fmt: skip
+
+
+def _likelihoods(
+    base: Base, template: ChatTemplate, subject: Subject, rows: Sequence[Asked]
+) -> dict[int, Likelihood]:
+    """How likely each reference is, end-of-turn token included, after its question; of rows that fit."""
+    asked, numbers = [], []
+    for n, row in enumerate(rows):
+        if row.reference is None:
+            continue
+        example = template.encode([*row.messages, {"role": "assistant", "content": row.reference}])
+        if len(example.ids) > _context(base):
+            continue
+        labels = example.labels.copy()
+        labels[: len(row.ids)] = -100  # turns before the last are the question, not the answer
+        asked.append((subject.adapter, example.ids.tolist(), labels.tolist()))
+        numbers.append(n)
+    return dict(zip(numbers, log_likelihood(base, asked) if asked else [], strict=True))
+
+
+def _write(uri: str, predictions: Iterable[scoring.Prediction], journal: Journal) -> None:
+    path = storage.local_path(uri)
+    storage.make_folder(path.parent)
+    rows = list(predictions)
+    journal.with_space(lambda: scoring.write_predictions(path, rows))
+
+
+def _predictions_uri(subject: Subject, plan: MeasurePlan, journal: Journal) -> str:
+    return journal.uri(f"{files.PREDICTIONS}/{subject.name or BASE}-{plan.key()}.jsonl")
+
+
+def _context(base: Base) -> int:
+    return int(base.config.max_position_embeddings)
+
+
+def _shortened(fields: dict[str, Any]) -> dict[str, Any]:
+    why = fields["why_missing"]
+    return fields | {"why_missing": why and why[:_WHY_CHARACTERS]}

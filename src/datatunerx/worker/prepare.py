@@ -1,0 +1,90 @@
+"""A plan's jobs into jobs of the training loop: their rows as tokens, each dataset tokenised once."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from datatunerx import storage
+from datatunerx.data import ChatTemplate, TokenRows, tokenise
+from datatunerx.resources.enums import Split
+from datatunerx.resources.training import TrainingParameters
+from datatunerx.runs import DataFiles, Event, EventType, ModelFiles, TuneJob
+from datatunerx.worker.journal import Journal
+
+_TOKENIZER_FILES = (
+    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
+    "merges.txt", "tokenizer.model",
+)  # fmt: skip
+TEMPLATE_FILE = "chat_template.jinja"
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A job with everything that needs no torch."""
+
+    job: TuneJob
+    folder: Path
+    rows: TokenRows
+    validate: TokenRows
+    samples: list[tuple[str, list[int]]]
+
+
+@dataclass
+class Preparation:
+    """What the jobs of one plan share."""
+
+    model: ModelFiles
+    data: dict[str, DataFiles]
+    cache: Path
+    journal: Journal
+    template: ChatTemplate
+    _rows: dict[tuple[object, ...], TokenRows] = field(default_factory=dict)
+
+    def prepare(self, job: TuneJob) -> Prepared:
+        """Raises `DataError`; what one job's data lacks concerns no other."""
+        rows = self._tokens(job, Split.TRAIN)
+        validate = self._tokens(job, Split.VALIDATE)
+        self.journal.write(Event(type=EventType.DATA, job=job.name, report=rows.report))
+        return Prepared(
+            job=job,
+            folder=storage.local_path(job.output_uri),
+            rows=rows,
+            validate=validate,
+            samples=[
+                (text, self.template.prompt_ids([{"role": "user", "content": text}])) for text in job.samples
+            ],
+        )
+
+    def _tokens(self, job: TuneJob, split: Split) -> TokenRows:
+        wanted = job.parameters
+        key = (job.data, split, wanted.cutoff_length, wanted.too_long, wanted.untrainable)
+        if key not in self._rows:
+            self.journal.activity(f"tokenising the {split} split of {job.data}", job.name)
+            # On a full disk the cache cannot be written; the run waits as it does for checkpoints.
+            self._rows[key] = self.journal.with_space(self._tokenise(job.data, split, wanted))
+        return self._rows[key]
+
+    def _tokenise(self, name: str, split: Split, wanted: TrainingParameters) -> Callable[[], TokenRows]:
+        return lambda: tokenise(
+            self.data[name], split,
+            tokenizer_dir=storage.local_path(self.model.uri), template=self.model.template,
+            cutoff_length=wanted.cutoff_length, too_long=wanted.too_long, untrainable=wanted.untrainable,
+            cache_dir=self.cache, model_digest=self.model.digest, on_progress=self._progress(name),
+        )  # fmt: skip
+
+    def _progress(self, name: str) -> Callable[[int, float], None]:
+        def tell(rows: int, speed: float) -> None:
+            self.journal.write(
+                Event(
+                    type=EventType.ACTIVITY,
+                    activity=f"tokenising {name}: {rows:,} rows, {speed:,.0f} a second",
+                )
+            )
+
+        return tell
+
+
+def files_beside(model_dir: Path, template: ChatTemplate) -> dict[str, bytes]:
+    """The tokenizer and the template as trained with: a checkpoint holds them, so nobody names them again."""
+    found = {name: model_dir / name for name in _TOKENIZER_FILES if (model_dir / name).is_file()}
+    return {name: path.read_bytes() for name, path in found.items()} | {TEMPLATE_FILE: template.text.encode()}

@@ -1,0 +1,27 @@
+"""One model scored by one measure, in a run of its own."""
+
+from datatunerx import storage
+from datatunerx.data import ChatTemplate
+from datatunerx.resources.enums import Precision, RunPhase
+from datatunerx.runs import RunResult, ScorePlan
+from datatunerx.worker.background import load
+from datatunerx.worker.journal import Journal
+
+ADAPTER = "adapter"
+"""Subject of the score, if it is not the untouched base."""
+
+
+def score_model(plan: ScorePlan, journal: Journal) -> RunResult:
+    """Raises `UnreadableAdapter`; a measure that fails is a score without a value."""
+    from datatunerx.modeling.peft_format import load_adapter
+    from datatunerx.worker.measure import Subject, measure
+
+    model_dir = storage.local_path(plan.model.uri)
+    template = ChatTemplate.load(model_dir, plan.model.template)
+    journal.activity(f"loading the base {plan.model.name}")
+    base = load(model_dir, Precision.AUTO)
+    subject = Subject("", None)
+    if plan.adapter_uri is not None:
+        subject = Subject(ADAPTER, load_adapter(storage.local_path(plan.adapter_uri), base))
+    scores = measure(base, template, [subject], plan.measure, plan.data, journal)
+    return RunResult(plan_id=journal.plan.id, phase=RunPhase.SUCCEEDED, scores=scores)
