@@ -115,11 +115,18 @@ async def resume(api: Api, target: str, namespace: str) -> Exit:
 
 async def delete(api: Api, targets: Sequence[tuple[KindName, str]], namespace: str, *, wait: bool) -> Exit:
     """Delete each; wait until it is gone, or say what still holds it."""
+    missing: list[str] = []
     for kind, name in targets:
-        found = await api.get(plural(kind), name, namespace)
-        await api.delete(plural(kind), name, namespace)
+        try:
+            found = await api.get(plural(kind), name, namespace)
+            await api.delete(plural(kind), name, namespace)
+        except NotFound as error:
+            missing.append(error.message)
+            continue
         held = await _held(api, kind, name, namespace, found["metadata"]["uid"]) if wait else ""
         print(f'{kind.qualified} "{name}" {f"is being deleted: {held}" if held else "deleted"}')
+    if missing:
+        raise CommandError("\n".join(missing))
     return Exit.OK
 
 

@@ -10,18 +10,22 @@ from rich.console import Console
 
 from datatunerx.app.settings import Settings
 from datatunerx.cli import tune as objects
-from datatunerx.cli.change import apply_one
+from datatunerx.cli.change import apply_one, plural
 from datatunerx.cli.check import checked
 from datatunerx.cli.connect import access, answers, connected, exit_code, explained
 from datatunerx.cli.documents import Json, load
 from datatunerx.cli.errors import BadInput, CommandError, Exit, NoServer
 from datatunerx.cli.follow import Place, follow
+from datatunerx.cli.names import of_model
 from datatunerx.cli.text import as_yaml
 from datatunerx.client import Api, ApiError
-from datatunerx.resources import FinetuneExperiment
+from datatunerx.resources import GROUP, FinetuneExperiment
+from datatunerx.resources.wire import now
 
 EXAMPLE = "support-tickets"
 PIPE_WIDTH = 140
+RETRY = f"{GROUP}/retry"
+"""Annotation: another value has an LLM or a Dataset inspected again."""
 
 
 def console() -> Console:
@@ -63,7 +67,8 @@ async def watch(found: Settings, name: str | None, namespace: str) -> Exit:
             if not experiments:
                 raise CommandError(f"no experiments in namespace {namespace}; start one with dtx tune")
             name = max(experiments, key=lambda e: e.metadata.creation_timestamp or "").metadata.name
-        return await follow(api, Place(name, namespace, found.kubeconfig, embedded=False), console())
+        place = Place(name, namespace, found.kubeconfig, embedded=False, patient=True)
+        return await follow(api, place, console())
 
 
 @asynccontextmanager
@@ -99,6 +104,7 @@ async def send(api: Api, bodies: Sequence[Json], namespace: str) -> str:
             failure = CommandError("\n".join(f"{title}: {line}" for line in explained(error).splitlines()))
             failure.code = exit_code(error)
             raise failure from None
+    await _look_again(api, bodies, namespace)
     name = str(names[0])
     experiment = await api.get(FinetuneExperiment, name, namespace)
     if experiment.status.phase.terminal:
@@ -107,6 +113,17 @@ async def send(api: Api, bodies: Sequence[Json], namespace: str) -> str:
         await api.patch(FinetuneExperiment, name, {"spec": {"suspend": False}}, namespace)
         print(f"{name} was suspended and goes on from its last whole checkpoints")
     return name
+
+
+async def _look_again(api: Api, bodies: Sequence[Json], namespace: str) -> None:
+    """Have what failed its inspection inspected once more: the cause may be gone."""
+    for body in bodies:
+        if body["kind"] not in ("LLM", "Dataset"):
+            continue
+        kind, name = plural(of_model(body["kind"])), body["metadata"]["name"]
+        conditions = (await api.get(kind, name, namespace)).get("status", {}).get("conditions", [])
+        if any(c["type"] == "Ready" and c["status"] == "False" for c in conditions):
+            await api.patch(kind, name, {"metadata": {"annotations": {RETRY: now()}}}, namespace)
 
 
 def example_folder() -> Path:

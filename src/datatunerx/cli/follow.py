@@ -2,17 +2,17 @@
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from rich.console import Console
 
 from datatunerx.cli import verdict
 from datatunerx.cli.errors import CommandError, Exit
-from datatunerx.cli.progress import Scene, short_job
+from datatunerx.cli.progress import Scene, blocked, short_job, stuck
 from datatunerx.cli.screen import screen
 from datatunerx.client import Api, Informer, NotFound, Unreachable
 from datatunerx.resources import (
@@ -33,6 +33,8 @@ DRAW_SECONDS = 0.25
 PING_SECONDS = 5.0
 PINGS = 3
 """Unanswered in a row before the server counts as gone."""
+STUCK_SECONDS = 3.0
+"""How long nothing can begin before an impatient watcher gives up."""
 SUSPEND_SECONDS = 30.0
 """How long a Ctrl-C waits for checkpoints to be written."""
 
@@ -49,17 +51,23 @@ class Place:
     kubeconfig: Path
     embedded: bool
     """True if the platform runs in this process and ends with it."""
+    patient: bool = False
+    """True waits on when nothing can begin before somebody mends something."""
 
 
 async def follow(api: Api, place: Place, console: Console) -> Exit:
     """Draw until the experiment ends, then tell its verdict. Ctrl-C leaves it in good order."""
     scene = Scene(place.name)
-    async with _interrupts() as interrupted, _mirror(api, scene, place.namespace):
-        ended = await _draw(api, scene, console, interrupted)
-        if not ended and interrupted.is_set():
+    async with _interrupts() as interrupted, _mirror(api, scene, place.namespace) as informers:
+        await _draw(api, scene, place, console, interrupted, informers)
+        if interrupted.is_set() and not scene.ended:
             return await _leave(api, scene, place, console, interrupted)
     if scene.experiment is None:
         raise CommandError(f"FinetuneExperiment/{place.name} was deleted")
+    if not scene.ended and not scene.suspended:
+        raise CommandError(
+            "\n".join([*blocked(scene), f"nothing of {place.name} can begin before this is mended"])
+        )
     if not scene.ended:
         console.print(f"{place.name} is suspended. Take it up again with: dtx resume fe/{place.name}")
         return Exit.FAILED
@@ -90,18 +98,27 @@ async def tell(api: Api, place: Place, console: Console) -> Exit:
     return Exit.OK if experiment.status.phase == "Succeeded" else Exit.FAILED
 
 
-async def _draw(api: Api, scene: Scene, console: Console, interrupted: asyncio.Event) -> bool:
-    """True when it ended or is suspended; False when it was interrupted or deleted."""
+async def _draw(
+    api: Api,
+    scene: Scene,
+    place: Place,
+    console: Console,
+    interrupted: asyncio.Event,
+    informers: Sequence[Informer[Any]],
+) -> None:
+    """Until it ended, is suspended, stuck or deleted, or Ctrl-C."""
     loop = asyncio.get_running_loop()
-    last_ping, unanswered, seen = loop.time(), 0, False
+    last_ping, unanswered, moved = loop.time(), 0, loop.time()
     with screen(console) as drawn:
         while not interrupted.is_set():
+            scene.whole = all(informer.synced.is_set() for informer in informers)
             drawn.show(scene)
-            seen = seen or scene.experiment is not None
-            if scene.ended or (scene.suspended and _quiet(scene)):
-                return True
-            if seen and scene.experiment is None:
-                return False
+            if scene.experiment is None or scene.ended or (scene.suspended and _quiet(scene)):
+                return
+            if place.patient or not stuck(scene):
+                moved = loop.time()
+            if loop.time() - moved > STUCK_SECONDS:
+                return
             if loop.time() - last_ping > PING_SECONDS:
                 last_ping = loop.time()
                 unanswered = 0 if await _pong(api) else unanswered + 1
@@ -113,7 +130,6 @@ async def _draw(api: Api, scene: Scene, console: Console, interrupted: asyncio.E
                     )  # fmt: skip
             with suppress(TimeoutError):
                 await asyncio.wait_for(interrupted.wait(), DRAW_SECONDS)
-    return False
 
 
 async def _leave(api: Api, scene: Scene, place: Place, console: Console, interrupted: asyncio.Event) -> Exit:
@@ -170,8 +186,8 @@ async def _interrupts() -> AsyncIterator[asyncio.Event]:
 
 
 @asynccontextmanager
-async def _mirror(api: Api, scene: Scene, namespace: str) -> AsyncIterator[None]:
-    """Keep the scene as the API has it."""
+async def _mirror(api: Api, scene: Scene, namespace: str) -> AsyncIterator[Sequence[Informer[Any]]]:
+    """Keep the scene as the API has it, by these informers."""
 
     def on_experiment(old: FinetuneExperiment | None, new: FinetuneExperiment | None) -> None:
         if _name(new or old) == scene.name:
@@ -194,17 +210,17 @@ async def _mirror(api: Api, scene: Scene, namespace: str) -> AsyncIterator[None]
         scene.experiment = await api.get(FinetuneExperiment, scene.name, namespace)
     except NotFound:
         raise CommandError(f'no experiment is called "{scene.name}" here; see dtx get fe') from None
-    running = [
-        Informer(api, FinetuneExperiment, on_experiment, namespace).run(),
-        Informer(api, FinetuneJob, on_job, namespace).run(),
-        Informer(api, Finetune, on_finetune, namespace).run(),
-        Informer(api, LLM, on_material, namespace).run(),
-        Informer(api, Dataset, on_material, namespace).run(),
-        Informer(api, Hyperparameter, on_material, namespace).run(),
+    informers: list[Informer[Any]] = [
+        Informer(api, FinetuneExperiment, on_experiment, namespace),
+        Informer(api, FinetuneJob, on_job, namespace),
+        Informer(api, Finetune, on_finetune, namespace),
+        Informer(api, LLM, on_material, namespace),
+        Informer(api, Dataset, on_material, namespace),
+        Informer(api, Hyperparameter, on_material, namespace),
     ]
-    tasks = [asyncio.create_task(each) for each in running]
+    tasks = [asyncio.create_task(each.run()) for each in informers]
     try:
-        yield
+        yield informers
     finally:
         for task in tasks:
             task.cancel()

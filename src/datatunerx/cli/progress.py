@@ -20,6 +20,8 @@ class Scene:
     finetunes: dict[str, Finetune] = field(default_factory=dict)
     materials: dict[str, Resource] = field(default_factory=dict)
     """All LLMs, Datasets and Hyperparameters of the namespace, by Kind/name."""
+    whole: bool = False
+    """Every kind has been listed once, so what is not here does not exist."""
 
     @property
     def ended(self) -> bool:
@@ -107,11 +109,20 @@ def _doing(job: FinetuneJob, finetune: Finetune | None) -> str:
 def blocked(scene: Scene) -> list[str]:
     """What its models, data and parameter groups are not ready for, as far as they say so."""
     told: list[str] = []
-    for title in sorted(named_materials(scene.experiment)) if scene.experiment else ():
-        ready = _ready(scene.materials.get(title))
-        if ready is not None and ready.status == "False":
+    for title in sorted(named_materials(scene.experiment)) if scene.experiment and scene.whole else ():
+        body = scene.materials.get(title)
+        ready = _ready(body)
+        if body is None:
+            told.append(f"{title}: does not exist; apply it, and the experiment goes on")
+        elif ready is not None and ready.status == "False":
             told.append(f"{title}: {ready.reason}: {ready.message}")
     return told
+
+
+def stuck(scene: Scene) -> bool:
+    """Nothing of it works or will, before somebody mends what `blocked` tells."""
+    open_phases = {job.status.phase for job in scene.jobs.values() if not job.status.phase.terminal}
+    return open_phases == {JobPhase.PENDING} and bool(blocked(scene))
 
 
 def _ready(body: Resource | None) -> Condition | None:

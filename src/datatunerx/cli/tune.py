@@ -76,7 +76,7 @@ def build(request: Request, folder: Path) -> list[Json]:
     asked = [request.metrics, request.max_new_tokens, request.samples, request.limit]
     told = {setting.key: setting.values for setting in settings}
     experiment = request.name or f"tune-{slug(_tail(request.data))}-{_digest([llm, dataset, told, asked])}"
-    groups = _groups(experiment, settings)
+    groups = _groups(settings)
     objects = [
         _object("LLM", llm, {"source": source}),
         _object("Dataset", dataset, {"subsets": [{"name": "default", "splits": splits}]}),
@@ -166,24 +166,26 @@ def slug(text: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:30].strip("-") or "x"
 
 
-def _groups(experiment: str, settings: Sequence[Setting]) -> list[Group]:
+def _groups(settings: Sequence[Setting]) -> list[Group]:
+    """The shared group first. Names hold a digest of what is shared: what differs is never one object."""
     base: Json = {}
     for setting in settings:
         if len(setting.values) == 1:
             _put(base, setting.key, setting.values[0])
     varied = [setting for setting in settings if len(setting.values) > 1]
-    groups: list[Group] = [(f"{experiment}-base", base)]
+    shared = _digest(base)
+    groups: list[Group] = [(f"base-{shared}", base)]
     choices = (range(len(setting.values)) for setting in varied)
     for combination in itertools.product(*choices):
         if not varied:
             break
-        spec: Json = {"extends": f"{experiment}-base"}
+        spec: Json = {"extends": f"base-{shared}"}
         parts: list[str] = []
         for setting, i in zip(varied, combination, strict=True):
             _put(spec, setting.key, setting.values[i])
             label = SHORT_KEYS.get(setting.key, f"{slug(setting.key)}-")
             parts.append(f"{label}{slug(setting.texts[i].replace('.', 'p'))}")
-        groups.append((f"{experiment}-{'-'.join(parts)}", spec))
+        groups.append((f"{'-'.join(parts)}-{shared}", spec))
     return groups
 
 
