@@ -12,5 +12,5 @@ BUILD: dict[str, str] = {
     "buildDate": "2026-11-22T00:00:00Z",
     "goVersion": "none",
     "compiler": "CPython",
-    "platform": f"{platform.system().lower()}/{'amd64' if platform.machine() == 'x86_64' else platform.machine()}",
+    "platform": f"{platform.system().lower()}/{platform.machine().replace('x86_64', 'amd64')}",
 }

@@ -1,5 +1,6 @@
 """What every write passes: unknown fields out, defaults in, then schema, rules and metadata checked."""
 
+import base64
 import re
 from collections.abc import Iterator
 
@@ -18,8 +19,8 @@ _SUBDOMAIN_RULE = (
     "'[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')"
 )
 _LABEL_RULE = (
-    "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and "
-    "end with an alphanumeric character (e.g. 'my-name', regex used for validation is "
+    "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start "
+    "and end with an alphanumeric character (e.g. 'my-name', regex used for validation is "
     "'[a-z0-9]([-a-z0-9]*[a-z0-9])?')"
 )
 
@@ -49,8 +50,7 @@ def validate(kind: Kind, new: Json, live: Json | None) -> None:
     if kind.keyed_lists and not found:
         found += structural.duplicates(new, kind.full_schema)
     if kind.rules and not found:
-        old = {} if live is None else {"old": live}
-        found += cel.check(kind.rules, new, **old)
+        found += cel.check(kind.rules, new, cel.ABSENT if live is None else live)
     if not found:
         found += metadata(kind, new["metadata"], live["metadata"] if live else None)
     if not found and kind.builtin:
@@ -117,10 +117,19 @@ def _builtin(kind: Kind, new: Json, live: Json | None) -> Iterator[Cause]:
         yield from check_crd(new)
         if live and live["spec"].get("scope") != new["spec"].get("scope"):
             yield wrong("spec.scope", new["spec"].get("scope"), "field is immutable")
-    if kind.resource in (builtin.SECRETS, "configmaps") and live and live.get("immutable"):
-        if any(live.get(part) != new.get(part) for part in ("data", "binaryData", "immutable")):
-            yield Cause(
-                "FieldValueForbidden", "data", "Forbidden: field is immutable when `immutable` is set"
-            )
+    frozen = kind.resource in (builtin.SECRETS, builtin.CONFIG_MAPS) and live and live.get("immutable")
+    if (
+        live
+        and frozen
+        and any(live.get(part) != new.get(part) for part in ("data", "binaryData", "immutable"))
+    ):
+        yield Cause("FieldValueForbidden", "data", "Forbidden: field is immutable when `immutable` is set")
+    if kind.resource == builtin.SECRETS:
+        for name, value in (new.get("data") or {}).items():
+            try:
+                base64.b64decode(value, validate=True)
+            except ValueError:
+                why = "must be base64; put plain text under stringData"
+                yield Cause("FieldValueInvalid", f"data[{name}]", f"Invalid value: {why}")
     if kind.resource == builtin.SECRETS and live and live.get("type") != new.get("type"):
         yield wrong("type", new.get("type"), "field is immutable")

@@ -39,7 +39,7 @@ USER_EXTENSION = "datatunerx.user"
 
 
 class KubeApp:
-    """Answers the Kubernetes protocol; hands other paths to what is mounted there. Make it with `create_app`."""
+    """Answers the Kubernetes protocol; hands other paths to what is mounted there; see `create_app`."""
 
     def __init__(
         self,
@@ -236,9 +236,10 @@ def create_app(
 ) -> KubeApp:
     """An ASGI app that serves the kinds of `crds` from `store`.
 
-    `hosts` are further names the server may be reached by (Host and Origin are checked). `mounts` are apps for
-    other path prefixes; they get `scope["user"]`, and only with a token. `log_root`: worker logs outside it are
-    not served. A call with `scope["extensions"]["datatunerx.user"]`, which only this process can make, counts
-    as that user. Start it by the lifespan protocol, or with `start` and `stop`.
+    `hosts` are further names the server may be reached by (Host and Origin are checked).
+    `mounts` are apps for other path prefixes; they get `scope["user"]`, and only with a token.
+    `log_root`: worker logs outside it are not served.
+    A call with `scope["extensions"]["datatunerx.user"]`, which only this process can make, is that user's.
+    Start it by the lifespan protocol, or with `start` and `stop`.
     """
     return KubeApp(store, [dict(crd) for crd in crds], tokens, hosts, mounts or {}, authorize, log_root)

@@ -89,7 +89,7 @@ def merge(live: Any, wanted: Any, schema: Json) -> Any:
     ]
     for name, (child, _) in want.items():
         if name not in have:
-            # The keys are written out: an item that leaves a defaulted key to its default is found again by it.
+            # The keys are written out, so that an item which left one to its default is found again.
             merged.append(
                 item_key(child, keys, schema) | child if keys and isinstance(child, dict) else child
             )

@@ -2,6 +2,7 @@
 
 import base64
 import time
+from functools import partial
 
 from datatunerx.server.errors import Json
 from datatunerx.server.kinds import Column, Kind
@@ -10,6 +11,7 @@ from datatunerx.server.table import age
 
 SECRETS = "secrets"
 NAMESPACES = "namespaces"
+CONFIG_MAPS = "configmaps"
 EVENTS = "events"
 CRDS = "customresourcedefinitions.apiextensions.k8s.io"
 
@@ -71,44 +73,32 @@ EVENT_FIELDS = (
 def core_kinds() -> list[Kind]:
     """Kinds of the core group, leases and CRDs."""
 
-    def core(
-        name: str, plural: str, short: str, schema: Json, columns: tuple[Column, ...], **more: object
-    ) -> Kind:
-        names = {"group": "", "version": "v1", "name": name, "plural": plural, "singular": name.lower()}
-        return Kind(
-            **(
-                names
-                | {"short_names": (short,), "schema": schema, "columns": columns, "builtin": True}
-                | more
-            )  # type: ignore[arg-type]
-        )
-
     namespace = _schema(spec=_ANY, status=_ANY)
     config_map = _schema(data=_STRINGS, binaryData=_STRINGS, immutable={"type": "boolean"})
     secret = _schema(
         data=_STRINGS, stringData=_STRINGS, type={"type": "string"}, immutable={"type": "boolean"}
     )
     account = _schema(secrets=_REFS, imagePullSecrets=_REFS, automountServiceAccountToken={"type": "boolean"})
+    core = partial(Kind, "", "v1", builtin=True)
     return [
         core(
-            "Namespace", NAMESPACES, "ns", namespace,
-            (Column("Status", ".status.phase"), _AGE), namespaced=False, has_status=True,
+            "Namespace", NAMESPACES, "namespace", namespaced=False, short_names=("ns",), schema=namespace,
+            has_status=True, columns=(Column("Status", ".status.phase"), _AGE),
         ),
         core(
-            "Event", EVENTS, "ev", _ANY,
-            tuple(Column(name, "") for name in ("Last Seen", "Type", "Reason", "Object", "Message")),
-            cells=_event_cells, selectable=EVENT_FIELDS,
+            "Event", EVENTS, "event", short_names=("ev",), schema=_ANY, selectable=EVENT_FIELDS,
+            columns=_columns("Last Seen", "Type", "Reason", "Object", "Message"), cells=_event_cells,
         ),
         core(
-            "Secret", SECRETS, "", secret,
-            (Column("Type", ""), Column("Data", ""), Column("Age", "")),
-            cells=_secret_cells, short_names=(), selectable=("type",),
+            "Secret", SECRETS, "secret", schema=secret, selectable=("type",),
+            columns=_columns("Type", "Data", "Age"), cells=_secret_cells,
         ),
         core(
-            "ConfigMap", "configmaps", "cm", config_map, (Column("Data", ""), Column("Age", "")),
-            cells=_config_map_cells,
+            "ConfigMap", CONFIG_MAPS, "configmap", short_names=("cm",), schema=config_map,
+            columns=_columns("Data", "Age"), cells=_config_map_cells,
         ),
-        core("ServiceAccount", "serviceaccounts", "sa", account, (_AGE,)),
+        core("ServiceAccount", "serviceaccounts", "serviceaccount", short_names=("sa",), schema=account,
+             columns=(_AGE,)),
         Kind(
             "coordination.k8s.io", "v1", "Lease", "leases", "lease", builtin=True,
             schema=_schema(spec=_ANY), columns=(Column("Holder", ".spec.holderIdentity"), _AGE),
@@ -120,6 +110,10 @@ def core_kinds() -> list[Kind]:
             columns=(Column("Created At", ".metadata.creationTimestamp"),),
         ),
     ]  # fmt: skip
+
+
+def _columns(*names: str) -> tuple[Column, ...]:
+    return tuple(Column(name, "") for name in names)
 
 
 def fill(kind: Kind, obj: Json) -> None:

@@ -1,8 +1,8 @@
 """Rules in CRDs (x-kubernetes-validations): compiled once, evaluated on each write.
 
 The engine is untyped here, so values are converted by their schema first: numbers written as `1` become
-doubles, date-times become timestamps. Rules that mention oldSelf run only on an update, and only where the old
-value can be told: under maps, objects and lists of type map.
+doubles, date-times become timestamps. Rules that mention oldSelf run only on an update, and only where the
+old value can be told: under maps, objects and lists of type map.
 """
 
 import re
@@ -20,7 +20,7 @@ from datatunerx.server.structural import item_key, join, list_keys
 
 _OLD = re.compile(r"\boldSelf\b")
 _REASONS = ("FieldValueInvalid", "FieldValueForbidden", "FieldValueRequired", "FieldValueDuplicate")
-_ABSENT: Any = object()
+ABSENT: Any = object()
 
 
 class RuleError(ValueError):
@@ -95,7 +95,7 @@ def _compile(rule: Json, where: str) -> Rule:
     )
 
 
-def check(node: Node, new: Any, old: Any = _ABSENT, path: str = "") -> Iterator[Cause]:
+def check(node: Node, new: Any, old: Any = ABSENT, path: str = "") -> Iterator[Cause]:
     """What the rules refuse in `new`; `old` is the value before, where there was one."""
     if node.rules:
         yield from _run(node, new, old, path)
@@ -103,10 +103,10 @@ def check(node: Node, new: Any, old: Any = _ABSENT, path: str = "") -> Iterator[
         before = old if isinstance(old, dict) else {}
         for name, below in node.properties.items():
             if name in new:
-                yield from check(below, new[name], before.get(name, _ABSENT), join(path, name))
+                yield from check(below, new[name], before.get(name, ABSENT), join(path, name))
         if node.values:
             for name, child in new.items():
-                yield from check(node.values, child, before.get(name, _ABSENT), f"{path}[{name}]")
+                yield from check(node.values, child, before.get(name, ABSENT), f"{path}[{name}]")
     elif isinstance(new, list) and node.items:
         keys = list_keys(node.schema)
         for place, child in enumerate(new):
@@ -116,17 +116,17 @@ def check(node: Node, new: Any, old: Any = _ABSENT, path: str = "") -> Iterator[
 
 def _counterpart(item: Any, old: Any, keys: list[str] | None, schema: Json) -> Any:
     if keys is None or not isinstance(old, list):
-        return _ABSENT
+        return ABSENT
     wanted = item_key(item, keys, schema)
-    return next((other for other in old if item_key(other, keys, schema) == wanted), _ABSENT)
+    return next((other for other in old if item_key(other, keys, schema) == wanted), ABSENT)
 
 
 def _run(node: Node, new: Any, old: Any, path: str) -> Iterator[Cause]:
     data = {"self": _to_cel(new, node.schema, path) if node.convert or not path else new}
-    if old is not _ABSENT:
+    if old is not ABSENT:
         data["oldSelf"] = _to_cel(old, node.schema, path) if node.convert or not path else old
     for rule in node.rules:
-        if rule.needs_old and old is _ABSENT:
+        if rule.needs_old and old is ABSENT:
             continue
         result = rule.program.eval(data=data)
         if result.type() == cel.Type.BOOL and result.plain_value():

@@ -144,7 +144,7 @@ class Collector:
             if entry is None:
                 continue
             meta = entry.decode()["metadata"]
-            owner = next((o for o in meta.get("ownerReferences") or () if o["uid"] == uid), {})
+            owner: Json = next((o for o in meta.get("ownerReferences") or () if o["uid"] == uid), {})
             blocked = blocked or bool(owner.get("blockOwnerDeletion"))
             if "deletionTimestamp" not in meta:
                 await self._remove(child, "Foreground" if self._children.get(meta["uid"]) else "Background")

@@ -58,7 +58,9 @@ def _is_dry(options: Json, request: Request) -> bool:
 def _preconditions(target: Target, wanted: Json, live: Json) -> None:
     for field, name in (("uid", "UID"), ("resourceVersion", "ResourceVersion")):
         if wanted.get(field) and wanted[field] != live[field]:
-            why = f"Precondition failed: {name} in precondition: {wanted[field]}, {name} in object meta: {live[field]}"
+            why = (
+                f"Precondition failed: {name} in precondition: {wanted[field]}, in object meta: {live[field]}"
+            )
             raise conflict(target.kind.resource, target.name, why)
 
 

@@ -1,7 +1,7 @@
 """Sets of fields: who owns what in an object, as managedFields records it.
 
-A tree is a dict from path element (`f:name`, `k:{...}`, `v:...`) to the tree below it; the member `.` says that
-the place itself is in the set. On the wire (FieldsV1) a place without children is `{}`.
+A tree is a dict from path element (`f:name`, `k:{...}`, `v:...`) to the tree below it; the member `.` says
+that the place itself is in the set. On the wire (FieldsV1) a place without children is `{}`.
 """
 
 from typing import Any

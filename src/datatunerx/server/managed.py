@@ -1,4 +1,4 @@
-"""managedFields: one entry per manager, operation, API version and subresource, each with the fields it owns."""
+"""managedFields: one entry per manager, operation, API version and subresource, with the fields it owns."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -9,8 +9,8 @@ from datatunerx.server.fieldsets import Tree
 from datatunerx.server.kinds import Kind
 
 UNOWNED = (
-    "name", "generateName", "namespace", "selfLink", "uid", "resourceVersion", "generation", "creationTimestamp",
-    "deletionTimestamp", "deletionGracePeriodSeconds", "managedFields",
+    "name", "generateName", "namespace", "selfLink", "uid", "resourceVersion", "generation",
+    "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "managedFields",
 )  # fmt: skip
 
 

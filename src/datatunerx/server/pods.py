@@ -173,7 +173,7 @@ def _start(path: Path, request: Request) -> int:
 
 
 def since_offset(path: Path, since: float) -> int:
-    """Where the first line stamped at `since` (seconds) or later begins; by the file's time if none is stamped."""
+    """Where the first line stamped at `since` (seconds) or later begins; the start if none is stamped."""
     if path.stat().st_mtime < since:
         return logs.size(path)
     low, high = 0, logs.size(path)

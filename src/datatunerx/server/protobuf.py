@@ -1,7 +1,7 @@
 """Reading the few Kubernetes protobuf messages that kubectl sends without a JSON alternative.
 
-Since 1.32 it posts reviews, and namespaces, config maps, secrets and service accounts of `kubectl create`, this
-way only. A message is described by field number: (name, how to read it).
+Since 1.32 it posts reviews, and namespaces, config maps, secrets and service accounts of `kubectl create`,
+this way only. A message is described by field number: (name, how to read it).
 """
 
 import base64

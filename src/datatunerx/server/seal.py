@@ -31,5 +31,5 @@ class FileKeySeal:
             return self._cipher.decrypt(nonce, data[len(_MARK) + _NONCE :], _MARK)
         except InvalidTag:
             raise ValueError(
-                f"a secret cannot be read with the key in {self._path}; put back the key file it was written with"
+                f"a secret cannot be read with the key in {self._path}; put back the key it was written with"
             ) from None

@@ -22,7 +22,7 @@ Find = Callable[[Any], list[Any]]
 
 @lru_cache(maxsize=1024)
 def jsonpath(path: str) -> Find:
-    """A function from an object to the values at the path. Only what printer columns need; else ValueError."""
+    """A function from an object to the values at the path; ValueError beyond what printer columns need."""
     path = path if path.startswith((".", "[")) else f".{path}"
     steps: list[Find] = []
     place = 0

@@ -10,6 +10,7 @@ from datatunerx.server.files import write_private
 
 if TYPE_CHECKING:
     from cryptography import x509
+    from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 
 LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
 _CA_DAYS, _LEAF_DAYS, _RENEW_DAYS = 3650, 365, 30
@@ -48,6 +49,7 @@ def _make(directory: Path, files: TlsFiles, names: list[str]) -> None:
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes, serialization
     from cryptography.hazmat.primitives.asymmetric import ec
+    from cryptography.x509.oid import ExtendedKeyUsageOID
 
     def private(key: ec.EllipticCurvePrivateKey) -> bytes:
         pem, plain = serialization.Encoding.PEM, serialization.NoEncryption()
@@ -77,7 +79,7 @@ def _make(directory: Path, files: TlsFiles, names: list[str]) -> None:
         _builder(_name("datatunerx"), ca.subject, key.public_key(), _LEAF_DAYS)
         .add_extension(x509.SubjectAlternativeName([_alternative(name) for name in names]), critical=False)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(x509.ExtendedKeyUsage([x509.ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
         .add_extension(
             x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key()), critical=False
         )
@@ -103,7 +105,7 @@ def _alternative(name: str) -> "x509.GeneralName":
 
 
 def _builder(
-    subject: "x509.Name", issuer: "x509.Name", public_key: "x509.base.CertificatePublicKeyTypes", days: int
+    subject: "x509.Name", issuer: "x509.Name", public_key: "CertificatePublicKeyTypes", days: int
 ) -> "x509.CertificateBuilder":
     from cryptography import x509
 

@@ -1,7 +1,7 @@
 """Create, replace, patch, apply, scale: from a request to one compare-and-set in the store.
 
-Everything between reading the staged object and staging the next one runs without awaiting, so two requests can
-never race: the later one starts from what the earlier one staged.
+Everything between reading the staged object and staging the next one runs without awaiting, so two requests
+can never race: the later one starts from what the earlier one staged.
 """
 
 import random
@@ -339,8 +339,8 @@ def scale_of(kind: Kind, obj: Json) -> Json:
     """The autoscaling/v1 Scale of an object; 404 when the kind has none."""
     if kind.scale is None:
         raise no_such_path()
-    meta = {n: obj["metadata"][n] for n in ("name", "namespace", "uid", "resourceVersion", "creationTimestamp")
-            if n in obj["metadata"]}  # fmt: skip
+    told = ("name", "namespace", "uid", "resourceVersion", "creationTimestamp")
+    meta = {name: obj["metadata"][name] for name in told if name in obj["metadata"]}
     status: Json = {"replicas": _at(obj, kind.scale.status) or 0}
     if kind.scale.selector:
         status["selector"] = _at(obj, kind.scale.selector) or ""

@@ -1,0 +1,364 @@
+"""A real app over a real store, called in process; and a real server process for what needs one."""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from datatunerx.server.app import RUNS, KubeApp, create_app
+from datatunerx.server.state import State, open_state
+
+G = "/apis/example.com/v1"
+MERGE = "application/merge-patch+json"
+
+
+def crd(kind: str, plural: str, spec: dict[str, Any], **version: Any) -> dict[str, Any]:
+    """A CRD of the test's own."""
+    schema = {
+        "type": "object",
+        "properties": {
+            "spec": {"type": "object", **spec},
+            "status": {"type": "object", "x-kubernetes-preserve-unknown-fields": True},
+        },
+    }
+    group = version.pop("group", "example.com")
+    return {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": f"{plural}.{group}"},
+        "spec": {
+            "group": group,
+            "scope": "Namespaced",
+            "names": {"kind": kind, "plural": plural, "singular": kind.lower(), "shortNames": [kind[0].lower()]},
+            "versions": [
+                {
+                    "name": "v1",
+                    "served": True,
+                    "storage": True,
+                    "schema": {"openAPIV3Schema": schema},
+                    "subresources": {"status": {}},
+                    **version,
+                }
+            ],
+        },
+    }
+
+
+def named_list(keys: list[str], **properties: Any) -> dict[str, Any]:
+    return {
+        "type": "array",
+        "x-kubernetes-list-type": "map",
+        "x-kubernetes-list-map-keys": keys,
+        "items": {"type": "object", "required": ["name"], "properties": properties},
+    }
+
+
+WIDGET = crd(
+    "Widget",
+    "widgets",
+    {
+        "required": ["size"],
+        "properties": {
+            "size": {"type": "integer", "minimum": 1},
+            "color": {"type": "string", "default": "red", "enum": ["red", "green", "blue"]},
+            "ratio": {"type": "number"},
+            "owner": {"type": "string"},
+            "labels": {"type": "object", "additionalProperties": {"type": "string"}},
+            "ports": named_list(
+                ["name", "protocol"],
+                name={"type": "string"},
+                protocol={"type": "string", "default": "TCP"},
+                number={"type": "integer"},
+                note={"type": "string"},
+            ),
+            "tags": {"type": "array", "x-kubernetes-list-type": "set", "items": {"type": "string"}},
+            "args": {"type": "array", "items": {"type": "string"}},
+            "whole": {
+                "type": "object",
+                "x-kubernetes-map-type": "atomic",
+                "additionalProperties": {"type": "string"},
+            },
+            "replicas": {"type": "integer", "default": 1},
+        },
+        "x-kubernetes-validations": [
+            {"rule": "self.size <= 64", "message": "size must be between 1 and 64"},
+            {
+                "rule": "has(self.owner) == has(oldSelf.owner) && (!has(self.owner) || self.owner == oldSelf.owner)",
+                "message": "owner is immutable",
+            },
+            {"rule": "!has(self.ratio) || self.ratio > 0.5", "message": "ratio must be over one half"},
+        ],
+    },
+    additionalPrinterColumns=[
+        {"name": "Size", "type": "integer", "jsonPath": ".spec.size"},
+        {"name": "Ready", "type": "string", "jsonPath": '.status.conditions[?(@.type=="Ready")].status'},
+        {"name": "Color", "type": "string", "jsonPath": ".spec.color", "priority": 1},
+        {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"},
+    ],
+    selectableFields=[{"jsonPath": ".spec.color"}],
+    subresources={
+        "status": {},
+        "scale": {"specReplicasPath": ".spec.replicas", "statusReplicasPath": ".status.replicas"},
+    },
+)
+OPEN = {"x-kubernetes-preserve-unknown-fields": True}
+RUN = crd("Run", "runs", OPEN, group=RUNS.split(".", 1)[1])
+
+
+class Answer:
+    """What came back."""
+
+    def __init__(self, status: int, headers: dict[str, str], body: bytes) -> None:
+        self.status, self.headers, self.body = status, headers, body
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    def ok(self) -> Any:
+        assert self.status < 300, self.body.decode()
+        return self.json
+
+
+class Stream:
+    """An open watch."""
+
+    def __init__(self, task: asyncio.Task[None], lines: asyncio.Queue[Any], leave: asyncio.Event) -> None:
+        self._task, self._lines, self._leave = task, lines, leave
+
+    async def next(self, timeout: float = 3) -> Any:
+        return await asyncio.wait_for(self._lines.get(), timeout)
+
+    async def names(self, count: int) -> list[tuple[str, str]]:
+        events = [await self.next() for _ in range(count)]
+        return [(event["type"], event["object"]["metadata"]["name"]) for event in events]
+
+    async def ended(self, timeout: float = 3) -> bool:
+        await asyncio.wait_for(self._task, timeout)
+        return self._lines.empty()
+
+    async def close(self) -> None:
+        self._leave.set()
+        await asyncio.wait_for(self._task, 3)
+
+
+class Api:
+    """Calls the app in this process."""
+
+    def __init__(self, app: KubeApp, user: str | None = "tester") -> None:
+        self.app, self.user = app, user
+
+    def _scope(self, method: str, path: str, headers: dict[str, str]) -> dict[str, Any]:
+        parts = urlsplit(path)
+        found = {"host": "127.0.0.1", "user-agent": "tests/1", **{k.lower(): v for k, v in headers.items()}}
+        return {
+            "type": "http",
+            "method": method,
+            "path": parts.path,
+            "query_string": parts.query.encode(),
+            "headers": [(k.encode(), v.encode()) for k, v in found.items()],
+            "extensions": {"datatunerx.user": self.user} if self.user else {},
+        }
+
+    async def call(self, method: str, path: str, body: Any = None, type: str = "application/json", **headers: str):
+        data = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
+        headers = {name.replace("_", "-"): value for name, value in headers.items()}
+        if body is not None:
+            headers["content-type"] = type
+        sent: list[dict[str, Any]] = []
+        asked = False
+
+        async def receive() -> dict[str, Any]:
+            nonlocal asked
+            if asked:
+                await asyncio.Event().wait()
+            asked = True
+            return {"type": "http.request", "body": data}
+
+        async def send(message: dict[str, Any]) -> None:
+            sent.append(message)
+
+        await self.app(self._scope(method, path, headers), receive, send)
+        head = {k.decode(): v.decode() for k, v in sent[0]["headers"]}
+        return Answer(sent[0]["status"], head, b"".join(message["body"] for message in sent[1:]))
+
+    async def get(self, path: str, **headers: str) -> Answer:
+        return await self.call("GET", path, **headers)
+
+    async def post(self, path: str, body: Any) -> Answer:
+        return await self.call("POST", path, body)
+
+    async def put(self, path: str, body: Any) -> Answer:
+        return await self.call("PUT", path, body)
+
+    async def patch(self, path: str, body: Any, type: str = MERGE) -> Answer:
+        return await self.call("PATCH", path, body, type)
+
+    async def apply(self, path: str, body: Any, manager: str, force: bool = False) -> Answer:
+        query = f"?fieldManager={manager}&force={str(force).lower()}"
+        return await self.call("PATCH", path + query, body, "application/apply-patch+yaml")
+
+    async def delete(self, path: str, body: Any = None) -> Answer:
+        return await self.call("DELETE", path, body)
+
+    async def watch(self, path: str, **headers: str) -> Stream:
+        lines: asyncio.Queue[Any] = asyncio.Queue()
+        leave, started = asyncio.Event(), asyncio.Event()
+        rest = b""
+
+        async def receive() -> dict[str, Any]:
+            await leave.wait()
+            return {"type": "http.disconnect"}
+
+        async def send(message: dict[str, Any]) -> None:
+            nonlocal rest
+            started.set()
+            if message["type"] == "http.response.body":
+                *whole, rest = (rest + message["body"]).split(b"\n")
+                for line in whole:
+                    lines.put_nowait(json.loads(line))
+
+        task = asyncio.ensure_future(self.app(self._scope("GET", path, headers), receive, send))
+        waiting = asyncio.ensure_future(started.wait())
+        await asyncio.wait({waiting, task}, return_when=asyncio.FIRST_COMPLETED)
+        waiting.cancel()
+        return Stream(task, lines, leave)
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Iterator[State]:
+    state = open_state(tmp_path / "home")
+    yield state
+    if not state.store._closed:
+        asyncio.run(state.store.close())
+
+
+@pytest.fixture
+async def app(state: State) -> AsyncIterator[KubeApp]:
+    app = create_app(state.store, [WIDGET, RUN], tokens=state.tokens)
+    await app.start()
+    yield app
+    await app.stop()
+    await state.store.close()
+
+
+@pytest.fixture
+def api(app: KubeApp) -> Api:
+    return Api(app)
+
+
+@pytest.fixture
+def stranger(app: KubeApp) -> Api:
+    return Api(app, user=None)
+
+
+@pytest.fixture
+def widgets() -> str:
+    return f"{G}/namespaces/default/widgets"
+
+
+@pytest.fixture
+def widget() -> Callable[..., dict[str, Any]]:
+    def make(name: str, size: int = 3, meta: dict[str, Any] | None = None, **spec: Any) -> dict[str, Any]:
+        metadata = {"name": name, **(meta or {})}
+        return {
+            "apiVersion": "example.com/v1",
+            "kind": "Widget",
+            "metadata": metadata,
+            "spec": {"size": size, **spec},
+        }
+
+    return make
+
+
+@pytest.fixture
+def eventually() -> Callable[..., Any]:
+    async def eventually(what: Callable[[], Any], seconds: float = 3) -> Any:
+        end = time.monotonic() + seconds
+        while True:
+            found = await what()
+            if found or time.monotonic() > end:
+                return found
+            await asyncio.sleep(0.01)
+
+    return eventually
+
+
+SERVER = """
+import asyncio, sys
+from pathlib import Path
+from datatunerx.resources.crds import crd_manifests
+from datatunerx.server.app import create_app
+from datatunerx.server.listen import serve
+from datatunerx.server.state import open_state
+
+async def main(home, port):
+    state = open_state(Path(home))
+    app = create_app(state.store, crd_manifests(), tokens=state.tokens)
+    def ready(port):
+        state.write_kubeconfig(port)
+        print(port, flush=True)
+    await serve(app, "127.0.0.1", int(port), state.tls(), ready=ready)
+    await state.store.close()
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+class Process:
+    """A server in a process of its own, restarted on the same port and data."""
+
+    def __init__(self, home: Path) -> None:
+        self.home, self.port = home, 0
+        self.process: subprocess.Popen[str] | None = None
+
+    def start(self) -> "Process":
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", SERVER, str(self.home), str(self.port)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if not line:
+            raise RuntimeError(self.process.communicate()[1])
+        self.port = int(line)
+        return self
+
+    def stop(self, how: signal.Signals = signal.SIGTERM) -> str:
+        if self.process is None:
+            return ""
+        self.process.send_signal(how)
+        _, errors = self.process.communicate(timeout=20)
+        self.process = None
+        return errors
+
+    @property
+    def url(self) -> str:
+        return f"https://127.0.0.1:{self.port}"
+
+    @property
+    def token(self) -> str:
+        return (self.home / "token").read_text().strip()
+
+    @property
+    def env(self) -> dict[str, str]:
+        config = {"KUBECONFIG": str(self.home / "kubeconfig"), "KUBECACHEDIR": str(self.home / "cache")}
+        return {**os.environ, **config}
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Process]:
+    process = Process(tmp_path / "home").start()
+    yield process
+    process.stop()
