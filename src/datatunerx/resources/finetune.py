@@ -93,7 +93,9 @@ class FinetuneStatus(Status):
     run: ShortText | None = None
     """The Run that carries this training."""
     attempt: int = 0
-    """How often it was taken up again."""
+    """How often it was taken up again, for whatever reason."""
+    retries: int = 0
+    """How often it was taken up again because its worker died."""
     progress: Progress = Progress()
     metrics: dict[str, float] = {}
     """The latest point: loss, evalLoss, learningRate, gradNorm."""

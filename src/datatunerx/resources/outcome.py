@@ -124,6 +124,8 @@ class RunSpec(Wire):
     plan_uri: Uri
     serves: Annotated[list[ShortText], Field(max_length=1000)] = []
     """The objects it works for, as Kind/name."""
+    attempts: dict[str, int] = {}
+    """Of a tune run: which attempt of each Finetune it is, by the Finetune's name."""
     accelerators: Annotated[int, Field(ge=0, le=64)] = 0
     priority: int = 0
     stop: bool = False

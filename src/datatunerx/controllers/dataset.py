@@ -1,0 +1,84 @@
+"""Dataset: has its files inspected and says what they hold."""
+
+from datatunerx.client.informer import Key
+from datatunerx.controllers.context import Context
+from datatunerx.controllers.inspection import inspect, salt_of
+from datatunerx.controllers.objects import draft, tell, write_status
+from datatunerx.controllers.readiness import Waiting, ready_model
+from datatunerx.controllers.users import keep_while_used
+from datatunerx.resources.material import Dataset
+from datatunerx.runs.compile import inspect_data, model_files, relative_paths
+from datatunerx.runs.plan import ModelFiles
+
+
+class DatasetReconciler:
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    async def reconcile(self, key: Key) -> float | None:
+        context = self._context
+        dataset = context.world.get(Dataset, *key)
+        if dataset is None:
+            return None
+        wanted = draft(dataset)
+        if await keep_while_used(context, dataset, wanted):
+            return None
+        told = False
+        if dataset.metadata.deletion_timestamp is None:
+            told = await self._inspect(dataset, wanted)
+        await write_status(context, dataset, wanted)
+        if told:
+            ready = wanted.status.condition("Ready")
+            assert ready
+            await tell(context, dataset, ready.reason, ready.message, warning=ready.status == "False")
+        return None
+
+    async def _inspect(self, dataset: Dataset, wanted: Dataset) -> bool:
+        """Fill in the status; True if there is news worth an Event."""
+        status = wanted.status
+        model = self._model(dataset)
+        obstacle = _obstacle(dataset) or (model if isinstance(model, Waiting) else None)
+        if obstacle:
+            status.set_condition("Ready", False, obstacle.reason, obstacle.message)
+            status.run = None
+            return False
+        assert not isinstance(model, Waiting)
+        plan = inspect_data(dataset, model, self._context.settings.root_uri, salt_of(dataset))
+        found = await inspect(self._context, dataset, plan)
+        if found is None:
+            return False
+        status.run = found.run
+        if found.failed:
+            status.set_condition("Ready", False, found.reason, found.message)
+            return True
+        if found.result is None or found.result.data is None:
+            status.set_condition("Ready", None, "Inspecting", f"Run {found.run} is reading the files")
+            return False
+        facts = found.result.data
+        status.digest, status.report, status.report_uri = facts.digest, facts.report, facts.report_uri
+        report = facts.report
+        why = ", ".join(f"{r.count} {r.reason}" for r in report.reasons)
+        message = f"{report.kept} of {report.read} rows kept" + (f"; dropped: {why}" if why else "")
+        status.set_condition("Ready", True, "Inspected", message)
+        return True
+
+    def _model(self, dataset: Dataset) -> ModelFiles | Waiting | None:
+        if dataset.spec.llm is None:
+            return None
+        llm = ready_model(self._context.world, dataset.metadata.namespace, dataset.spec.llm)
+        return llm if isinstance(llm, Waiting) else model_files(llm)
+
+
+def _obstacle(dataset: Dataset) -> Waiting | None:
+    """What the spec asks for that cannot be done."""
+    if relative := relative_paths(dataset):
+        return Waiting(
+            "RelativePath",
+            f"{relative[0]!r} is a relative path, which means nothing to the server; write file:///... with "
+            "the whole path, or use `dtx apply`, which resolves it against the manifest's folder",
+        )
+    if dataset.spec.plugin:
+        return Waiting("PluginNotSupported", "data plugins are not called yet; leave spec.plugin out")
+    if dataset.spec.secret_ref:
+        return Waiting("SecretNotSupported", "credentials are not used yet; leave spec.secretRef out")
+    return None

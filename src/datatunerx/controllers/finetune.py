@@ -1,0 +1,337 @@
+"""Finetune: waits for what it needs, follows its Run, is taken up again or ends, leaving a checkpoint."""
+
+from datatunerx import storage
+from datatunerx.client.errors import Conflict
+from datatunerx.client.informer import Key
+from datatunerx.controllers.context import Context
+from datatunerx.controllers.folder import folder_of, log_tail, read_plan, read_result, send, was_told
+from datatunerx.controllers.following import JobView
+from datatunerx.controllers.objects import (
+    FILES,
+    WORKER,
+    draft,
+    ensure,
+    hold,
+    is_gone,
+    metadata_of,
+    release,
+    tell,
+    write_status,
+)
+from datatunerx.controllers.readiness import (
+    Waiting,
+    no_checkpoint_before_end,
+    num_steps,
+    resolve,
+)
+from datatunerx.controllers.run import RETRYABLE
+from datatunerx.resources.enums import FinetunePhase, RunPhase, RunType, StopMode
+from datatunerx.resources.finetune import Finetune
+from datatunerx.resources.material import Dataset
+from datatunerx.resources.outcome import LLMCheckpoint, LLMCheckpointSpec, Run
+from datatunerx.resources.wire import now
+from datatunerx.runs.commands import Command, Verb
+from datatunerx.runs.compile import Training, output_uri
+from datatunerx.runs.events import JobOutcome
+
+
+class FinetuneReconciler:
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._written: dict[str, float] = {}
+
+    async def reconcile(self, key: Key) -> float | None:
+        context = self._context
+        finetune = context.world.get(Finetune, *key)
+        if finetune is None:
+            return None
+        run = current_run(context, finetune)
+        if finetune.metadata.deletion_timestamp:
+            return await self._leave(finetune, run)
+        if finetune.status.phase.terminal:
+            self._written.pop(finetune.metadata.uid, None)
+            if finetune.status.phase is FinetunePhase.STOPPED and run and not run.status.phase.terminal:
+                # Bound to a run in the moment it was stopped.
+                await self._ask_to_leave(finetune, run, Verb.STOP)
+            return None
+        if not await hold(context, finetune, WORKER):
+            return None
+        named = finetune.status.run
+        if run is None and named and not await is_gone(context, Run, key.namespace, named):
+            raise Conflict(409, "Conflict", f"Run {named} has not been seen yet")
+        wanted = draft(finetune)
+        if run is None:
+            self._wait(finetune, wanted)
+        else:
+            await self._follow(finetune, wanted, run)
+        return await self._write(finetune, wanted, run)
+
+    # Without a run
+
+    def _wait(self, finetune: Finetune, wanted: Finetune) -> None:
+        spec = finetune.spec
+        if finetune.status.run and finetune.status.phase is not FinetunePhase.SUSPENDED:
+            message = f"Run {finetune.status.run}, which carried it, was deleted; what was saved is kept"
+            _end(wanted, FinetunePhase.STOPPED, "RunDeleted", message)
+        elif spec.stop:
+            _end(wanted, FinetunePhase.STOPPED, "Stopped", "stopped before it began")
+        elif spec.suspend:
+            _set(wanted, FinetunePhase.SUSPENDED, "Suspended", "set spec.suspend to false to go on")
+        elif finetune.status.phase is FinetunePhase.SUSPENDED:
+            self._take_up_again(wanted, FinetunePhase.PENDING, "Resumed", "resumes from its last checkpoint")
+        else:
+            self._say_what_it_waits_for(finetune, wanted)
+
+    def _say_what_it_waits_for(self, finetune: Finetune, wanted: Finetune) -> None:
+        found = resolve(self._context.world, finetune)
+        if isinstance(found, Waiting):
+            wanted.status.set_condition("Ready", False, found.reason, found.message)
+            if found.final:
+                _end(wanted, FinetunePhase.FAILED, found.reason, found.message)
+            else:
+                _set(wanted, wanted.status.phase, found.reason, found.message)
+            return
+        self._warn_of_late_checkpoint(found, wanted)
+        if finetune.status.phase is not FinetunePhase.RETRYING:
+            ahead = self._runs_ahead(finetune)
+            message = f"waits for a free device; {ahead} run(s) are before it" if ahead else "about to start"
+            _set(wanted, FinetunePhase.PENDING, "Queued", message)
+
+    def _runs_ahead(self, finetune: Finetune) -> int:
+        runs = self._context.world.all(Run, finetune.metadata.namespace)
+        return sum(run.spec.type is RunType.TUNE and not run.status.phase.terminal for run in runs)
+
+    def _warn_of_late_checkpoint(self, found: Training, wanted: Finetune) -> None:
+        dataset = self._context.world.get(Dataset, wanted.metadata.namespace, wanted.spec.dataset)
+        steps = num_steps(found, dataset) if dataset else None
+        if warning := no_checkpoint_before_end(found.parameters, steps):
+            wanted.status.set_condition("SavesOnTheWay", False, "OnlyAtTheEnd", warning)
+
+    # With a run
+
+    async def _follow(self, finetune: Finetune, wanted: Finetune, run: Run) -> None:
+        status, name = wanted.status, finetune.metadata.name
+        status.run = run.metadata.name
+        view = await self._context.feeds.view(folder_of(run.spec.plan_uri))
+        _take(wanted, view.job(name))
+        outcome = self._outcome(finetune, run, view.job(name))
+        if outcome is not None:
+            await self._ended(finetune, wanted, run, outcome)
+        elif run.status.phase.terminal:
+            self._run_ended_without_it(finetune, wanted, run)
+        else:
+            if finetune.spec.stop:
+                await self._ask_to_leave(finetune, run, Verb.STOP)
+            elif finetune.spec.suspend:
+                await self._ask_to_leave(finetune, run, Verb.SUSPEND)
+            if run.status.phase is RunPhase.RUNNING:
+                status.started_at = status.started_at or now()
+                _set(wanted, FinetunePhase.RUNNING, None, view.activity)
+            elif finetune.status.phase is not FinetunePhase.RETRYING:
+                place = f"; place {run.status.position} in the queue" if run.status.position else ""
+                _set(wanted, FinetunePhase.PENDING, "Queued", f"Run {run.metadata.name} waits{place}")
+
+    def _outcome(self, finetune: Finetune, run: Run, view: JobView) -> JobOutcome | None:
+        """The result has the last word, once there is one."""
+        if run.status.phase.terminal:
+            result = read_result(run.spec.plan_uri, run.spec.plan_id)
+            if result and (outcome := result.jobs.get(finetune.metadata.name)):
+                return outcome
+        return view.outcome
+
+    async def _ended(self, finetune: Finetune, wanted: Finetune, run: Run, outcome: JobOutcome) -> None:
+        spec, phase = finetune.spec, outcome.phase
+        kept = outcome.checkpoint is not None and spec.stop is not StopMode.DISCARD
+        if phase is FinetunePhase.SUSPENDED and not spec.stop:
+            if spec.suspend:
+                _set(wanted, phase, "Suspended", outcome.message or f"saved at step {outcome.step}")
+            elif run.spec.stop:
+                _end(
+                    wanted, FinetunePhase.STOPPED, "RunStopped", "its Run was stopped; its checkpoint is kept"
+                )
+            elif finetune.status.phase is FinetunePhase.SUSPENDED:
+                # It was asked to leave, and is now wanted back.
+                self._take_up_again(wanted, FinetunePhase.PENDING, "Resumed", "resumes from its checkpoint")
+            else:
+                self._retry(wanted, "Interrupted", outcome.message or "its worker was asked to leave", run)
+            return
+        if phase is FinetunePhase.SUCCEEDED or kept and phase is not FinetunePhase.FAILED:
+            # Made before the phase says so: once terminal, nothing is made any more.
+            await self._checkpoint(finetune, run, outcome)
+        if phase is FinetunePhase.FAILED:
+            wanted.status.log_tail = log_tail(run.spec.plan_uri)
+            _end(wanted, phase, outcome.reason or "Failed", outcome.message)
+        elif phase is FinetunePhase.SUCCEEDED:
+            _end(wanted, phase, None, outcome.message or f"{outcome.step} steps")
+        else:
+            said = "its checkpoint is kept" if kept else "no checkpoint was kept"
+            _end(wanted, FinetunePhase.STOPPED, "Stopped", f"stopped at step {outcome.step}; {said}")
+
+    def _run_ended_without_it(self, finetune: Finetune, wanted: Finetune, run: Run) -> None:
+        reason, message = run.status.reason or "", run.status.message or ""
+        if finetune.spec.stop:
+            _end(wanted, FinetunePhase.STOPPED, "Stopped", message or "stopped")
+        elif finetune.spec.suspend:
+            message = "its worker left before it said what it saved; resumes from the last whole checkpoint"
+            _set(wanted, FinetunePhase.SUSPENDED, "Suspended", message)
+        elif _was_suspended(finetune, run):
+            self._take_up_again(wanted, FinetunePhase.PENDING, "Resumed", "resumes from its last checkpoint")
+        elif run.status.phase is RunPhase.STOPPED:
+            _end(wanted, FinetunePhase.STOPPED, "RunStopped", "its Run was stopped; what was saved is kept")
+        elif run.status.phase is RunPhase.FAILED and reason in RETRYABLE:
+            self._retry(wanted, reason, message, run)
+        else:
+            said = message or f"Run {run.metadata.name} ended without saying how this training ended"
+            wanted.status.log_tail = log_tail(run.spec.plan_uri)
+            _end(wanted, FinetunePhase.FAILED, reason or "NoOutcome", said)
+
+    def _retry(self, wanted: Finetune, reason: str, message: str, run: Run) -> None:
+        status, limit = wanted.status, wanted.spec.retry_limit
+        if status.retries >= limit:
+            status.log_tail = log_tail(run.spec.plan_uri)
+            tried = f" (taken up again {status.retries} times)" if status.retries else ""
+            _end(wanted, FinetunePhase.FAILED, reason, f"{message}{tried}")
+            return
+        status.retries += 1
+        again = f"{message}; taken up again from its last whole checkpoint ({status.retries} of {limit})"
+        self._take_up_again(wanted, FinetunePhase.RETRYING, reason, again)
+
+    def _take_up_again(self, wanted: Finetune, phase: FinetunePhase, reason: str, message: str) -> None:
+        """A new attempt, for which placement finds a new Run."""
+        if wanted.status.run:
+            wanted.status.attempt += 1
+            wanted.status.run = None
+        _set(wanted, phase, reason, message)
+
+    async def _checkpoint(self, finetune: Finetune, run: Run, outcome: JobOutcome) -> None:
+        made = outcome.checkpoint
+        if made is None:
+            return
+        plan = read_plan(run.spec.plan_uri).tune
+        assert plan
+        job = next(job for job in plan.jobs if job.name == finetune.metadata.name)
+        data = next(files for files in plan.data if files.name == job.data)
+        spec = LLMCheckpointSpec(
+            finetune=finetune.metadata.name,
+            llm=finetune.spec.llm,
+            dataset=finetune.spec.dataset,
+            base_digest=plan.model.digest,
+            base_uri=plan.model.uri,
+            data_digest=data.digest,
+            parameters_json=job.parameters.model_dump_json(by_alias=True, exclude_none=True),
+            uri=made.uri,
+            step=made.step,
+            bytes=made.bytes,
+            manifest_digest=made.digest,
+        )
+        metadata = metadata_of(finetune.metadata.name, [finetune], finalizers=(FILES,))
+        await ensure(self._context, finetune, LLMCheckpoint(metadata=metadata, spec=spec))
+
+    # Leaving a run
+
+    async def _ask_to_leave(self, finetune: Finetune, run: Run, verb: Verb) -> None:
+        """Tell the worker; when nobody else needs the run, end the run itself, which bounds the time."""
+        mode = finetune.spec.stop or StopMode.KEEP
+        if finetune.metadata.deletion_timestamp:
+            mode = StopMode.DISCARD
+        send(run.spec.plan_uri, Command(verb=verb, job=finetune.metadata.name, mode=mode))
+        if not run.spec.stop and not any(self._needs(run, served) for served in run.spec.serves):
+            body = {"spec": {"stop": True}}
+            await self._context.api.patch(Run, run.metadata.name, body, run.metadata.namespace)
+
+    def _needs(self, run: Run, served: str) -> bool:
+        """Whether a Finetune that the run serves still wants it to go on: to train, or to be scored."""
+        _, _, name = served.partition("/")
+        other = self._context.world.get(Finetune, run.metadata.namespace, name)
+        if other is None or other.metadata.deletion_timestamp:
+            return False
+        if other.status.phase is FinetunePhase.SUCCEEDED:
+            return True
+        return not (other.status.phase.terminal or other.spec.stop or other.spec.suspend)
+
+    async def _leave(self, finetune: Finetune, run: Run | None) -> float | None:
+        """Deleted: out of its run first, then its files, then the object."""
+        context = self._context
+        self._written.pop(finetune.metadata.uid, None)
+        if run is not None and not run.status.phase.terminal:
+            view = await context.feeds.view(folder_of(run.spec.plan_uri))
+            outcome = view.job(finetune.metadata.name).outcome
+            await self._ask_to_leave(finetune, run, Verb.STOP)
+            if outcome is None or outcome.phase is FinetunePhase.SUCCEEDED and run.spec.stop:
+                return context.settings.poll_seconds
+        checkpoints = context.world.owned(LLMCheckpoint, finetune.metadata.uid)
+        if not any(checkpoint.spec.pinned for checkpoint in checkpoints):
+            root = context.settings.root_uri
+            storage.delete_tree(output_uri(root, finetune.metadata.uid), under=f"{root}/artifacts")
+        await release(context, finetune, WORKER)
+        return None
+
+    # Writing
+
+    async def _write(self, finetune: Finetune, wanted: Finetune, run: Run | None) -> float | None:
+        """Write the status, progress alone not more often than the settings say."""
+        context, uid = self._context, finetune.metadata.uid
+        status = wanted.status
+        moved = status.phase is not finetune.status.phase or status.reason != finetune.status.reason
+        again = None if run is None or run.status.phase.terminal else context.settings.poll_seconds
+        since = context.clock() - self._written.get(uid, 0.0)
+        if not moved and 0 <= since < context.settings.status_seconds:
+            return context.settings.status_seconds - since
+        _ready(wanted)
+        if await write_status(context, finetune, wanted):
+            self._written[uid] = context.clock()
+        if status.phase is not finetune.status.phase and status.phase is not FinetunePhase.PENDING:
+            bad = status.phase in (FinetunePhase.FAILED, FinetunePhase.RETRYING)
+            said = status.message or f"the training is {status.phase.value.lower()}"
+            await tell(context, finetune, status.phase.value, said, warning=bad)
+        return again
+
+
+def current_run(context: Context, finetune: Finetune) -> Run | None:
+    """The Run of the Finetune's present attempt: known by its spec, so a restart finds it again."""
+    name, attempt = finetune.metadata.name, finetune.status.attempt
+    for run in context.world.owned(Run, finetune.metadata.uid):
+        if run.spec.type is RunType.TUNE and run.spec.attempts.get(name) == attempt:
+            return run
+    return None
+
+
+def _was_suspended(finetune: Finetune, run: Run) -> bool:
+    """Whether its worker was asked to let it go, so that its return is a resumption and no accident.
+
+    The command tells even when nobody saw it suspended, because it was wanted back at once.
+    """
+    suspend = Command(verb=Verb.SUSPEND, job=finetune.metadata.name)
+    return finetune.status.phase is FinetunePhase.SUSPENDED or was_told(run.spec.plan_uri, suspend)
+
+
+def _take(wanted: Finetune, view: JobView) -> None:
+    """What the worker said about this training."""
+    status = wanted.status
+    if view.progress:
+        status.progress = view.progress
+    if view.metrics:
+        status.metrics = dict(view.metrics)
+    if view.report:
+        status.data = view.report
+    known = {checkpoint.step: checkpoint for checkpoint in status.checkpoints} | view.checkpoints
+    # Retention deletes old ones; only what is there may be listed.
+    status.checkpoints = [known[step] for step in sorted(known) if storage.exists(known[step].uri)]
+    if view.samples:
+        earlier = [s for s in status.samples if s.step < view.samples[0].step]
+        status.samples = [*earlier, *view.samples][-256:]
+
+
+def _set(wanted: Finetune, phase: FinetunePhase, reason: str | None, message: str | None) -> None:
+    wanted.status.phase, wanted.status.reason, wanted.status.message = phase, reason, message
+
+
+def _end(wanted: Finetune, phase: FinetunePhase, reason: str | None, message: str | None) -> None:
+    _set(wanted, phase, reason, message)
+    wanted.status.finished_at = now()
+
+
+def _ready(wanted: Finetune) -> None:
+    status = wanted.status
+    done = status.phase is FinetunePhase.SUCCEEDED
+    status.set_condition("Ready", done, status.reason or status.phase.value, status.message or "")

@@ -1,0 +1,73 @@
+"""An inspection: the Run that finds out what an LLM or a Dataset is."""
+
+from dataclasses import dataclass
+
+from datatunerx.controllers.context import Context
+from datatunerx.controllers.folder import publish_plan, read_result
+from datatunerx.controllers.objects import WORKER, ensure, is_gone, metadata_of, must_be_fresh
+from datatunerx.resources.enums import RunPhase, RunType
+from datatunerx.resources.material import LLM, Dataset
+from datatunerx.resources.outcome import Run, RunSpec
+from datatunerx.resources.wire import GROUP
+from datatunerx.runs.compile import run_name
+from datatunerx.runs.plan import RunPlan
+from datatunerx.runs.result import RunResult
+
+RETRY = f"{GROUP}/retry"
+"""Annotation of an LLM or a Dataset: another value has it inspected again."""
+
+
+@dataclass(frozen=True)
+class Inspected:
+    """How an inspection stands: a result, a failure, or neither yet."""
+
+    run: str
+    result: RunResult | None = None
+    reason: str = ""
+    message: str = ""
+
+    @property
+    def failed(self) -> bool:
+        return bool(self.reason)
+
+
+def salt_of(obj: LLM | Dataset) -> str:
+    return obj.metadata.annotations.get(RETRY, "")
+
+
+def is_decided(obj: LLM | Dataset, plan: RunPlan) -> bool:
+    """Whether the status already says what this very plan has found out."""
+    ready = obj.status.condition("Ready")
+    same = obj.status.run == run_name(plan) and obj.status.observed_generation == obj.metadata.generation
+    return bool(same and ready and ready.status in ("True", "False"))
+
+
+async def inspect(context: Context, obj: LLM | Dataset, plan: RunPlan) -> Inspected | None:
+    """Start the inspection, or say how it stands. None: the status says it all already."""
+    namespace, name = obj.metadata.namespace, run_name(plan)
+    run = context.world.get(Run, namespace, name)
+    # A finding stays whatever vanishes; a failed inspection whose Run was deleted is wanted again.
+    if is_decided(obj, plan) and (
+        obj.status.is_true("Ready") or run or not await is_gone(context, Run, namespace, name)
+    ):
+        return None
+    if run is None:
+        await must_be_fresh(context, obj)
+        spec = RunSpec(
+            type=RunType.INSPECT,
+            plan_id=plan.id,
+            plan_uri=publish_plan(plan),
+            serves=[f"{obj.kind}/{obj.metadata.name}"],
+        )
+        run = await ensure(
+            context, obj, Run(metadata=metadata_of(name, [obj], finalizers=(WORKER,)), spec=spec)
+        )
+    if not run.status.phase.terminal:
+        return Inspected(name)
+    result = read_result(run.spec.plan_uri, plan.id)
+    if result and result.phase is RunPhase.SUCCEEDED:
+        return Inspected(name, result)
+    reason = (result.reason if result else "") or run.status.reason or "InspectionFailed"
+    message = (result.message if result else "") or run.status.message or "the inspection failed"
+    again = f"to try again: kubectl annotate {obj.kind.lower()} {obj.metadata.name} {RETRY}=1 --overwrite"
+    return Inspected(name, None, reason, f"{message.rstrip('.')}; {again}")

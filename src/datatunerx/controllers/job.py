@@ -1,0 +1,146 @@
+"""FinetuneJob: one Finetune, then its score."""
+
+from datatunerx.client.errors import Conflict
+from datatunerx.client.informer import Key
+from datatunerx.controllers.context import Context
+from datatunerx.controllers.objects import (
+    CHILDREN,
+    WORKER,
+    delete,
+    draft,
+    ensure,
+    hold,
+    is_gone,
+    metadata_of,
+    pass_suspend,
+    release,
+    suspended_by,
+    tell,
+    write_status,
+)
+from datatunerx.resources.enums import FinetunePhase, JobPhase, ScoringPhase
+from datatunerx.resources.finetune import Finetune, FinetuneJob
+from datatunerx.resources.outcome import LLMCheckpoint, ModelRef, Scoring, ScoringSpec
+
+_PHASES = {
+    FinetunePhase.PENDING: JobPhase.PENDING,
+    FinetunePhase.RUNNING: JobPhase.FINETUNING,
+    FinetunePhase.RETRYING: JobPhase.FINETUNING,
+    FinetunePhase.SUSPENDED: JobPhase.SUSPENDED,
+    FinetunePhase.FAILED: JobPhase.FAILED,
+    FinetunePhase.STOPPED: JobPhase.STOPPED,
+}
+
+
+class JobReconciler:
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    async def reconcile(self, key: Key) -> float | None:
+        context = self._context
+        job = context.world.get(FinetuneJob, *key)
+        if job is None:
+            return None
+        if job.metadata.deletion_timestamp:
+            return await self._leave(job)
+        if job.status.phase.terminal:
+            return None
+        if not await hold(context, job, CHILDREN):
+            return None
+        wanted = draft(job)
+        finetune = await self._finetune(job)
+        if finetune is None:
+            _end(wanted, JobPhase.FAILED, "FinetuneDeleted", "its Finetune was deleted before it ended")
+        else:
+            await self._follow(job, finetune, wanted)
+        status = wanted.status
+        done = status.phase is JobPhase.SUCCEEDED
+        status.set_condition("Ready", done, status.reason or status.phase.value, status.message or "")
+        await write_status(context, job, wanted)
+        if status.phase is not job.status.phase and status.phase is not JobPhase.PENDING:
+            failed = status.phase is JobPhase.FAILED
+            said = status.message or f"the job is {status.phase.value.lower()}"
+            await tell(context, job, status.phase.value, said, warning=failed)
+        return None
+
+    async def _finetune(self, job: FinetuneJob) -> Finetune | None:
+        """Its Finetune, made unless it was there once; None if somebody deleted it."""
+        context, name = self._context, job.metadata.name
+        if job.status.finetune and context.world.get(Finetune, job.metadata.namespace, name) is None:
+            if await is_gone(context, Finetune, job.metadata.namespace, name):
+                return None
+            raise Conflict(409, "Conflict", f"Finetune {name} has not been seen yet")
+        suspend = job.spec.suspend or job.spec.finetune.suspend
+        spec = job.spec.finetune.model_copy(update={"suspend": suspend})
+        notes = suspended_by(job, job.spec.suspend)
+        metadata = metadata_of(name, [job], finalizers=(WORKER,), annotations=notes)
+        made = Finetune(metadata=metadata, spec=spec)
+        finetune = await ensure(context, job, made)
+        await self._pass_on(job, finetune)
+        return finetune
+
+    async def _pass_on(self, job: FinetuneJob, finetune: Finetune) -> None:
+        """Suspend and stop reach the Finetune."""
+        if finetune.status.phase.terminal or finetune.metadata.deletion_timestamp:
+            return
+        if job.spec.stop and not finetune.spec.stop:
+            body = {"spec": {"stop": job.spec.stop.value}}
+            await self._context.api.patch(Finetune, finetune.metadata.name, body, finetune.metadata.namespace)
+        else:
+            await pass_suspend(self._context, job, job.spec.suspend, finetune)
+
+    async def _follow(self, job: FinetuneJob, finetune: Finetune, wanted: FinetuneJob) -> None:
+        status, name = wanted.status, job.metadata.name
+        status.finetune = name
+        if self._context.world.get(LLMCheckpoint, job.metadata.namespace, name):
+            status.checkpoint = name
+        if finetune.status.phase is not FinetunePhase.SUCCEEDED:
+            phase = _PHASES[finetune.status.phase]
+            _end(wanted, phase, finetune.status.reason, finetune.status.message)
+            return
+        status.checkpoint = name
+        if job.spec.stop:
+            _end(wanted, JobPhase.STOPPED, "Stopped", "stopped before it was scored; its checkpoint is kept")
+            return
+        scoring = await self._scoring(job, finetune)
+        status.scoring, status.metric = name, job.spec.scoring.metrics[0].value
+        if scoring is None:
+            message = "its Scoring was deleted before it ended; the checkpoint is kept"
+            _end(wanted, JobPhase.FAILED, "ScoringFailed", message)
+        elif scoring.status.phase is ScoringPhase.SUCCEEDED:
+            status.score = scoring.status.score
+            _end(wanted, JobPhase.SUCCEEDED, scoring.status.reason, scoring.status.message)
+        elif scoring.status.phase is ScoringPhase.FAILED:
+            why = f"{scoring.status.reason}: {scoring.status.message}"
+            _end(wanted, JobPhase.FAILED, "ScoringFailed", f"{why}; the checkpoint is kept")
+        else:
+            _end(wanted, JobPhase.SCORING, scoring.status.reason, scoring.status.message)
+
+    async def _scoring(self, job: FinetuneJob, finetune: Finetune) -> Scoring | None:
+        context, name = self._context, job.metadata.name
+        if job.status.scoring and context.world.get(Scoring, job.metadata.namespace, name) is None:
+            if await is_gone(context, Scoring, job.metadata.namespace, name):
+                return None
+            raise Conflict(409, "Conflict", f"Scoring {name} has not been seen yet")
+        spec = ScoringSpec(
+            model=ModelRef(kind="LLMCheckpoint", name=name),
+            dataset=job.spec.scoring.dataset or finetune.spec.dataset,
+            measure=job.spec.scoring,
+            run=finetune.status.run,
+        )
+        return await ensure(context, job, Scoring(metadata=metadata_of(name, [job]), spec=spec))
+
+    async def _leave(self, job: FinetuneJob) -> float | None:
+        """Its children first; they stop their workers."""
+        world, uid = self._context.world, job.metadata.uid
+        children = [*world.owned(Finetune, uid), *world.owned(Scoring, uid)]
+        for child in children:
+            await delete(self._context, child)
+        if children:
+            return self._context.settings.poll_seconds
+        await release(self._context, job, CHILDREN)
+        return None
+
+
+def _end(wanted: FinetuneJob, phase: JobPhase, reason: str | None, message: str | None) -> None:
+    wanted.status.phase, wanted.status.reason, wanted.status.message = phase, reason, message

@@ -1,0 +1,221 @@
+"""What reconcilers do to objects: write a status, make a child, hold on with a finalizer, tell an Event."""
+
+import hashlib
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+from datatunerx.client.api import EVENTS
+from datatunerx.client.errors import AlreadyExists, ApiError, Conflict, NotFound
+from datatunerx.controllers.context import Context
+from datatunerx.resources.finetune import Finetune, FinetuneJob
+from datatunerx.resources.wire import GROUP, ObjectMeta, OwnerReference, Resource, Status, now
+
+log = logging.getLogger(__name__)
+
+CHILDREN = f"{GROUP}/children"
+"""Finalizer: the object stays until what it made is gone."""
+WORKER = f"{GROUP}/worker"
+"""Finalizer: the object stays until its worker has ended and its files are deleted."""
+FILES = f"{GROUP}/files"
+"""Finalizer: the object stays until its files are deleted."""
+IN_USE = f"{GROUP}/in-use"
+"""Finalizer: the object stays while unfinished objects need it."""
+SUSPENDED_BY = f"{GROUP}/suspended-by"
+"""Annotation: which object suspended this one, so that only it takes that back."""
+
+R = TypeVar("R", bound=Resource)
+
+
+class NameTaken(Exception):
+    """A child cannot be made: an object of its name belongs to somebody else, or is still being deleted."""
+
+
+def merge_diff(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    """The merge patch that turns `old` into `new`; empty if they are equal."""
+    patch: dict[str, Any] = {key: None for key in old if key not in new}
+    for key, value in new.items():
+        before = old.get(key)
+        if isinstance(value, Mapping) and isinstance(before, Mapping):
+            if inner := merge_diff(before, value):
+                patch[key] = inner
+        elif key not in old or before != value:
+            patch[key] = value
+    return patch
+
+
+def status_patch(read: Resource, wanted: Resource) -> dict[str, Any]:
+    """What to send so that the status becomes `wanted`'s."""
+    old: Status = read.status  # type: ignore[attr-defined]
+    new: Status = wanted.status  # type: ignore[attr-defined]
+    # As it was on the wire: a default that was never written is not there yet.
+    before = old.model_dump(mode="json", by_alias=True, exclude_none=True, exclude_unset=True)
+    return merge_diff(before, new.dump())
+
+
+async def write_status(context: Context, read: Resource, wanted: Resource) -> bool:
+    """Write what differs; False if nothing does. Conflict if the object is not as it was read any more."""
+    patch = status_patch(read, wanted)
+    if not patch:
+        return False
+    metadata = {"uid": read.metadata.uid, "resourceVersion": read.metadata.resource_version}
+    body = {"metadata": metadata, "status": patch}
+    await context.api.patch_status(type(read), read.metadata.name, body, read.metadata.namespace)
+    return True
+
+
+def draft(obj: R) -> R:
+    """A copy to change, whose status speaks of the spec that was read."""
+    copy = obj.model_copy(deep=True)
+    copy.status.observed_generation = obj.metadata.generation  # type: ignore[attr-defined]
+    return copy
+
+
+def metadata_of(
+    name: str,
+    owners: Sequence[Resource],
+    *,
+    finalizers: tuple[str, ...] = (),
+    annotations: Mapping[str, str] | None = None,
+) -> ObjectMeta:
+    """Of a child of `owners`; the first is its controller."""
+    references: list[OwnerReference] = [
+        owner.owner_reference(controller=place == 0) for place, owner in enumerate(owners)
+    ]
+    return ObjectMeta(
+        name=name,
+        namespace=owners[0].metadata.namespace,
+        finalizers=list(finalizers),
+        annotations=dict(annotations or {}),
+        owner_references=references,
+    )
+
+
+def owner_uids(obj: Resource) -> set[str]:
+    return {owner.uid for owner in obj.metadata.owner_references}
+
+
+async def must_be_fresh(context: Context, obj: Resource) -> None:
+    """Raise Conflict unless the object is still as it was read: nothing is made for an old reading."""
+    try:
+        live = await context.api.get(type(obj), obj.metadata.name, obj.metadata.namespace)
+    except NotFound:
+        raise Conflict(409, "Conflict", f"{obj.kind} {obj.metadata.name} is gone") from None
+    if live.metadata.resource_version != obj.metadata.resource_version:
+        raise Conflict(409, "Conflict", f"{obj.kind} {obj.metadata.name} changed since it was read")
+
+
+async def ensure(context: Context, parent: Resource, child: R) -> R:
+    """The child, made if it is not there. Raises NameTaken, and Conflict if the parent was read too early."""
+    metadata = child.metadata
+    found = context.world.get(type(child), metadata.namespace, metadata.name)
+    if found is None:
+        await must_be_fresh(context, parent)
+        try:
+            return await context.api.create(child)
+        except AlreadyExists:
+            found = await context.api.get(type(child), metadata.name, metadata.namespace)
+    if parent.metadata.uid not in owner_uids(found):
+        message = f"{child.kind} {metadata.name} exists and belongs to another object; delete or rename one"
+        await tell(context, parent, "NameTaken", message, warning=True)
+        raise NameTaken(message)
+    return found
+
+
+async def is_gone(context: Context, model: type[Resource], namespace: str, name: str) -> bool:
+    """Whether the API, not only our view, has no such object."""
+    try:
+        await context.api.get(model, name, namespace)
+    except NotFound:
+        return True
+    return False
+
+
+async def hold(context: Context, obj: Resource, finalizer: str) -> bool:
+    """Put the finalizer on; True if it was there already."""
+    if finalizer in obj.metadata.finalizers:
+        return True
+    await _set_finalizers(context, obj, [*obj.metadata.finalizers, finalizer])
+    return False
+
+
+async def release(context: Context, obj: Resource, finalizer: str) -> None:
+    """Take the finalizer off, if it is there."""
+    if finalizer in obj.metadata.finalizers:
+        await _set_finalizers(context, obj, [f for f in obj.metadata.finalizers if f != finalizer])
+
+
+async def _set_finalizers(context: Context, obj: Resource, finalizers: list[str]) -> None:
+    metadata = {"resourceVersion": obj.metadata.resource_version, "finalizers": finalizers}
+    try:
+        await context.api.patch(type(obj), obj.metadata.name, {"metadata": metadata}, obj.metadata.namespace)
+    except NotFound:
+        return
+
+
+async def delete(context: Context, obj: Resource) -> None:
+    """Delete this very object, if it is still there and not on its way."""
+    if obj.metadata.deletion_timestamp:
+        return
+    try:
+        metadata = obj.metadata
+        await context.api.delete(type(obj), metadata.name, metadata.namespace, uid=metadata.uid)
+    except (NotFound, Conflict):
+        return  # gone, or another object has its name by now
+
+
+def suspended_by(parent: Resource, wanted: bool) -> dict[str, str]:
+    """Annotations of a child that is made suspended because its parent is."""
+    return {SUSPENDED_BY: f"{parent.kind}/{parent.metadata.name}"} if wanted else {}
+
+
+async def pass_suspend(
+    context: Context, parent: Resource, wanted: bool, child: FinetuneJob | Finetune
+) -> None:
+    """Suspend the child as the parent is; take back only a suspension that came from this parent."""
+    by = f"{parent.kind}/{parent.metadata.name}"
+    if wanted and not child.spec.suspend:
+        note: str | None = by
+    elif not wanted and child.spec.suspend and child.metadata.annotations.get(SUSPENDED_BY) == by:
+        note = None
+    else:
+        return
+    metadata = {
+        "resourceVersion": child.metadata.resource_version,
+        "annotations": {SUSPENDED_BY: note},
+    }
+    body = {"metadata": metadata, "spec": {"suspend": wanted}}
+    await context.api.patch(type(child), child.metadata.name, body, child.metadata.namespace)
+
+
+async def tell(context: Context, obj: Resource, reason: str, message: str, *, warning: bool = False) -> None:
+    """Tell an Event about the object. Its name is made from what it says: saying it again changes nothing."""
+    metadata = obj.metadata
+    said = hashlib.sha256(f"{metadata.uid} {reason} {message}".encode()).hexdigest()[:16]
+    at = now()
+    event = {
+        "apiVersion": "v1",
+        "kind": "Event",
+        "metadata": {"name": f"{metadata.name[:200]}.{said}", "namespace": metadata.namespace},
+        "involvedObject": {
+            "apiVersion": obj.api_version,
+            "kind": obj.kind,
+            "name": metadata.name,
+            "namespace": metadata.namespace,
+            "uid": metadata.uid,
+        },
+        "type": "Warning" if warning else "Normal",
+        "reason": reason,
+        "message": message[:1024],
+        "source": {"component": "datatunerx"},
+        "firstTimestamp": at,
+        "lastTimestamp": at,
+        "count": 1,
+    }
+    try:
+        await context.api.create_raw(EVENTS, event, metadata.namespace)
+    except AlreadyExists:
+        return
+    except ApiError as error:
+        # An Event is a courtesy: the status holds the truth and must not wait for it.
+        log.warning("event not told", extra={"object": metadata.name, "error": str(error)})

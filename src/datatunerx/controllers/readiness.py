@@ -1,0 +1,178 @@
+"""Whether a training has all it needs, and if not, what it waits for. Reads the world, changes nothing."""
+
+import math
+from dataclasses import dataclass
+
+from pydantic import ValidationError
+
+from datatunerx.controllers.context import World
+from datatunerx.resources.enums import Split
+from datatunerx.resources.experiment import FinetuneExperiment
+from datatunerx.resources.finetune import Finetune, FinetuneJob, Measure
+from datatunerx.resources.material import LLM, Dataset, Hyperparameter
+from datatunerx.resources.outcome import LLMCheckpoint
+from datatunerx.resources.training import TrainingParameters
+from datatunerx.resources.wire import Resource
+from datatunerx.runs.compile import (
+    Training,
+    Unresolved,
+    combinations,
+    data_files,
+    measure_plan,
+    model_files,
+    parameters,
+    unsupported,
+)
+from datatunerx.runs.plan import MeasurePlan
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """What stands in the way."""
+
+    reason: str
+    message: str
+    final: bool = False
+    """Waiting will not help."""
+
+
+def ready_model(world: World, namespace: str, name: str) -> LLM | Waiting:
+    """The LLM, inspected as its spec now is."""
+    llm = world.get(LLM, namespace, name)
+    if llm is None:
+        return Waiting("LLMNotFound", f"there is no LLM {name!r} in namespace {namespace}; apply it")
+    return _not_ready(llm, llm.status.observed_generation, llm.status.is_true("Ready")) or llm
+
+
+def ready_dataset(world: World, namespace: str, name: str) -> Dataset | Waiting:
+    """The Dataset, inspected as its spec now is."""
+    found = world.get(Dataset, namespace, name)
+    if found is None:
+        return Waiting("DatasetNotFound", f"there is no Dataset {name!r} in namespace {namespace}; apply it")
+    return _not_ready(found, found.status.observed_generation, found.status.is_true("Ready")) or found
+
+
+def _not_ready(obj: LLM | Dataset, observed: int | None, ready: bool) -> Waiting | None:
+    if ready and observed == obj.metadata.generation and obj.metadata.deletion_timestamp is None:
+        return None
+    said = obj.status.condition("Ready")
+    why = f"{said.reason}: {said.message}" if said and said.status != "True" else "it is being inspected"
+    return Waiting(f"{obj.kind}NotReady", f"{obj.kind} {obj.metadata.name} is not ready: {why}")
+
+
+def resolve(world: World, finetune: Finetune) -> Training | Waiting:
+    """Everything the training needs, or what it waits for."""
+    namespace, spec = finetune.metadata.namespace, finetune.spec
+    groups = {g.metadata.name: g for g in world.all(Hyperparameter, namespace)}
+    try:
+        wanted = parameters(spec.hyperparameter, groups)
+    except Unresolved as error:
+        return Waiting(error.reason, error.message)
+    except ValidationError as error:
+        return Waiting("HyperparameterInvalid", str(error))
+    if why := unsupported(wanted):
+        return Waiting("MethodNotSupported", why, final=True)
+    if spec.workers > 1:
+        return Waiting("WorkersNotSupported", "workers: only 1 works here yet", final=True)
+    llm = ready_model(world, namespace, spec.llm)
+    if isinstance(llm, Waiting):
+        return llm
+    dataset = ready_dataset(world, namespace, spec.dataset)
+    if isinstance(dataset, Waiting):
+        return dataset
+    model, files = model_files(llm), [data_files(dataset)]
+    measured = _measures(world, finetune)
+    if isinstance(measured, Waiting):
+        return measured
+    measure, baseline = measured
+    if measure and measure.data != spec.dataset:
+        other = ready_dataset(world, namespace, measure.data)
+        if isinstance(other, Waiting):
+            return other
+        files.append(data_files(other))
+    start = _start(world, finetune, model.digest)
+    if isinstance(start, Waiting):
+        return start
+    return Training(
+        finetune=finetune,
+        model=model,
+        num_parameters=llm.status.parameters or 0,
+        data=tuple(files),
+        parameters=wanted,
+        measure=measure,
+        baseline=baseline,
+        start_from_uri=start,
+    )
+
+
+def _owner(obj: Resource, kind: str) -> str | None:
+    return next((o.name for o in obj.metadata.owner_references if o.kind == kind), None)
+
+
+def _measures(world: World, finetune: Finetune) -> tuple[MeasurePlan | None, MeasurePlan | None] | Waiting:
+    """How the training is scored, and how the base is if this is the training that brings it along."""
+    namespace = finetune.metadata.namespace
+    job_name = _owner(finetune, "FinetuneJob")
+    if job_name is None:
+        return None, None
+    job = world.get(FinetuneJob, namespace, job_name)
+    if job is None:
+        return Waiting("JobNotSeen", f"FinetuneJob {job_name} has not been seen yet")
+    if plugin := _plugin(job.spec.scoring):
+        return plugin
+    measure = measure_plan(job.spec.scoring, finetune.spec.dataset)
+    experiment_name = _owner(job, "FinetuneExperiment")
+    if experiment_name is None:
+        return measure, None
+    experiment = world.get(FinetuneExperiment, namespace, experiment_name)
+    if experiment is None:
+        return Waiting("ExperimentNotSeen", f"FinetuneExperiment {experiment_name} has not been seen yet")
+    brings = experiment.spec.baseline and finetune.metadata.name == base_carrier(
+        experiment, finetune.spec.llm, finetune.spec.dataset
+    )
+    return measure, measure if brings else None
+
+
+def _plugin(measure: Measure) -> Waiting | None:
+    if measure.plugin is None:
+        return None
+    return Waiting("PluginNotSupported", "scoring plugins are not called yet; leave plugin out", final=True)
+
+
+def base_carrier(experiment: FinetuneExperiment, llm: str, dataset: str) -> str | None:
+    """The one job whose run also scores the untouched base: the first by name on this base and data."""
+    names = [c.name for c in combinations(experiment) if (c.llm, c.dataset) == (llm, dataset)]
+    return min(names, default=None)
+
+
+def _start(world: World, finetune: Finetune, digest: str) -> str | Waiting | None:
+    name = finetune.spec.resume_from
+    if name is None:
+        return None
+    checkpoint = world.get(LLMCheckpoint, finetune.metadata.namespace, name)
+    if checkpoint is None:
+        return Waiting("CheckpointNotFound", f"resumeFrom: there is no LLMCheckpoint {name!r}")
+    if checkpoint.spec.base_digest and checkpoint.spec.base_digest != digest:
+        return Waiting("CheckpointOfOtherBase", f"resumeFrom: {name} was trained on another base model")
+    return checkpoint.spec.uri
+
+
+def num_steps(training: Training, dataset: Dataset) -> int | None:
+    """Optimizer steps the training will take, as far as the inspection tells; None if it does not."""
+    wanted = training.parameters
+    if wanted.max_steps:
+        return wanted.max_steps
+    rows = dataset.status.report.splits.get(Split.TRAIN) if dataset.status.report else None
+    if not rows:
+        return None
+    return math.ceil(wanted.epochs * math.ceil(rows / (wanted.batch_size * wanted.gradient_accumulation)))
+
+
+def no_checkpoint_before_end(wanted: TrainingParameters, steps: int | None) -> str | None:
+    """What to tell a user whose settings write nothing before the end."""
+    if not steps or not wanted.save_every or wanted.save_every < steps:
+        return None
+    return (
+        f"saveEvery is {wanted.save_every} and the training takes about {steps} steps: nothing is saved "
+        f"before its end, and a crash loses all of it; set saveEvery below {steps}, or 0 for ten checkpoints"
+    )

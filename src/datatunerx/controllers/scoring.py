@@ -1,0 +1,174 @@
+"""Scoring: takes the score from the run that measured the model, else has a run of its own."""
+
+from datatunerx.client.informer import Key
+from datatunerx.controllers.context import Context
+from datatunerx.controllers.folder import publish_plan, read_result
+from datatunerx.controllers.objects import (
+    WORKER,
+    draft,
+    ensure,
+    is_gone,
+    metadata_of,
+    must_be_fresh,
+    tell,
+    write_status,
+)
+from datatunerx.controllers.readiness import Waiting, ready_dataset, ready_model
+from datatunerx.resources.enums import RunPhase, RunType, ScoringPhase
+from datatunerx.resources.material import LLM
+from datatunerx.resources.outcome import LLMCheckpoint, Run, RunSpec, Scoring
+from datatunerx.runs.compile import data_files, measure_plan, model_files, run_name, score
+from datatunerx.runs.plan import RunPlan
+from datatunerx.runs.result import ScoreOutcome
+
+ENDED = (ScoringPhase.SUCCEEDED, ScoringPhase.FAILED)
+
+
+class ScoringReconciler:
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    async def reconcile(self, key: Key) -> float | None:
+        context = self._context
+        scoring = context.world.get(Scoring, *key)
+        if scoring is None or scoring.metadata.deletion_timestamp or scoring.status.phase in ENDED:
+            return None
+        wanted = draft(scoring)
+        status = wanted.status
+        status.metric = scoring.spec.measure.metrics[0].value
+        if not await self._from_named_run(scoring, wanted):
+            await self._from_own_run(scoring, wanted)
+        ended = status.phase in ENDED
+        ready = status.phase is ScoringPhase.SUCCEEDED
+        status.set_condition("Ready", ready, status.reason or status.phase.value, status.message or "")
+        await write_status(context, scoring, wanted)
+        if ended:
+            failed = status.phase is ScoringPhase.FAILED
+            said = status.message or f"{status.metric} {status.score}"
+            await tell(context, scoring, status.phase.value, said, warning=failed)
+        return None
+
+    async def _from_named_run(self, scoring: Scoring, wanted: Scoring) -> bool:
+        """False if spec.run has no score of this model and never will."""
+        namespace, name = scoring.metadata.namespace, scoring.spec.run
+        if name is None:
+            return False
+        run = self._context.world.get(Run, namespace, name)
+        if run is None:
+            if not await is_gone(self._context, Run, namespace, name):
+                _wait(wanted, ScoringPhase.PENDING, "RunNotSeen", f"Run {name} has not been seen yet")
+                return True
+            return False
+        if not run.status.phase.terminal:
+            _wait(wanted, ScoringPhase.RUNNING, "Measuring", f"Run {name} is measuring it")
+            wanted.status.run = name
+            return True
+        result = read_result(run.spec.plan_uri, run.spec.plan_id)
+        model = scoring.spec.model
+        subject = ""
+        if model.kind == "LLMCheckpoint":
+            checkpoint = self._context.world.get(LLMCheckpoint, namespace, model.name)
+            subject = checkpoint.spec.finetune if checkpoint else model.name
+        key = measure_plan(scoring.spec.measure, scoring.spec.dataset).key()
+        outcome = result.score(subject, key) if result else None
+        if outcome:
+            take(wanted, outcome, name)
+        return outcome is not None
+
+    async def _from_own_run(self, scoring: Scoring, wanted: Scoring) -> None:
+        context, namespace = self._context, scoring.metadata.namespace
+        plan = self._plan(scoring)
+        if isinstance(plan, Waiting):
+            phase = ScoringPhase.FAILED if plan.final else ScoringPhase.PENDING
+            _wait(wanted, phase, plan.reason, plan.message)
+            return
+        name = run_name(plan)
+        run = context.world.get(Run, namespace, name)
+        if run is None:
+            if scoring.status.run == name and await is_gone(context, Run, namespace, name):
+                _wait(
+                    wanted, ScoringPhase.FAILED, "RunDeleted", f"Run {name}, which measured it, was deleted"
+                )
+                return
+            await must_be_fresh(context, scoring)
+            spec = RunSpec(
+                type=RunType.SCORE,
+                plan_id=plan.id,
+                plan_uri=publish_plan(plan),
+                serves=[f"Scoring/{scoring.metadata.name}"],
+            )
+            made = Run(metadata=metadata_of(name, [scoring], finalizers=(WORKER,)), spec=spec)
+            run = await ensure(context, scoring, made)
+        wanted.status.run = name
+        if not run.status.phase.terminal:
+            _wait(wanted, ScoringPhase.RUNNING, "Measuring", f"Run {name} is measuring it")
+            return
+        result = read_result(run.spec.plan_uri, plan.id)
+        assert plan.score
+        key = plan.score.measure.key()
+        outcome = next((s for s in result.scores if s.measure == key), None) if result else None
+        if outcome:
+            take(wanted, outcome, name)
+        else:
+            stopped = run.status.phase is RunPhase.STOPPED
+            reason = run.status.reason or ("RunStopped" if stopped else "ScoreMissing")
+            message = run.status.message or f"Run {name} ended without the score"
+            _wait(wanted, ScoringPhase.FAILED, reason, message)
+
+    def _plan(self, scoring: Scoring) -> RunPlan | Waiting:
+        world, namespace = self._context.world, scoring.metadata.namespace
+        if scoring.spec.measure.plugin:
+            return Waiting("PluginNotSupported", "scoring plugins are not called yet", final=True)
+        found = self._model(scoring)
+        if isinstance(found, Waiting):
+            return found
+        llm, adapter_uri = found
+        measure = measure_plan(scoring.spec.measure, scoring.spec.dataset)
+        dataset = ready_dataset(world, namespace, measure.data)
+        if isinstance(dataset, Waiting):
+            return dataset
+        return score(
+            scoring.metadata.uid,
+            model_files(llm),
+            adapter_uri,
+            data_files(dataset),
+            measure,
+            self._context.settings.root_uri,
+        )
+
+    def _model(self, scoring: Scoring) -> tuple[LLM, str | None] | Waiting:
+        """The base model, and the adapter's folder for a checkpoint of it."""
+        world, namespace, model = self._context.world, scoring.metadata.namespace, scoring.spec.model
+        if model.kind == "LLM":
+            llm = ready_model(world, namespace, model.name)
+            return llm if isinstance(llm, Waiting) else (llm, None)
+        checkpoint = world.get(LLMCheckpoint, namespace, model.name)
+        if checkpoint is None:
+            return Waiting("CheckpointNotFound", f"there is no LLMCheckpoint {model.name!r}")
+        llm = ready_model(world, namespace, checkpoint.spec.llm)
+        if isinstance(llm, Waiting):
+            return llm
+        if checkpoint.spec.base_digest and llm.status.digest != checkpoint.spec.base_digest:
+            message = f"{model.name} was trained on another base model than {checkpoint.spec.llm} now is"
+            return Waiting("CheckpointOfOtherBase", message, final=True)
+        return llm, checkpoint.spec.uri
+
+
+def take(wanted: Scoring, outcome: ScoreOutcome, run: str) -> None:
+    """The score as it was measured; one that is missing stays missing."""
+    status = wanted.status
+    status.run = run
+    status.phase, status.reason, status.message = ScoringPhase.SUCCEEDED, None, None
+    status.metrics = outcome.metrics
+    status.predictions_uri = outcome.predictions_uri
+    first = outcome.metrics.get(status.metric or "")
+    if first is not None and first.value is not None:
+        status.score, status.low, status.high = first.value, first.low, first.high
+        return
+    status.score = status.low = status.high = None
+    status.reason = "ScoreMissing"
+    status.message = (first.why_missing if first else None) or f"{status.metric} was not measured"
+
+
+def _wait(wanted: Scoring, phase: ScoringPhase, reason: str, message: str) -> None:
+    wanted.status.phase, wanted.status.reason, wanted.status.message = phase, reason, message

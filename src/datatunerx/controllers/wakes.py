@@ -1,0 +1,73 @@
+"""Who has to look again when an object has changed. Too many is harmless, too few costs a resync's time."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from datatunerx.client.informer import Key
+from datatunerx.controllers.context import World
+from datatunerx.controllers.users import needs
+from datatunerx.resources.experiment import FinetuneExperiment
+from datatunerx.resources.finetune import Finetune, FinetuneJob
+from datatunerx.resources.material import LLM, Dataset, Hyperparameter
+from datatunerx.resources.outcome import LLMCheckpoint, Run, Scoring
+from datatunerx.resources.wire import Resource
+
+PLACEMENT = "Placement"
+
+
+class Wake(NamedTuple):
+    controller: str
+    """A kind, or Placement."""
+    key: Key
+
+
+def wakes(world: World, old: Resource | None, new: Resource | None) -> Iterator[Wake]:
+    """`old` is None when the object was added, `new` when it was deleted."""
+    obj = new or old
+    assert obj is not None
+    namespace = obj.metadata.namespace
+    yield Wake(obj.kind, Key(namespace, obj.metadata.name))
+    for owner in obj.metadata.owner_references:
+        yield Wake(owner.kind, Key(namespace, owner.name))
+    if _matters_to_what_it_needs(old, new):
+        for kind, name in needs(obj):
+            yield Wake(kind, Key(namespace, name))
+    if isinstance(obj, Finetune | Run | LLM | Dataset | Hyperparameter):
+        yield Wake(PLACEMENT, Key(namespace, ""))
+    if old is None and isinstance(obj, FinetuneJob | FinetuneExperiment):
+        yield Wake(PLACEMENT, Key(namespace, ""))  # a training may have waited for it to be seen
+    if isinstance(obj, LLM | Dataset | Hyperparameter | LLMCheckpoint):
+        for user in _possible_users(world, namespace):
+            # A group extends groups: any of them may matter to any training.
+            if isinstance(obj, Hyperparameter) or (obj.kind, obj.metadata.name) in needs(user):
+                yield Wake(user.kind, Key(namespace, user.metadata.name))
+    if isinstance(obj, Run):
+        for scoring in world.all(Scoring, namespace):
+            if obj.metadata.name in (scoring.spec.run, scoring.status.run):
+                yield Wake("Scoring", Key(namespace, scoring.metadata.name))
+    if isinstance(obj, Finetune) and obj.metadata.owner_references:
+        job = obj.metadata.owner_references[0]
+        if job.kind == "FinetuneJob":
+            yield from _experiment_of(world, namespace, job.name)
+
+
+def _possible_users(world: World, namespace: str) -> Iterator[Resource]:
+    yield from world.all(Finetune, namespace)
+    yield from world.all(Scoring, namespace)
+    yield from world.all(Dataset, namespace)
+    yield from world.all(Hyperparameter, namespace)
+
+
+def _experiment_of(world: World, namespace: str, job_name: str) -> Iterator[Wake]:
+    job = world.get(FinetuneJob, namespace, job_name)
+    for owner in job.metadata.owner_references if job else []:
+        yield Wake(owner.kind, Key(namespace, owner.name))
+
+
+def _matters_to_what_it_needs(old: Resource | None, new: Resource | None) -> bool:
+    """Whether what the object needs may now have one user more or less."""
+    if old is None or new is None:
+        return True
+    phases = [getattr(obj.status, "phase", None) for obj in (old, new)]  # type: ignore[attr-defined]
+    changed = old.metadata.generation != new.metadata.generation
+    return changed or phases[0] != phases[1]

@@ -1,0 +1,263 @@
+"""An experiment's whole way, against a real server in this process."""
+
+import asyncio
+
+from datatunerx.resources import (
+    LLM,
+    Dataset,
+    Finetune,
+    FinetuneExperiment,
+    FinetuneJob,
+    LLMCheckpoint,
+    Run,
+    Scoring,
+)
+
+
+async def test_an_experiment_goes_from_objects_to_a_recommended_checkpoint(platform, make_objects):
+    platform.backend.behaviour.scores = {"e-g0": 0.6, "e-g1": 0.8}
+    await platform.apply(*reversed(make_objects()))  # the experiment first: order does not matter
+
+    experiment = await platform.ended(FinetuneExperiment, "e")
+
+    status = experiment.status
+    assert status.phase == "Succeeded" and status.jobs.summary == "2/2"
+    assert [(row.rank, row.name, row.base) for row in status.ranking] == [
+        (1, "e-g1", False),
+        (2, "e-g0", False),
+        (3, "base", True),
+    ]
+    assert status.best.job == status.best.checkpoint == "e-g1"
+    assert (status.best.score, status.best.base_score) == (0.8, 0.2)
+    assert "0.80 [0.75, 0.85] on 20 rows, 0.60 above the untouched base (0.20)" in status.best.why
+    checkpoint = await platform.api.get(LLMCheckpoint, "e-g1")
+    assert checkpoint.spec.base_digest == "digest-of-file:///models/base" and checkpoint.spec.step == 3
+    job = await platform.api.get(FinetuneJob, "e-g1")
+    assert (job.status.score, job.status.checkpoint, job.status.scoring) == (0.8, "e-g1", "e-g1")
+
+
+async def test_jobs_on_one_base_share_one_run_which_scores_the_base_too(platform, make_objects):
+    await platform.apply(*make_objects(4))
+    await platform.ended(FinetuneExperiment, "e")
+
+    (worker,) = platform.backend.of("tune")
+    assert [job.name for job in worker.plan.tune.jobs] == ["e-g0", "e-g1", "e-g2", "e-g3"]
+    assert len(worker.plan.tune.baselines) == 1
+    assert platform.backend.of("score") == []
+    finetune = await platform.api.get(Finetune, "e-g0")
+    assert finetune.status.progress.step == 3 and finetune.status.metrics["loss"] > 0
+    assert [c.step for c in finetune.status.checkpoints] and finetune.status.samples
+
+
+async def test_what_is_missing_is_named_and_waited_for(platform, make_objects):
+    llm, dataset, *rest = make_objects()
+    await platform.apply(llm, *rest)
+
+    async def waits():
+        finetune = await platform.api.get(Finetune, "e-g0")
+        ready = finetune.status.condition("Ready")
+        return ready and ready.reason == "DatasetNotFound" and ready
+
+    async def there():
+        return [f for f in await platform.api.list(Finetune) if f.metadata.name == "e-g0"]
+
+    await platform.until(there)
+    ready = await platform.until(waits)
+    assert ready.status == "False" and "'data'" in ready.message
+    await platform.apply(dataset)
+    assert (await platform.ended(FinetuneExperiment, "e")).status.phase == "Succeeded"
+
+
+async def test_a_failed_inspection_says_why_and_how_to_try_again(platform, make_objects):
+    platform.backend.behaviour.broken_sources = {"file:///models/base"}
+    await platform.apply(*make_objects())
+
+    async def refused():
+        llm = await platform.api.get(LLM, "base")
+        ready = llm.status.condition("Ready")
+        return ready if ready and ready.status == "False" else None
+
+    ready = await platform.until(refused)
+    assert ready.reason == "NotAModel" and "no config.json" in ready.message
+    platform.backend.behaviour.broken_sources = set()
+    await platform.api.patch(LLM, "base", {"metadata": {"annotations": {"datatunerx.io/retry": "1"}}})
+    assert (await platform.ended(FinetuneExperiment, "e")).status.phase == "Succeeded"
+
+
+async def test_a_relative_path_is_refused_with_the_fix(platform):
+    spec = {"subsets": [{"splits": {"train": ["train.jsonl"]}}]}
+    await platform.apply(Dataset.parse({"metadata": {"name": "rel"}, "spec": spec}))
+
+    async def refused():
+        return (await platform.api.get(Dataset, "rel")).status.condition("Ready")
+
+    ready = await platform.until(refused)
+    assert ready.reason == "RelativePath" and "dtx apply" in ready.message
+
+
+async def test_one_failed_job_stops_nothing_else_and_is_listed_with_its_log(platform, make_objects):
+    platform.backend.behaviour.fail = {"e-g0": "NonFiniteLoss"}
+    await platform.apply(*make_objects(3))
+
+    status = (await platform.ended(FinetuneExperiment, "e")).status
+    assert status.phase == "Succeeded" and (status.jobs.succeeded, status.jobs.failed) == (2, 1)
+    (failure,) = status.failures
+    assert (failure.job, failure.reason, failure.message) == ("e-g0", "NonFiniteLoss", "rows 3 and 4")
+    assert "step 1" in failure.log_tail
+    assert "e-g0" not in [row.name for row in status.ranking]
+
+
+async def test_a_dead_worker_is_retried_then_failed_with_a_fix(platform, make_objects):
+    platform.backend.behaviour.die = {"e-g0": 1}
+    await platform.apply(*make_objects(2))
+    status = (await platform.ended(FinetuneExperiment, "e")).status
+    assert status.phase == "Succeeded" and status.jobs.succeeded == 2
+    assert (await platform.api.get(Finetune, "e-g0")).status.retries == 1
+    runs = [r for r in await platform.api.list(Run) if r.spec.type == "tune"]
+    assert sorted(run.status.phase for run in runs) == ["Failed", "Succeeded"]
+    assert any("SIGKILL" in (run.status.message or "") for run in runs)
+
+
+async def test_a_worker_that_dies_every_time_fails_its_job(platform, make_objects):
+    platform.backend.behaviour.die = {"e-g0": 99}
+    await platform.apply(*make_objects(1))
+    status = (await platform.ended(FinetuneExperiment, "e")).status
+    assert status.phase == "Failed" and status.failures[0].reason == "WorkerDied"
+    assert "batchSize" in status.failures[0].message
+    assert status.best is None and status.ranking == []
+
+
+async def test_a_missing_score_never_ranks_and_is_never_zero(platform, make_objects):
+    platform.backend.behaviour.scores = {"e-g0": None, "e-g1": 0.5}
+    await platform.apply(*make_objects(2))
+    status = (await platform.ended(FinetuneExperiment, "e")).status
+    row = next(row for row in status.ranking if row.name == "e-g0")
+    assert row.rank is None and row.score is None
+    assert status.best.job == "e-g1"
+
+
+async def test_a_score_that_the_run_did_not_bring_is_measured_in_a_run_of_its_own(platform, make_objects):
+    platform.backend.behaviour.refuse_scoring = {"e-g0"}
+    platform.backend.behaviour.scores = {"scored": 0.9}
+    await platform.apply(*make_objects(2))
+    status = (await platform.ended(FinetuneExperiment, "e")).status
+    assert status.best.job == "e-g0" and status.best.score == 0.9
+    (worker,) = platform.backend.of("score")
+    assert worker.plan.score.adapter_uri.endswith("checkpoint-3")
+
+
+async def test_an_unbeaten_base_is_said_plainly(platform, make_objects):
+    platform.backend.behaviour.scores = {"": 0.7, "e-g0": 0.6, "e-g1": 0.5}
+    await platform.apply(*make_objects(2))
+    status = (await platform.ended(FinetuneExperiment, "e")).status
+    assert status.ranking[0].base and status.best.job == "e-g0"
+    assert "does not beat the untouched base" in status.best.why
+
+
+async def test_suspend_keeps_everything_and_resume_takes_up_again(platform, make_objects):
+    platform.pace = 0.2
+    await platform.apply(*make_objects(2))
+
+    async def training():
+        runs = [r for r in await platform.api.list(Run) if r.spec.type == "tune"]
+        return runs and runs[0].status.phase == "Running"
+
+    await platform.until(training)
+    await platform.api.patch(FinetuneExperiment, "e", {"spec": {"suspend": True}})
+
+    async def suspended():
+        experiment = await platform.api.get(FinetuneExperiment, "e")
+        return experiment.status.phase == "Suspended"
+
+    await platform.until(suspended)
+    platform.pace = 0.02
+    assert {f.status.phase for f in await platform.api.list(Finetune)} == {"Suspended"}
+    await platform.api.patch(FinetuneExperiment, "e", {"spec": {"suspend": False}})
+    status = (await platform.ended(FinetuneExperiment, "e")).status
+    assert status.phase == "Succeeded" and status.jobs.succeeded == 2
+    assert {f.status.attempt for f in await platform.api.list(Finetune)} == {1}
+    assert {f.status.retries for f in await platform.api.list(Finetune)} == {0}
+
+
+async def test_one_job_can_be_stopped_and_kept_while_its_neighbour_goes_on(platform, make_objects):
+    platform.pace = 0.2
+    await platform.apply(*make_objects(2))
+
+    async def training():
+        finetunes = await platform.api.list(Finetune)
+        return finetunes and all(f.status.phase == "Running" for f in finetunes)
+
+    await platform.until(training)
+    await platform.api.patch(FinetuneJob, "e-g0", {"spec": {"stop": "keep"}})
+    platform.pace = 0.05
+    status = (await platform.ended(FinetuneExperiment, "e")).status
+    assert (status.jobs.succeeded, status.jobs.stopped) == (1, 1)
+    assert status.phase == "Succeeded" and status.best.job == "e-g1"
+    assert (await platform.api.get(LLMCheckpoint, "e-g0")).spec.step >= 1
+
+
+async def test_deleting_an_experiment_stops_its_worker_and_returns_the_bytes(platform, make_objects):
+    platform.pace = 0.1
+    await platform.apply(*make_objects(2))
+
+    async def training():
+        finetunes = await platform.api.list(Finetune)
+        return finetunes and all(f.status.phase == "Running" for f in finetunes)
+
+    await platform.until(training)
+    assert list((platform.root / "data/artifacts").iterdir())
+    await platform.api.delete(FinetuneExperiment, "e")
+
+    async def gone():
+        kinds = (FinetuneExperiment, FinetuneJob, Finetune, LLMCheckpoint, Scoring)
+        left = [obj for kind in kinds for obj in await platform.api.list(kind)]
+        runs = [r for r in await platform.api.list(Run) if r.spec.type == "tune"]
+        return not left and not runs
+
+    await platform.until(gone)
+    (worker,) = platform.backend.of("tune")
+    assert worker.phase.terminal
+    assert list((platform.root / "data/artifacts").iterdir()) == []
+    assert not worker.folder.exists()
+
+
+async def test_what_is_in_use_stays_until_it_is_not(platform, make_objects):
+    platform.pace = 0.2
+    await platform.apply(*make_objects(1))
+
+    async def held():
+        return (await platform.api.get(LLM, "base")).metadata.finalizers
+
+    await platform.until(held)
+    await platform.api.delete(LLM, "base")
+
+    async def in_use():
+        return (await platform.api.get(LLM, "base")).status.condition("InUse")
+
+    assert "FinetuneExperiment/e" in (await platform.until(in_use)).message
+    platform.pace = 0.01
+
+    async def gone():
+        return not await platform.api.list(LLM)
+
+    await platform.api.delete(FinetuneExperiment, "e")
+    await platform.until(gone)
+
+
+async def test_a_method_that_no_engine_takes_fails_at_once_and_names_what_works(platform, make_objects):
+    objects = make_objects(2)
+    objects[2].spec = type(objects[2].spec)(method="full")
+    await platform.apply(*objects)
+    status = (await platform.ended(FinetuneExperiment, "e")).status
+    assert status.phase == "Succeeded"
+    (failure,) = status.failures
+    assert failure.reason == "MethodNotSupported" and "lora" in failure.message
+
+
+async def test_events_tell_what_happened(platform, make_objects):
+    await platform.apply(*make_objects(1))
+    await platform.ended(FinetuneExperiment, "e")
+    await asyncio.sleep(0.2)
+    reasons = {e["reason"] for e in await platform.api.events("Finetune", "e-g0")}
+    assert "Succeeded" in reasons
+    assert {e["reason"] for e in await platform.api.events("LLM", "base")} == {"Inspected"}
