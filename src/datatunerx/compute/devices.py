@@ -36,6 +36,7 @@ def environment(base: Mapping[str, str], held: list[str], num_slots: int) -> dic
         "MKL_NUM_THREADS": threads,
         "CUDA_VISIBLE_DEVICES": ",".join(name for name in held if name != CPU),
         "PYTHONUNBUFFERED": "1",
+        "TQDM_DISABLE": "1",  # a log is read line by line
         "PYTHONSAFEPATH": "1",  # a file named torch.py in the working folder is not our torch
     }
 

@@ -8,11 +8,11 @@ import os
 import threading
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import unquote, urlsplit
 
 from pydantic import ValidationError
 
 from datatunerx.runs.events import Event, EventType
-from datatunerx.storage import local_path, make_folder
 
 log = logging.getLogger(__name__)
 
@@ -28,8 +28,8 @@ class EventWriter:
     """
 
     def __init__(self, path: Path | str) -> None:
-        self._path = local_path(str(path))
-        make_folder(self._path.parent)
+        self._path = _local(path)
+        self._path.parent.mkdir(parents=True, exist_ok=True)
         self._lock = threading.Lock()
         self._file = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
         self._torn = not self._ends_in_line_break()
@@ -93,7 +93,7 @@ def read_page(path: Path | str, offset: int = 0, limit: int = PAGE_BYTES) -> Eve
     no file is no events. A file shorter than `offset` was replaced and is read from its start.
     """
     try:
-        with open(local_path(str(path)), "rb") as file:
+        with _local(path).open("rb") as file:
             if offset > file.seek(0, os.SEEK_END):
                 offset = 0
             file.seek(offset)
@@ -113,6 +113,16 @@ def encode(event: Event) -> bytes:
     """One line of UTF-8 JSON."""
     document = _finite(event.dump())
     return json.dumps(document, separators=(",", ":"), allow_nan=False).encode() + b"\n"
+
+
+def _local(place: Path | str) -> Path:
+    """Of a path or a file:// URI. Appending and tailing need a local file."""
+    parts = urlsplit(str(place)) if "://" in str(place) else None
+    if parts is None:
+        return Path(place)
+    if parts.scheme != "file":
+        raise ValueError(f"{place}: events are appended to and read from local files only; use file:///...")
+    return Path(unquote(parts.path))
 
 
 def _decode(line: bytes) -> Event | None:

@@ -1,4 +1,4 @@
-"""Reading growing log files by byte offset: a place once read is never read again, a big file opens at once."""
+"""Reading growing log files by byte offset: nothing is read twice, and a big file opens at once."""
 
 import asyncio
 import os
@@ -25,7 +25,7 @@ def read(path: Path, offset: int, limit: int) -> bytes:
 
 
 def tail_offset(path: Path, lines: int) -> int:
-    """Where the last `lines` lines begin, found from the end in blocks; a last line without newline counts."""
+    """Where the last `lines` lines begin, found from the end in blocks; an unfinished line counts."""
     with path.open("rb") as file:
         end = os.fstat(file.fileno()).st_size
         if lines <= 0 or end == 0:
