@@ -145,13 +145,11 @@ class FinetuneReconciler:
         if phase is FinetunePhase.SUSPENDED and not spec.stop:
             if spec.suspend:
                 _set(wanted, phase, "Suspended", outcome.message or f"saved at step {outcome.step}")
-            elif run.spec.stop:
-                _end(
-                    wanted, FinetunePhase.STOPPED, "RunStopped", "its Run was stopped; its checkpoint is kept"
-                )
-            elif finetune.status.phase is FinetunePhase.SUSPENDED:
-                # It was asked to leave, and is now wanted back.
+            elif _was_suspended(finetune, run):
                 self._take_up_again(wanted, FinetunePhase.PENDING, "Resumed", "resumes from its checkpoint")
+            elif run.spec.stop:
+                message = "its Run was stopped; its checkpoint is kept"
+                _end(wanted, FinetunePhase.STOPPED, "RunStopped", message)
             else:
                 self._retry(wanted, "Interrupted", outcome.message or "its worker was asked to leave", run)
             return
