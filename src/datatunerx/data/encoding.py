@@ -6,7 +6,7 @@ Text that a user wrote is never read as a control token, whatever it spells.
 import json
 import re
 from collections.abc import Iterable, Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,8 +29,10 @@ class Encoded(NamedTuple):
 class Piece(NamedTuple):
     start: int
     end: int
-    literal: bool
+    literal: bool = False
     """Whether control tokens in it are only text."""
+    continues: bool = False
+    """Whether it goes on where plain text was cut; else a control token or nothing stands before it."""
 
 
 class TextEncoder:
@@ -93,7 +95,7 @@ class TextEncoder:
     def _piece(self, text: str, piece: Piece) -> Encoded:
         tokenizer = self._literal if piece.literal else self._plain
         made = _encoded(tokenizer.encode(text, add_special_tokens=False))
-        if piece.start > 0 and self._marks_starts:
+        if piece.start > 0 and self._marks_starts(piece.continues):
             made = self._without_mark(tokenizer, text, made)
         if piece.literal and (
             forged := set(made.ids.tolist()) & {self.added[token] for token in self.control}
@@ -103,14 +105,15 @@ class TextEncoder:
             raise TemplateError(f"the tokenizer makes the control token {token!r} of plain text", fix=fix)
         return Encoded(made.ids, made.offsets + piece.start)
 
-    @cached_property
-    def _marks_starts(self) -> bool:
-        """Whether a text's first token differs from the same text's after a line break (SentencePiece)."""
-        alone, after = (
-            self._plain.encode("x", add_special_tokens=False),
-            self._plain.encode("\nx", add_special_tokens=False),
-        )
-        return alone.ids[-1:] != after.ids[-1:] or len(alone.ids) > 1
+    @lru_cache(maxsize=2)  # noqa: B019 - two answers, and an encoder lives as long as its process
+    def _marks_starts(self, continues: bool) -> bool:
+        """Whether a text alone begins with another token than after a line break (SentencePiece's space),
+        or, if it does not continue plain text, than after a control token."""
+        before = "\n" if continues or not self.control else min(self.control)
+        alone = self._plain.encode("x", add_special_tokens=False).ids
+        after = self._plain.encode(before + "x", add_special_tokens=False).ids
+        lead = self._plain.encode(before, add_special_tokens=False).ids
+        return bool(after[len(lead) :] != alone)
 
     def _without_mark(self, tokenizer: Tokenizer, text: str, made: Encoded) -> Encoded:
         lead = tokenizer.encode("\n", add_special_tokens=False).ids

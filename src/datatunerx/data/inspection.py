@@ -76,7 +76,11 @@ def _previews(rows: Sequence[Row], chat: ChatTemplate | None, count: int) -> lis
         except DataError:  # counted, and in the report with its reason
             continue
         shown.append(
-            {"row": row.where, "text": rendered.text, "trained": [list(span) for span in rendered.spans]}
+            {
+                "row": row.where,
+                "text": rendered.text,
+                "trained": [[span.start, span.end] for span in rendered.spans if span.trained],
+            }
         )
     return shown
 

@@ -8,7 +8,7 @@ cannot be masked, and is refused.
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from importlib import resources
 from pathlib import Path
@@ -36,6 +36,7 @@ class Span(NamedTuple):
 
     start: int
     end: int
+    trained: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +95,11 @@ class ChatTemplate:
         """What a model is asked with, ending in the generation prompt."""
         marked, mark = self._marked(messages)
         text = self._render(marked, True)
-        pieces = self._pieces(text, mark)
-        plain = text.replace(mark, "") if mark else text
-        ids: list[int] = self.encoder.encode_pieces(plain, pieces).ids.tolist()
+        try:
+            asked = self._located(marked, mark, text)
+        except TemplateError:  # cannot be trained on, which is no reason not to be asked
+            asked = Rendered(text.replace(mark, "") if mark else text, (), self._pieces(text, mark))
+        ids: list[int] = self._tokens(asked).ids.tolist()
         return ids
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -106,18 +109,17 @@ class ChatTemplate:
     def encode(self, messages: Sequence[Message]) -> Example:
         """Ids of all turns; labels on every assistant turn including its end-of-turn token."""
         rendered = self.rendered(messages)
-        return self.label(rendered, self.encoder.encode_pieces(rendered.text, rendered.pieces))
+        return self._label(rendered, self._tokens(rendered))
 
     def encode_batch(self, rendered: Sequence[Rendered]) -> list[Example | TemplateError]:
         """Many conversations on all cores; in place of those that cannot be labelled, why."""
-        whole = [item.text for item in rendered if len(item.pieces) == 1 and not item.pieces[0].literal]
-        encoded = iter(self.encoder.encode_batch(whole))
+        simple = [item.pieces == (Piece(0, len(item.text)),) for item in rendered]
+        texts = [item.text for item, whole in zip(rendered, simple, strict=True) if whole]
+        encoded = iter(self.encoder.encode_batch(texts))
         made: list[Example | TemplateError] = []
-        for item in rendered:
-            simple = len(item.pieces) == 1 and not item.pieces[0].literal
+        for item, whole in zip(rendered, simple, strict=True):
             try:
-                tokens = next(encoded) if simple else self.encoder.encode_pieces(item.text, item.pieces)
-                made.append(self.label(item, tokens))
+                made.append(self._label(item, self._tokens(item, next(encoded) if whole else None)))
             except TemplateError as error:
                 made.append(error)
         return made
@@ -127,28 +129,41 @@ class ChatTemplate:
         if "tool_calls" not in self.text and any(message.get("tool_calls") for message in messages):
             raise self._error("the template does not write tool calls", "name a template that does")
         marked, mark = self._marked(messages)
-        text = self._render(marked, False)
-        spans = [
-            self._span(marked, number, text)
-            for number, message in enumerate(marked)
-            if message["role"] == "assistant" and message.get("weight") != 0
-        ]
-        pieces = self._pieces(text, mark)
-        if mark:
-            spans = [Span(*(place - text.count(mark, 0, place) for place in span)) for span in spans]
-            text = text.replace(mark, "")
-        return Rendered(text, tuple(spans), pieces)
+        return self._located(marked, mark, self._render(marked, False))
 
-    def label(self, rendered: Rendered, encoded: Encoded) -> Example:
-        """Labels by character: a token is trained if it begins within an assistant turn."""
+    # -- tokens and labels
+
+    def _tokens(self, rendered: Rendered, encoded: Encoded | None = None) -> Encoded:
+        """The text's tokens, cut where an answer begins if they would not be those the model is asked with.
+
+        Tokenisers may join the prompt's last characters to the answer's first, or split them otherwise when
+        the answer follows. Such an answer is tokenised on its own, as it is when it is generated.
+        """
+        if encoded is None:
+            encoded = self.encoder.encode_pieces(rendered.text, rendered.pieces)
+        cuts = [
+            span.start for span in rendered.spans if not self._begins_alone(rendered, encoded, span.start)
+        ]
+        if not cuts:
+            return encoded
+        return self.encoder.encode_pieces(rendered.text, _cut(rendered.pieces, cuts))
+
+    def _begins_alone(self, rendered: Rendered, encoded: Encoded, start: int) -> bool:
+        """Whether the tokens before character `start` are those of the text that ends there."""
         starts, ends = encoded.offsets[:, 0], encoded.offsets[:, 1]
-        cuts = [span.start for span in rendered.spans if ((starts < span.start) & (ends > span.start)).any()]
-        if cuts:  # a token would join the prompt to the answer, which no model that is asked ever sees
-            pieces = _cut(rendered.pieces, cuts)
-            encoded = self.encoder.encode_pieces(rendered.text, pieces)
-            if pieces != rendered.pieces:
-                return self.label(replace(rendered, pieces=pieces), encoded)
-            raise self._error("a token joins the prompt to the answer", "name another template")
+        if ((starts < start) & (ends > start)).any():
+            return False
+        before = np.flatnonzero(starts < start)
+        control = before[np.isin(encoded.ids[before], self._control_ids)]
+        first = int(control[-1]) + 1 if len(control) else 0  # control tokens are never joined to anything
+        anchor = int(ends[control[-1]]) if len(control) else 0
+        literal = any(piece.literal and piece.start <= anchor < piece.end for piece in rendered.pieces)
+        alone = self.encoder.encode_pieces(rendered.text, [Piece(anchor, start, literal)])
+        return np.array_equal(alone.ids, encoded.ids[first : len(before)])
+
+    def _label(self, rendered: Rendered, encoded: Encoded) -> Example:
+        """Labels by character: a token is trained if it begins within an assistant turn."""
+        starts = encoded.offsets[:, 0]
         trained = np.zeros(len(starts), dtype=bool)
         for span in rendered.spans:
             turn = (starts >= span.start) & (starts < span.end)
@@ -157,11 +172,24 @@ class ChatTemplate:
                 raise self._error(
                     "an assistant turn does not end in its end-of-turn token", "name another template"
                 )
-            trained |= turn
+            trained |= turn & span.trained
         trained[:1] = False  # nothing predicts the first token
         return Example(encoded.ids, np.where(trained, encoded.ids, np.int32(IGNORED)).astype(np.int32))
 
     # -- where turns lie
+
+    def _located(self, messages: list[Message], mark: str, text: str) -> Rendered:
+        """The text of marked messages with its assistant turns, without marks."""
+        turns = [number for number, message in enumerate(messages) if message["role"] == "assistant"]
+        spans = [self._span(messages, number, text) for number in turns]
+        pieces = self._pieces(text, mark)
+        if mark:
+            spans = [
+                Span(start - text.count(mark, 0, start), end - text.count(mark, 0, end), trained)
+                for start, end, trained in spans
+            ]
+            text = text.replace(mark, "")
+        return Rendered(text, tuple(spans), pieces)
 
     def _span(self, messages: list[Message], number: int, text: str) -> Span:
         prompt = self._render(messages[:number], True)
@@ -180,7 +208,7 @@ class ChatTemplate:
         said = messages[number]["content"].split("</think>")[-1].strip()
         if said not in text[len(prompt) : end.start()]:
             raise self._error(f"the template changes the text of turn {number + 1}", "name another template")
-        return Span(len(prompt), end.end())
+        return Span(len(prompt), end.end(), messages[number].get("weight") != 0)
 
     def _bound(self, messages: list[Message], number: int, text: str) -> int:
         """Where the next turn's text begins at the latest; the end of the text for the last turn."""
@@ -233,6 +261,10 @@ class ChatTemplate:
     def _end_ids(self) -> set[int]:
         return {self.encoder.added[end] for end in self.ends}
 
+    @cached_property
+    def _control_ids(self) -> list[int]:
+        return [self.encoder.added[token] for token in self.encoder.control]
+
     # -- what a user wrote
 
     def _marked(self, messages: Sequence[Message]) -> tuple[list[Message], str]:
@@ -251,19 +283,19 @@ class ChatTemplate:
         """The text without marks, cut so that what stands between two of the template's own control tokens
         is literal where it held a mark."""
         if not mark:
-            return (Piece(0, len(text), False),)
+            return (Piece(0, len(text)),)
         pieces: list[Piece] = []
         place = done = removed = 0
         edges = [match.span() for match in self._control.finditer(text)]
         for start, end in [*edges, (len(text), len(text))]:
             marks = text.count(mark, place, start)
             if marks:
-                pieces.append(Piece(done, place - removed, False))
+                pieces.append(Piece(done, place - removed))
                 pieces.append(Piece(place - removed, start - removed - marks, True))
                 removed += marks
                 done = start - removed
             place = end
-        pieces.append(Piece(done, len(text) - removed, False))
+        pieces.append(Piece(done, len(text) - removed))
         return tuple(piece for piece in pieces if piece.end > piece.start)
 
     def _render(self, messages: Sequence[Message], asking: bool) -> str:
@@ -352,7 +384,8 @@ def _cut(pieces: Sequence[Piece], cuts: Sequence[int]) -> tuple[Piece, ...]:
     made = []
     for piece in pieces:
         edges = [piece.start, *(cut for cut in cuts if piece.start < cut < piece.end), piece.end]
-        made += [Piece(start, end, piece.literal) for start, end in zip(edges, edges[1:], strict=False)]
+        for start, end in zip(edges, edges[1:], strict=False):
+            made.append(Piece(start, end, piece.literal, piece.continues or start != piece.start))
     return tuple(made)
 
 
