@@ -39,7 +39,8 @@ class DatasetReconciler:
         model = self._model(dataset)
         obstacle = _obstacle(dataset) or (model if isinstance(model, Waiting) else None)
         if obstacle:
-            status.set_condition("Ready", False, obstacle.reason, obstacle.message)
+            known = None if obstacle.under_way else False
+            status.set_condition("Ready", known, obstacle.reason, obstacle.message)
             status.run = None
             return False
         assert not isinstance(model, Waiting)

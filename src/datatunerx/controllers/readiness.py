@@ -34,6 +34,8 @@ class Waiting:
     message: str
     final: bool = False
     """Waiting will not help."""
+    under_way: bool = False
+    """Somebody is at work on it: waiting alone will help."""
 
 
 def ready_model(world: World, namespace: str, name: str) -> LLM | Waiting:
@@ -57,7 +59,11 @@ def _not_ready(obj: LLM | Dataset, observed: int | None, ready: bool) -> Waiting
         return None
     said = obj.status.condition("Ready")
     why = f"{said.reason}: {said.message}" if said and said.status != "True" else "it is being inspected"
-    return Waiting(f"{obj.kind}NotReady", f"{obj.kind} {obj.metadata.name} is not ready: {why}")
+    return Waiting(
+        f"{obj.kind}NotReady",
+        f"{obj.kind} {obj.metadata.name} is not ready: {why}",
+        under_way=said is None or said.status == "Unknown" or observed != obj.metadata.generation,
+    )
 
 
 def resolve(world: World, finetune: Finetune) -> Training | Waiting:
