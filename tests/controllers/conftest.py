@@ -334,3 +334,8 @@ def make_objects() -> Callable[..., list[Any]]:
         return found
 
     return make
+
+
+@pytest.fixture
+def make_backend() -> type[PretendBackend]:
+    return PretendBackend

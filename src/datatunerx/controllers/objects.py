@@ -65,10 +65,10 @@ async def write_status(context: Context, read: Resource, wanted: Resource) -> bo
 
 
 def draft(obj: R) -> R:
-    """A copy to change, whose status speaks of the spec that was read."""
-    copy = obj.model_copy(deep=True)
-    copy.status.observed_generation = obj.metadata.generation  # type: ignore[attr-defined]
-    return copy
+    """The object with a status of its own to change, which speaks of the spec that was read."""
+    status: Status = obj.status.model_copy(deep=True)  # type: ignore[attr-defined]
+    status.observed_generation = obj.metadata.generation
+    return obj.model_copy(update={"status": status})
 
 
 def metadata_of(
