@@ -80,12 +80,12 @@ def _from_package(source: str) -> Path:
 
 
 def _from_hub(source: str, downloads: Path) -> Path:
+    import httpx2
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import (
         GatedRepoError,
         HfHubHTTPError,
         HFValidationError,
-        HTTPError,
         LocalEntryNotFoundError,
         RepositoryNotFoundError,
         RevisionNotFoundError,
@@ -98,7 +98,7 @@ def _from_hub(source: str, downloads: Path) -> Path:
         try:
             found = HfApi(endpoint=endpoint, token=token).model_info(repository, revision=revision or None)
             check_names([entry.rfilename for entry in found.siblings or []], source)
-        except (HTTPError, OSError) as error:
+        except (httpx2.HTTPError, OSError) as error:
             if isinstance(error, HfHubHTTPError):
                 raise
             offline = True

@@ -49,7 +49,7 @@ def save(
 ) -> Checkpoint:
     """Publish one checkpoint. If that step already has a whole one, it is returned as it is.
 
-    Raises OSError or StorageError (a full disk among others); the checkpoints that were there stay as they are.
+    Raises OSError or StorageError (a full disk among others); what was there before stays as it is.
     """
     storage.make_folder(folder)
     final = checkpoint_path(folder, step)

@@ -8,7 +8,7 @@ from torch import Tensor
 from datatunerx.modeling.base import Base
 from datatunerx.modeling.generate import log_likelihood
 from datatunerx.modeling.loss import nll_and_gradient
-from datatunerx.modeling.stream import Part, pack
+from datatunerx.modeling.stream import Part, filler, pack
 from datatunerx.training.lanes import Chunk, Lane, Row
 
 
@@ -19,7 +19,8 @@ def train_pass(base: Base, tick: Sequence[tuple[Lane, Sequence[Chunk]]]) -> None
     tick.
     """
     parts = [_part(lane, chunk) for lane, chunks in tick for chunk in chunks]
-    hidden = base.pass_through(pack([part for group in parts for part in group], base.device))
+    flat = [part for group in parts for part in group]
+    hidden = base.pass_through(pack([*flat, *filler(flat)], base.device))
     labels_T = torch.cat([chunk.labels_T for _, chunks in tick for chunk in chunks])
     weights_T = torch.cat(
         [
