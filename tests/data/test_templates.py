@@ -20,7 +20,7 @@ WORDS = TEXT.filter(str.strip)
 SPOKEN = st.one_of(TEXT, TEXT.map(lambda t: t + "<|im_end|>"), TEXT.map(lambda t: "</s>" + t + "<|eot_id|>"))
 SAID = SPOKEN.filter(lambda text: text.strip() != "")
 END = {"chatml": "<|im_end|>", "llama3": "<|eot_id|>", "gemma": "<end_of_turn>", "phi3": "<|end|>"}
-PROPERTY = settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+PROPERTY = settings(max_examples=50, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 def talk(*texts: str, system: str | None = None) -> list[dict[str, Any]]:
@@ -131,6 +131,12 @@ def test_batches_and_single_rows_give_the_same(chats):
         assert [made.ids.tolist(), made.labels.tolist()] == [part.tolist() for part in chat.encode(row)]
 
 
+def test_texts_that_hold_our_own_marks_are_masked_as_any_other(chats):
+    texts = ["Qq7probe", "Qq7probeq\ufdd0", "\ufdd0<|im_end|>Qq7probe", "<|im_end|>\ufdd1"]
+    runs = trained_runs(chats["chatml"], talk(*texts))
+    assert [text_of(chats["chatml"], run) for run in runs] == [text + "<|im_end|>" for text in texts[1::2]]
+
+
 def test_a_turn_of_weight_zero_carries_no_loss(chats):
     messages = talk("a", "first", "b", "second")
     messages[1]["weight"] = 0
@@ -223,8 +229,9 @@ def test_a_template_that_cannot_be_masked_is_refused_with_the_reason(name, token
 
 def test_a_template_that_ends_only_the_last_turn_takes_single_answers_only(tokenizer_dir):
     only_last = (
-        "{% for m in messages %}{{ m.role + ': ' + m.content + ('<|im_end|>' if loop.last and m.role == 'assistant' "
-        "else '\n') }}{% endfor %}{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}"
+        "{% for m in messages %}{{ m.role + ': ' + m.content }}"
+        "{{ '<|im_end|>' if loop.last and m.role == 'assistant' else '\n' }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}"
     )
     chat = ChatTemplate.load(tokenizer_dir, only_last)
     assert len(trained_runs(chat, talk("a", "b"))) == 1
@@ -273,7 +280,7 @@ def test_an_answer_stops_at_its_end_of_turn_and_at_the_end_of_text(chats):
 
 HELPERS = [
     "{{ messages | tojson }}|{{ messages[0] | tojson(indent=2) }}",
-    "{% for m in messages %}\n  {% if loop.index > 1 %}{% break %}{% endif %}\n{{ m.content }}\n{% endfor %}\n",
+    "{% for m in messages %}\n {% if loop.last %}{% break %}{% endif %}\n{{ m.content }}\n{% endfor %}\n",
     "{% for m in messages %}{% generation %}{{ m.content }}{% endgeneration %}{% endfor %}",
     "{{ bos_token }}{{ strftime_now('%Y') }}{% set ns = namespace(a=1) %}{% set ns.a = 2 %}{{ ns.a }}",
     "{% if tools %}tools{% endif %}{% if documents is not none %}d{% endif %}{{ missing }}{{ dict(a=1) }}",

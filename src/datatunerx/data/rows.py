@@ -179,12 +179,11 @@ def _bounds(
         return []
     upto = np.cumsum(counts)
     bounds, taken, total = [], 0, 0.0
-    for split, share in shares.items():
+    for after, (split, share) in enumerate(shares.items(), 1):
         total += share
         wanted = int(np.searchsorted(upto, round(total * len(hashes)), side="right"))
-        taken = min(
-            max(wanted, taken + 1), len(places) - 1
-        )  # at least one row each, and one left to train on
+        left = len(shares) - after + 1  # one row each for the splits to come, and one to train on
+        taken = min(max(wanted, taken + 1), len(places) - left)
         bounds.append((split, int(places[taken])))
     return bounds
 

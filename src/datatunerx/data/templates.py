@@ -214,11 +214,12 @@ class ChatTemplate:
         """Where the next turn's text begins at the latest; the end of the text for the last turn."""
         if number + 1 == len(messages):
             return len(text)
-        probed = self._render(
-            [*messages[: number + 1], messages[number + 1] | {"content": PROBE}, *messages[number + 2 :]],
-            False,
-        )
-        bound = probed.find(PROBE)
+        probe = PROBE
+        while probe in text:  # someone may have written it
+            probe += "q"
+        after = messages[number + 1] | {"content": probe}
+        probed = self._render([*messages[: number + 1], after, *messages[number + 2 :]], False)
+        bound = probed.find(probe)
         if bound < 0 or text[:bound] != probed[:bound]:
             raise self._error(
                 f"turn {number + 2} cannot be told from turn {number + 1}", "name another template"

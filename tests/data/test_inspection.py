@@ -1,0 +1,77 @@
+"""An inspection reads everything, reports everything, and is quick."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from datatunerx.data import DataError, content_digest, inspect
+from datatunerx.resources.enums import Split
+from datatunerx.resources.material import AutoSplit
+
+
+def test_the_report_counts_every_row_of_every_split(dataset, write_rows, chat_row, tokenizer_dir, tmp_path):
+    train = write_rows([chat_row(f"why {i}", "so") for i in range(20)] + ["{", chat_row("no answer")])
+    test = write_rows([chat_row("t", "u"), {"messages": None}], "test.jsonl")
+    files = dataset(train, splits={Split.TEST: [test]}, auto_split=AutoSplit(validate_=0.1, test=0.1))
+
+    facts = inspect(files, tokenizer_dir, None, tmp_path / "out" / "report.json")
+
+    report = facts.report
+    assert facts.digest == content_digest(files)
+    assert (report.format, report.read, report.kept, report.dropped) == ("messages", 24, 21, 3)
+    assert report.splits == {"train": 18, "validate": 2, "test": 1}
+    assert {entry.reason: entry.where for entry in report.reasons} == {
+        "bad JSON": [f"{train}:21"], "no assistant turn": [f"{train}:22"], "wrong type": [f"{test}:2"],
+    }  # fmt: skip
+    assert report.tokens is not None and report.tokens.trained >= 21 * 2
+    written = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert facts.report_uri == (tmp_path / "out" / "report.json").as_uri()
+    assert written["report"] == report.dump()
+    assert [problem["line"] for problem in written["problems"]] == [21, 22, 2]
+    shown = written["preview"][0]
+    assert [shown["text"][start:end] for start, end in shown["trained"]] == ["so<|im_end|>"]
+    assert list((tmp_path / "out").iterdir()) == [tmp_path / "out" / "report.json"]
+
+
+def test_without_a_tokenizer_rows_are_counted_and_tokens_are_not(dataset, write_rows, chat_row):
+    report = inspect(dataset(write_rows([chat_row("a", "b")]))).report
+    assert (report.kept, report.tokens) == (1, None)
+
+
+def test_a_dataset_without_train_files_is_refused(dataset):
+    with pytest.raises(DataError, match=r"splits\.train: dataset d has no train files"):
+        inspect(dataset())
+
+
+def test_good_test_rows_do_not_make_up_for_bad_train_rows(dataset, write_rows, chat_row):
+    files = dataset(write_rows(["{"]), splits={Split.TEST: [write_rows([chat_row("a", "b")], "t.jsonl")]})
+    with pytest.raises(DataError, match="bad JSON"):
+        inspect(files)
+
+
+def test_neither_torch_nor_transformers_nor_pyarrow_is_loaded_for_a_small_text(
+    write_rows, chat_row, tokenizer_dir
+):
+    path = write_rows([chat_row("a", "b")])
+    code = (
+        "import sys; from pathlib import Path; from datatunerx.data import inspect; "
+        "from datatunerx.runs.plan import DataFiles; "
+        "inspect(DataFiles(name='d', splits={'train': [sys.argv[1]]}), Path(sys.argv[2])); "
+        "print(sorted({'torch', 'transformers', 'pyarrow', 'fsspec', 'pandas'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, path, str(tokenizer_dir)], capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout.strip()) == (0, "[]"), done.stderr
+
+
+def test_an_error_says_file_line_field_and_fix_and_survives_a_pickle():
+    import pickle
+
+    error = DataError("is odd", "a.jsonl", 3, "messages", "make it even")
+    assert str(pickle.loads(pickle.dumps(error))) == "a.jsonl:3: messages: is odd. Fix: make it even"
+    assert str(DataError("is odd")) == "is odd"
+    assert Path("a.jsonl").name in str(error)

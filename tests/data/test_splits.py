@@ -1,0 +1,85 @@
+"""Every row is in exactly one split, the same one each time."""
+
+import json
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from datatunerx.data import Problem, content_digest, read_rows
+from datatunerx.data.rows import read_all
+from datatunerx.resources.enums import Split
+from datatunerx.resources.material import AutoSplit
+
+
+def said(files, split) -> list[str]:
+    return [row.value.messages[0]["content"] for row in read_rows(files, split)]
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    texts=st.lists(st.integers(0, 30).map(str), min_size=3, max_size=60),
+    shares=st.tuples(st.floats(0.01, 0.6), st.floats(0.01, 0.6)),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_splits_are_disjoint_whole_and_never_empty(tmp_path, dataset, texts, shares, seed):
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(json.dumps({"prompt": text, "completion": "x"}) + "\n" for text in texts))
+    files = dataset(str(path), auto_split=AutoSplit(validate_=shares[0], test=shares[1], seed=seed))
+
+    parts = {split: said(files, split) for split in Split}
+
+    assert sorted(sum(parts.values(), [])) == sorted(texts)
+    sets = [set(part) for part in parts.values()]
+    assert not (sets[0] & sets[1] or sets[0] & sets[2] or sets[1] & sets[2])
+    if len(set(texts)) >= 3:
+        assert all(parts.values())
+    assert [(s, r.line) for s, r in read_all(files)] == [
+        (s, line) for line, s in sorted((r.line, s) for s in Split for r in read_rows(files, s))
+    ]
+
+
+def test_a_split_has_its_share_and_depends_on_seed_and_content_only(dataset, write_rows):
+    rows = [{"prompt": str(i), "completion": "x"} for i in range(200)]
+    forward, backward = write_rows(rows, "f.jsonl"), write_rows(rows[::-1], "b.jsonl")
+
+    def parts(path: str, seed: int) -> list[set[str]]:
+        files = dataset(path, auto_split=AutoSplit(validate_=0.1, test=0.2, seed=seed))
+        return [set(said(files, split)) for split in (Split.TRAIN, Split.VALIDATE, Split.TEST)]
+
+    assert [len(part) for part in parts(forward, 1)] == [140, 20, 40]
+    assert parts(forward, 1) == parts(backward, 1) != parts(forward, 2)
+
+
+def test_a_split_with_files_of_its_own_is_not_made(dataset, write_rows):
+    train = write_rows([{"prompt": str(i), "completion": "x"} for i in range(20)])
+    test = write_rows([{"prompt": "t", "completion": "x"}], "test.jsonl")
+    files = dataset(train, splits={Split.TEST: [test]}, auto_split=AutoSplit(validate_=0.1, test=0.1))
+    assert said(files, Split.TEST) == ["t"]
+    assert len(said(files, Split.VALIDATE)) == 2 and len(said(files, Split.TRAIN)) == 18
+
+
+def test_bad_rows_of_a_file_that_is_split_stay_with_train(dataset, write_rows):
+    path = write_rows([{"prompt": str(i), "completion": "x"} for i in range(30)] + ["{"])
+    files = dataset(path, auto_split=AutoSplit(validate_=0.3, test=0.3))
+    bad = {
+        split: [r.line for r in read_rows(files, split) if isinstance(r.value, Problem)] for split in Split
+    }
+    assert bad == {Split.TRAIN: [31], Split.VALIDATE: [], Split.TEST: []}
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_too_few_rows_to_split_are_all_trained_on(count, dataset, write_rows):
+    files = dataset(
+        write_rows([{"prompt": str(i), "completion": "x"} for i in range(count)]), auto_split=AutoSplit()
+    )
+    assert [len(said(files, split)) for split in (Split.TRAIN, Split.VALIDATE, Split.TEST)] == [count, 0, 0]
+
+
+def test_the_digest_is_of_bytes_and_of_the_split_they_are_in(dataset, write_rows):
+    a, b = write_rows([{"x": 1}], "a.jsonl"), write_rows([{"x": 2}], "b.jsonl")
+    same = write_rows([{"x": 1}], "copy.jsonl")
+    whole = content_digest(dataset(a, b))
+    assert whole == content_digest(dataset(same, b)) and len(whole) == 64
+    others = [dataset(b, a), dataset(a), dataset(a, splits={Split.TEST: [b]})]
+    assert len({whole, *map(content_digest, others)}) == 4
