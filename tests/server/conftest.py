@@ -38,7 +38,12 @@ def crd(kind: str, plural: str, spec: dict[str, Any], **version: Any) -> dict[st
         "spec": {
             "group": group,
             "scope": "Namespaced",
-            "names": {"kind": kind, "plural": plural, "singular": kind.lower(), "shortNames": [kind[0].lower()]},
+            "names": {
+                "kind": kind,
+                "plural": plural,
+                "singular": kind.lower(),
+                "shortNames": [kind[0].lower()],
+            },
             "versions": [
                 {
                     "name": "v1",
@@ -169,7 +174,9 @@ class Api:
             "extensions": {"datatunerx.user": self.user} if self.user else {},
         }
 
-    async def call(self, method: str, path: str, body: Any = None, type: str = "application/json", **headers: str):
+    async def call(
+        self, method: str, path: str, body: Any = None, type: str = "application/json", **headers: str
+    ):
         data = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
         headers = {name.replace("_", "-"): value for name, value in headers.items()}
         if body is not None:

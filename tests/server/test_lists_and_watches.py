@@ -43,7 +43,9 @@ async def test_selectors_choose(api, widgets, five, query, expected):
     assert await names(api, f"{widgets}?{query}") == expected.split()
 
 
-@pytest.mark.parametrize("query", ["fieldSelector=spec.size%3D1", "labelSelector=a+b", "labelSelector=n+in+1"])
+@pytest.mark.parametrize(
+    "query", ["fieldSelector=spec.size%3D1", "labelSelector=a+b", "labelSelector=n+in+1"]
+)
 async def test_selectors_we_cannot_answer_are_refused(api, widgets, query):
     got = await api.get(f"{widgets}?{query}")
 
@@ -78,7 +80,9 @@ async def test_a_list_from_the_future_or_the_past_says_so(api, widgets, five, st
 
 
 async def test_tables_carry_the_printer_columns(api, widgets, five):
-    status = {"status": {"conditions": [{"type": "Other", "status": "x"}, {"type": "Ready", "status": "True"}]}}
+    status = {
+        "status": {"conditions": [{"type": "Other", "status": "x"}, {"type": "Ready", "status": "True"}]}
+    }
     await api.patch(f"{widgets}/w1/status", status)
     table = (await api.get(widgets, accept=TABLE)).ok()
 
@@ -121,7 +125,9 @@ async def test_a_watch_resumes_after_a_version_without_gap_or_repeat(api, widget
 
 
 @pytest.mark.parametrize("offset", [-3, 1000])
-async def test_a_version_too_old_or_from_nowhere_is_410_inside_a_good_answer(api, widgets, five, state, offset):
+async def test_a_version_too_old_or_from_nowhere_is_410_inside_a_good_answer(
+    api, widgets, five, state, offset
+):
     state.store._history.floor = state.store.version - 1  # as if all before were forgotten
     got = await api.get(f"{widgets}?watch=1&resourceVersion={state.store.version + offset}")
 

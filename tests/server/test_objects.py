@@ -47,7 +47,11 @@ async def test_creating_twice_is_already_exists(api, widgets, widget):
         ({"metadata": {"name": "a", "resourceVersion": "5"}}, 400, "resourceVersion should not be set"),
         ({"metadata": {"name": "a", "labels": {"a b": "c"}}}, 422, "metadata.labels: Invalid value"),
         ({"metadata": {"name": "a", "labels": {"a": 1}}}, 422, "metadata.labels.a"),
-        ({"metadata": {"name": "a", "annotations": {"a": "x" * 270_000}}}, 422, "Too long: may not be more than"),
+        (
+            {"metadata": {"name": "a", "annotations": {"a": "x" * 270_000}}},
+            422,
+            "Too long: may not be more than",
+        ),
         ({"spec": {}}, 422, "spec.size: Required value"),
         ({"spec": {"size": "big"}}, 422, "spec.size in body must be of type integer"),
         ({"spec": {"size": 0}}, 422, "should be greater than or equal to 1"),
@@ -55,7 +59,11 @@ async def test_creating_twice_is_already_exists(api, widgets, widget):
         ({"spec": {"size": 1, "color": "pink"}}, 422, 'Unsupported value: "pink": supported values: "red"'),
         ({"spec": {"size": 1, "ratio": 0}}, 422, "ratio must be over one half"),
         ({"spec": {"size": 1, "tags": ["x", "x"]}}, 422, 'spec.tags[1]: Duplicate value: "x"'),
-        ({"spec": {"size": 1, "ports": [{"name": "x"}, {"name": "x"}]}}, 422, "spec.ports[1]: Duplicate value"),
+        (
+            {"spec": {"size": 1, "ports": [{"name": "x"}, {"name": "x"}]}},
+            422,
+            "spec.ports[1]: Duplicate value",
+        ),
         ({"spec": {"size": 1, "ports": [{"number": 1}]}}, 422, "spec.ports[0].name: Required value"),
         ({"metadata": "x"}, 400, "metadata: must be an object"),
         ({"spec": []}, 422, "spec in body must be of type object"),
@@ -115,7 +123,9 @@ async def test_bodies_that_are_no_json_too_big_or_of_another_type_are_told_apart
 
 
 async def test_yaml_bodies_are_read(api, widgets):
-    text = b"apiVersion: example.com/v1\nkind: Widget\nmetadata: {name: y}\nspec: {size: 2, owner: 2020-01-01}\n"
+    text = (
+        b"apiVersion: example.com/v1\nkind: Widget\nmetadata: {name: y}\nspec: {size: 2, owner: 2020-01-01}\n"
+    )
     got = await api.call("POST", widgets, text, "application/yaml")
 
     assert got.ok()["spec"]["owner"] == "2020-01-01"
@@ -206,7 +216,10 @@ async def test_json_patch_does_all_or_nothing(api, widgets, widget):
     got = (await api.patch(f"{widgets}/a", good, kind)).ok()
     assert got["spec"]["args"] == ["new", "y", "x"]
     assert got["spec"]["size"] == got["spec"]["replicas"] == 7
-    bad = [{"op": "replace", "path": "/spec/size", "value": 8}, {"op": "test", "path": "/spec/size", "value": 1}]
+    bad = [
+        {"op": "replace", "path": "/spec/size", "value": 8},
+        {"op": "test", "path": "/spec/size", "value": 1},
+    ]
     assert (await api.patch(f"{widgets}/a", bad, kind)).status == 422
     assert (await api.patch(f"{widgets}/a", [{"op": "remove", "path": "/spec/no"}], kind)).status == 422
     assert (await api.patch(f"{widgets}/a", [{"op": "dance", "path": "/spec"}], kind)).status == 400
@@ -220,7 +233,10 @@ async def test_strategic_patches_are_for_core_kinds_only(api, widgets, widget):
     await api.post(maps, {"metadata": {"name": "c"}, "data": {"a": "1", "b": "2"}})
 
     assert (await api.patch(f"{widgets}/a", {"spec": {"size": 4}}, kind)).status == 415
-    assert (await api.patch(f"{maps}/c", {"data": {"a": None, "c": "3"}}, kind)).ok()["data"] == {"b": "2", "c": "3"}
+    assert (await api.patch(f"{maps}/c", {"data": {"a": None, "c": "3"}}, kind)).ok()["data"] == {
+        "b": "2",
+        "c": "3",
+    }
 
 
 async def test_scale_reads_and_writes_the_replicas(api, widgets, widget):
@@ -246,7 +262,6 @@ async def test_every_refusal_is_a_status_object(api, widgets):
         got = await api.call(method, path)
         assert (got.status, got.json["kind"], got.json["code"]) == (status, "Status", status), path
         assert got.json["message"]
-
 
 
 async def test_reads_of_core_kinds_know_what_they_are(api):

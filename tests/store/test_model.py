@@ -44,7 +44,9 @@ async def test_replaying_the_watch_equals_the_list_at_every_version(tmp_path, se
         for version in range(last, event.version):
             if version in lists:
                 assert replayed == lists[version]
-                assert {f"{e.key.namespace}/{e.key.name}": e.data for e in store.entries("r", at=version)} == replayed
+                assert {
+                    f"{e.key.namespace}/{e.key.name}": e.data for e in store.entries("r", at=version)
+                } == replayed
         name = f"{event.key.namespace}/{event.key.name}"
         assert (event.prev is not None) == (name in replayed)
         if event.type == "DELETED":
@@ -53,6 +55,8 @@ async def test_replaying_the_watch_equals_the_list_at_every_version(tmp_path, se
             replayed[name] = event.data
         last = event.version
     assert replayed == {f"{e.key.namespace}/{e.key.name}": e.data for e in store.entries("r")}
-    assert {k: v[0] for k, v in model.items() if k.resource == "r"} == {e.key: e.version for e in store.entries("r")}
+    assert {k: v[0] for k, v in model.items() if k.resource == "r"} == {
+        e.key: e.version for e in store.entries("r")
+    }
     assert all(json.loads(e.data)["step"] == model[e.key][1]["step"] for e in store.entries("r"))
     await store.close()

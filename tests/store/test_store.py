@@ -1,4 +1,5 @@
 import asyncio
+import os
 import sqlite3
 import subprocess
 import sys
@@ -91,12 +92,10 @@ async def test_everything_survives_a_restart_and_versions_go_on(tmp_path, make, 
 
 
 async def test_a_second_store_on_the_same_data_is_refused_with_the_pid(tmp_path, store):
-    code = "import sys; from pathlib import Path; from datatunerx.store import Store; Store.open(Path(sys.argv[1]))"
+    code = "import sys, pathlib, datatunerx.store as s; s.Store.open(pathlib.Path(sys.argv[1]))"
     done = await asyncio.to_thread(
         subprocess.run, [sys.executable, "-c", code, str(tmp_path / "db")], capture_output=True, text=True
     )
-
-    import os
 
     assert done.returncode != 0
     assert f"in use by another server (pid {os.getpid()})" in done.stderr

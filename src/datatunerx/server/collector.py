@@ -88,7 +88,9 @@ class Collector:
         while True:
             wait = max(0.0, next_sweep - time.monotonic())
             try:
-                await asyncio.wait_for(self._wake.wait(), wait)
+                # Not wait_for: in Python 3.11 it can swallow a cancellation that comes with the wake-up.
+                async with asyncio.timeout(wait):
+                    await self._wake.wait()
             except TimeoutError:
                 next_sweep = time.monotonic() + SWEEP_SECONDS
                 self._sweep_events()

@@ -90,6 +90,8 @@ class ResourcePaths:
         if verb not in kind.verbs:
             why = kind.facade.refusal if kind.facade else f"{verb} is not possible for {kind.plural}"
             raise not_allowed(why)
+        if kind.verbs == ("create",):
+            return  # anyone known may ask about themselves
         if not self._authorize(request.user, Access(verb, kind.resource, namespace or "", name)):
             where = f' in the namespace "{namespace}"' if namespace else ""
             raise forbidden(

@@ -42,7 +42,9 @@ class Watch:
         """Everything waiting; empty when `timeout` seconds passed without news or the watch was closed."""
         if not self._queue and not self.closed:
             try:
-                await asyncio.wait_for(self._wake.wait(), timeout)
+                # Not wait_for: in Python 3.11 it can swallow a cancellation that comes with the wake-up.
+                async with asyncio.timeout(timeout):
+                    await self._wake.wait()
             except TimeoutError:
                 if not self._queue:  # news may have come while the timer was being handled
                     return []
