@@ -43,12 +43,12 @@ def test_no_file_is_no_events(path):
 
 def test_a_torn_last_line_waits_until_it_is_whole(path):
     path.parent.mkdir()
-    line = encode(step(1))
+    head, line = encode(step(0)), encode(step(1))
     for cut in range(len(line)):
-        path.write_bytes(encode(step(0)) + line[:cut])
+        path.write_bytes(head + line[:cut])
         found, offset = read_events(path, 0)
         assert [e.step for e in found] == [0]
-    path.write_bytes(encode(step(0)) + line)
+    path.write_bytes(head + line)
     assert [e.step for e in read_events(path, offset)[0]] == [1]
 
 
