@@ -56,8 +56,8 @@ EVEN = 32
 def filler(parts: Sequence[Part]) -> list[Part]:
     """A part that rounds a stream up to `EVEN` rows.
 
-    Vector loops leave a tail to scalar code, which rounds differently. Without a tail, a row's numbers are the same
-    to the last bit whatever shares its stream, so a job's bytes do not depend on its neighbours.
+    Vector loops leave a tail to scalar code, which rounds differently. Without a tail, a row's numbers are
+    the same to the last bit whatever shares its stream, so a job's bytes do not depend on its neighbours.
     """
     short = -sum(len(row) for part in parts for row in part.rows) % EVEN
     return [Part(None, [torch.zeros(short, dtype=torch.long)])] if short else []

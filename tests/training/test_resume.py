@@ -1,0 +1,98 @@
+"""What was interrupted goes on as if it had not been."""
+
+import json
+import shutil
+
+import pytest
+import torch
+
+from datatunerx.runs.commands import Command, Verb
+from datatunerx.training import checkpoints
+
+SETTINGS = {
+    "lora": {"rank": 3, "dropout": 0.1},
+    "max_steps": 9,
+    "save_every": 3,
+    "gradient_accumulation": 2,
+    "scheduler": "linear",
+}
+
+
+def files(folder):
+    last = checkpoints.latest(folder)
+    return {p.name: p.read_bytes() for p in last.path.iterdir() if p.name != checkpoints.MANIFEST}
+
+
+@pytest.mark.parametrize("from_step", [3, 6])
+def test_a_resumed_job_ends_with_the_very_bytes_of_the_uninterrupted_one(
+    make_base, make_job, make_rows, watched, tmp_path, from_step
+):
+    """Weights, optimizer and metric history; the second half is beside a job the first half never saw."""
+    validate = make_rows(3, seed=9)
+    jobs = [make_job("a", validate=validate, keep_checkpoints=9, **SETTINGS)]
+    watched.run(make_base(), jobs)
+    whole = files(tmp_path / "a")
+    for checkpoint in checkpoints.whole(tmp_path / "a"):
+        if checkpoint.step > from_step:
+            shutil.rmtree(checkpoint.path)
+
+    trained = watched.run(make_base(), [make_job("other"), *jobs])
+
+    assert trained["a"].outcome.phase == "Succeeded"
+    assert files(tmp_path / "a") == whole
+
+
+def test_a_suspended_job_goes_on_from_where_it_was(make_base, make_job, watched, tmp_path):
+    watched.run(make_base(), [make_job("a", **SETTINGS)])
+    whole = files(tmp_path / "a")
+    shutil.rmtree(tmp_path / "a")
+    asked = iter([[], [], [], [Command(verb=Verb.SUSPEND, job="a")]])
+
+    first = watched.run(make_base(), [make_job("a", **SETTINGS)], poll_commands=lambda: next(asked, []))
+    second = watched.run(make_base(), [make_job("a", **SETTINGS)])
+
+    assert first["a"].outcome.phase == "Suspended"
+    assert 0 < first["a"].outcome.step < 9
+    assert second["a"].outcome.phase == "Succeeded"
+    assert files(tmp_path / "a") == whole
+
+
+def test_a_job_that_had_ended_is_not_trained_again(make_base, make_job, watched, tmp_path):
+    watched.run(make_base(), [make_job("a")])
+    before = len(watched.values("a", "loss"))
+
+    trained = watched.run(make_base(), [make_job("a")])
+
+    assert trained["a"].outcome.phase == "Succeeded"
+    assert len(watched.values("a", "loss")) == before
+
+
+def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(make_base, make_job, watched, tmp_path):
+    watched.run(make_base(), [make_job("a", keep_checkpoints=9, **SETTINGS)])
+    weights = tmp_path / "a" / "step-00000009" / "adapter_model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+
+    assert checkpoints.latest(tmp_path / "a").step == 6
+
+
+def test_other_parameters_in_the_same_folder_are_refused_by_name(make_base, make_job, watched, tmp_path):
+    watched.run(make_base(), [make_job("a", **SETTINGS)])
+
+    other = make_job("a", **(SETTINGS | {"learning_rate": 0.5}))
+    trained = watched.run(make_base(), [other, make_job("b")])
+
+    assert trained["a"].outcome.phase == "Failed"
+    assert "learningRate" in trained["a"].outcome.message
+    assert trained["b"].outcome.phase == "Succeeded"
+
+
+def test_the_history_in_a_checkpoint_is_what_was_told(make_base, make_job, watched, tmp_path):
+    watched.run(make_base(), [make_job("a", **SETTINGS)])
+
+    state = json.loads(files(tmp_path / "a")["trainer_state.json"])
+
+    told = [point["values"]["loss"] for point in state["history"] if "loss" in point["values"]]
+    assert told == watched.values("a", "loss")
+    assert torch.isfinite(torch.tensor(told)).all()
