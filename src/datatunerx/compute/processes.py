@@ -8,7 +8,7 @@ import signal
 import sys
 from typing import NamedTuple
 
-import psutil  # type: ignore[import-untyped]
+import psutil
 
 TOKEN = "DTX_RUN_TOKEN"
 """The environment variable that marks a worker and what it starts."""
