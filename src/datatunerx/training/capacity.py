@@ -21,12 +21,16 @@ SIZES = (256, 512, 1024, 2048, 4096, 8192, 16384, 32768)
 WORTH = 1.08
 """A wider tick must be this much faster to be worth its memory."""
 ROW_TOKENS = 128
+SLOW_SECONDS = 1.5
+"""A pass that takes this long keeps the device busy whatever its width; wider ones are not tried."""
 
 
 def knee(sizes: tuple[int, ...], tokens_per_second: Callable[[int], float]) -> int:
-    """The last size that was worth its width; stops asking at the first that is not."""
+    """The last size that was worth its width; stops asking at the first that is not, or is slow."""
     best_size, best_speed = sizes[0], tokens_per_second(sizes[0])
     for size in sizes[1:]:
+        if best_size / best_speed > SLOW_SECONDS:
+            break
         speed = tokens_per_second(size)
         if speed < best_speed * WORTH:
             break
