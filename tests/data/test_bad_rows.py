@@ -204,7 +204,7 @@ def test_links_folders_devices_and_missing_files_are_refused(dataset, tmp_path, 
         tmp_path / "pipe.jsonl": "is a device, pipe or socket",
         tmp_path: "is a folder.*name the files in it",
         Path("/dev/zero"): "is a device",
-        tmp_path / "absent.jsonl": "no such file.*check the path",
+        tmp_path / "absent.jsonl": "there is no such file.*check the path",
     }
     for path, words in said.items():
         with pytest.raises(DataError, match=words):

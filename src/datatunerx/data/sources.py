@@ -5,14 +5,14 @@ link, an archive, UTF-16.
 """
 
 import importlib.util
-import io
 import os
 import re
 import stat
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO, cast
+from typing import BinaryIO
 from urllib.parse import unquote, urlsplit
 
 from datatunerx.data.errors import DataError
@@ -38,7 +38,7 @@ def open_source(uri: str) -> Iterator[BinaryIO]:
         with _opened(uri) as stream:
             yield stream
     except (OSError, ImportError) as error:
-        raise DataError(f"cannot be read: {_plainly(error)}", uri, fix=_hint(error)) from error
+        raise DataError(f"cannot be read: {_plainly(error)}", uri, fix=_hint(error, uri)) from error
 
 
 def head_of(stream: BinaryIO, uri: str) -> bytes:
@@ -95,13 +95,15 @@ def _opened(uri: str) -> Iterator[BinaryIO]:
     import fsspec  # 30 ms that local files need not pay
 
     try:
-        opened = fsspec.open(uri, "rb")
+        system, place = fsspec.url_to_fs(uri)
     except ValueError as error:
-        raise DataError(
-            f"cannot be reached: {error}", uri, fix="use a local path, file://, pkg:// or s3://"
-        ) from error
-    with opened as stream:
-        yield stream if stream.seekable() else cast(BinaryIO, io.BytesIO(stream.read()))
+        fix = "use a local path, file://, pkg://, https:// or s3://"
+        raise DataError(f"cannot be reached: {error}", uri, fix=fix) from error
+    with tempfile.TemporaryDirectory() as folder:  # not every place lets us seek
+        copy = Path(folder, "copy")
+        system.get_file(place, str(copy))
+        with copy.open("rb") as stream:
+            yield stream
 
 
 def _refuse_unlike_a_file(path: Path, uri: str) -> None:
@@ -115,14 +117,18 @@ def _refuse_unlike_a_file(path: Path, uri: str) -> None:
 
 
 def _plainly(error: Exception) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "there is no such file"
     return (getattr(error, "strerror", None) or str(error) or type(error).__name__).lower()
 
 
-def _hint(error: Exception) -> str:
+def _hint(error: Exception, uri: str) -> str:
+    if isinstance(error, ImportError):
+        return f"pip install {error.name or 'the package that reads ' + uri.partition('://')[0]}"
+    if SCHEME.match(uri) and not uri.lower().startswith("file:"):
+        return "check the address, and that this machine may reach it"
     if isinstance(error, FileNotFoundError):
         return "check the path; relative paths start where the worker runs"
     if isinstance(error, PermissionError):
         return "let this user read the file"
-    if isinstance(error, ImportError):
-        return f"pip install {error.name or 'the package named above'}"
-    return "check the place and the credentials"
+    return "check the disk"

@@ -150,16 +150,18 @@ class ChatTemplate:
 
     def _begins_alone(self, rendered: Rendered, encoded: Encoded, start: int) -> bool:
         """Whether the tokens before character `start` are those of the text that ends there."""
-        starts, ends = encoded.offsets[:, 0], encoded.offsets[:, 1]
-        if ((starts < start) & (ends > start)).any():
+        begins, ends = encoded.offsets[:, 0], encoded.offsets[:, 1]
+        count = int(np.searchsorted(begins, start))
+        if count and ends[count - 1] > start:
             return False
-        before = np.flatnonzero(starts < start)
-        control = before[np.isin(encoded.ids[before], self._control_ids)]
-        first = int(control[-1]) + 1 if len(control) else 0  # control tokens are never joined to anything
-        anchor = int(ends[control[-1]]) if len(control) else 0
+        ids = encoded.ids[:count].tolist()
+        first = count  # back to the last control token: those are never joined to anything
+        while first and ids[first - 1] not in self._control_ids:
+            first -= 1
+        anchor = int(ends[first - 1]) if first else 0
         literal = any(piece.literal and piece.start <= anchor < piece.end for piece in rendered.pieces)
         alone = self.encoder.encode_pieces(rendered.text, [Piece(anchor, start, literal)])
-        return np.array_equal(alone.ids, encoded.ids[first : len(before)])
+        return bool(alone.ids.tolist() == ids[first:])
 
     def _label(self, rendered: Rendered, encoded: Encoded) -> Example:
         """Labels by character: a token is trained if it begins within an assistant turn."""
@@ -263,8 +265,8 @@ class ChatTemplate:
         return {self.encoder.added[end] for end in self.ends}
 
     @cached_property
-    def _control_ids(self) -> list[int]:
-        return [self.encoder.added[token] for token in self.encoder.control]
+    def _control_ids(self) -> set[int]:
+        return {self.encoder.added[token] for token in self.encoder.control}
 
     # -- what a user wrote
 
