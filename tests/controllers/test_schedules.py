@@ -9,11 +9,10 @@ import random
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from datatunerx.client import Api, Conflict, Response
+from datatunerx.client import Api, Conflict, NotFound, Response
 from datatunerx.client.informer import Key
 from datatunerx.controllers import Settings
 from datatunerx.controllers.context import Context
@@ -182,11 +181,18 @@ class LateWorld:
     def __init__(self, api: SmallApi) -> None:
         self.api = api
         self.seen = dict.fromkeys(BY_PLURAL, len(api.history) - 1)
+        self.stuck = dict.fromkeys(BY_PLURAL, 0)
 
     def advance(self, rng: random.Random, *, fully: bool) -> None:
         newest = len(self.api.history) - 1
         for plural, seen in self.seen.items():
-            self.seen[plural] = newest if fully or rng.random() < 0.5 else rng.randint(seen, newest)
+            if fully:
+                self.seen[plural], self.stuck[plural] = newest, 0
+            elif self.stuck[plural] > 0:
+                self.stuck[plural] -= 1
+            else:
+                self.seen[plural] = rng.choice((newest, newest, rng.randint(seen, newest)))
+                self.stuck[plural] = rng.randint(1, 50) if rng.random() < 0.05 else 0
 
     def _objects(self, model: Any) -> dict[str, Any]:
         plural = BY_MODEL[model].plural
@@ -220,7 +226,7 @@ class Schedule:
         self.api = Api(self.server)
         self.backend = backend
         self.now = 1000.0
-        self.settings = Settings(root_uri=f"file://{root}", poll_seconds=0.5, devices=1)
+        self.settings = Settings(root_uri=f"file://{root}", poll_seconds=0.5, devices=self.rng.choice((1, 3)))
         self.crashes = 0
         LateWorld.parsed = {}
         self.restart()
@@ -241,7 +247,7 @@ class Schedule:
     async def reconcile(self, wake: Wake) -> None:
         try:
             again = await self.table[wake.controller].reconcile(wake.key)
-        except (Conflict, NameTaken):
+        except (Conflict, NameTaken, NotFound):
             self.pending.append(wake)
         except Crash:
             self.crashes += 1
@@ -260,13 +266,17 @@ class Schedule:
                 self.pending += [wake] * self.rng.choices((0, 1, 2), (0.15, 0.7, 0.15))[0]
         self.read = len(self.server.changes)
 
-    async def chaos(self, steps: int, at_random: Any = None) -> None:
+    async def chaos(self, most: int, after_end: int, at_random: Any) -> None:
+        """Until the experiment has ended and some steps more."""
         self.server.crash_rate = 0.04
-        for number in range(steps):
-            if at_random:
-                await at_random(number)
+        for number in range(most):
+            await at_random(number)
+            if has_ended(self.server):
+                after_end -= 1
+            if not after_end:
+                break
             self.now += self.rng.random()
-            if self.rng.random() < 0.15:
+            if self.rng.random() < 0.3:
                 self.backend.step()
             self.world.advance(self.rng, fully=False)
             if self.rng.random() < 0.1 or not self.pending:
@@ -322,6 +332,34 @@ def no_child_was_made_twice(server: SmallApi) -> None:
     assert len(made) == len(set(made))
 
 
+DELETABLE = [
+    (plural, f"e-g{i}")
+    for plural in ("finetunejobs", "finetunes", "scorings", "llmcheckpoints")
+    for i in range(3)
+]
+
+
+def is_known(server: SmallApi, plural: str, name: str) -> bool:
+    """Whether the object is there and its parent has written down that it made it."""
+    if (plural, name) not in server.objects:
+        return False
+    parent = ("finetuneexperiments", "e") if plural == "finetunejobs" else ("finetunejobs", name)
+    status = server.objects.get(parent, {}).get("status", {})
+    match plural:
+        case "finetunejobs":
+            return status.get("phase", "Pending") != "Pending"
+        case "finetunes":
+            return bool(status.get("finetune"))
+        case "scorings":
+            return bool(status.get("scoring"))
+    return server.objects.get(("finetunes", name), {}).get("status", {}).get("phase") in TERMINAL
+
+
+def has_ended(server: SmallApi) -> bool:
+    experiment = server.objects.get(("finetuneexperiments", "e"))
+    return bool(experiment) and experiment.get("status", {}).get("phase") in TERMINAL
+
+
 async def live(seed: int, root: Path, backend: Any, objects: list[Any], scenario: str) -> Schedule:
     schedule = Schedule(seed, root, backend)
     rng = random.Random(seed)
@@ -333,6 +371,7 @@ async def live(seed: int, root: Path, backend: Any, objects: list[Any], scenario
     for obj in objects:
         if obj not in todo.values():
             await schedule.api.create(obj)
+    wanted_gone = rng.sample(DELETABLE, 3) if scenario == "children deleted" else []
     off, on = sorted(rng.sample(range(60, 260), 2)) if scenario == "suspended" else (-1, -1)
 
     async def at_random(number: int) -> None:
@@ -342,30 +381,39 @@ async def live(seed: int, root: Path, backend: Any, objects: list[Any], scenario
         if number in (off, on):
             body = {"spec": {"suspend": number == off}}
             await schedule.api.patch(next(k.model for k in KINDS if k.short == "fe"), "e", body)
+        for plural, name in wanted_gone:
+            # Some as soon as they are there, some when all is over.
+            late = has_ended(schedule.server) or rng.random() < 0.02
+            if late and is_known(schedule.server, plural, name):
+                await schedule.api.delete(BY_PLURAL[plural].model, name)
         schedule.server.crash_rate = calm
         schedule.hear()
 
-    await schedule.chaos(300, at_random)
+    await schedule.chaos(1500, 60, at_random)
     await schedule.settle()
     return schedule
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("part", range(5))
-@pytest.mark.parametrize("scenario", ["plain", "one fails", "worker dies", "suspended"])
+@pytest.mark.parametrize("scenario", ["plain", "one fails", "worker dies", "suspended", "children deleted"])
 async def test_every_schedule_ends_in_the_same_state(scenario, part, root, make_backend, make_objects):
     first: dict[str, Any] | None = None
     crashes = 0
-    for seed in range(part * 26, part * 26 + 26):
+    for seed in range(part * 20, part * 20 + 20):
         folder = root / f"{seed}"
         schedule = await live(seed, folder, make_backend(), make_objects(3), scenario)
         crashes += schedule.crashes
         each_attempt_has_one_run(schedule.server)
         no_child_was_made_twice(schedule.server)
         state = final_state(schedule.server)
+        if scenario == "children deleted":
+            assert state["finetuneexperiments/e"]["phase"] in TERMINAL, f"seed {seed}"
+            continue
+        assert "llmcheckpoints/e-g2" in state
         first = first or state
         assert state == first, f"seed {seed} ended otherwise"
         experiment = state["finetuneexperiments/e"]
         assert experiment["phase"] == "Succeeded", f"seed {seed}: {experiment}"
         assert experiment["best"] == "e-g2"
-    assert crashes > 20
+    assert crashes > 20  # else nothing was tried

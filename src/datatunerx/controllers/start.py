@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any, TypeVar, cast
 
 from datatunerx.client.api import Api
-from datatunerx.client.errors import ApiError, Conflict
+from datatunerx.client.errors import ApiError, Conflict, NotFound
 from datatunerx.client.informer import Informer, Key, key_of
 from datatunerx.client.queue import Queue
 from datatunerx.compute.backend import Backend
@@ -121,8 +121,8 @@ async def look(table: dict[str, Reconciler], queue: Queue[Wake], wake: Wake) -> 
     """Reconcile one name; whatever goes wrong, it is looked at again, later each time."""
     try:
         again = await table[wake.controller].reconcile(wake.key)
-    except Conflict:
-        queue.failed(wake)  # read too early, or somebody was faster: read again
+    except (Conflict, NotFound):
+        queue.failed(wake)  # read too early, or somebody was faster: look again
     except (ApiError, NameTaken, OSError) as error:
         seconds = queue.failed(wake)
         log.warning(
