@@ -1,0 +1,173 @@
+"""A checkpoint is whole or it is not one, wherever its writer dies."""
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from datatunerx.training import checkpoints
+
+FILES = {"adapter_model.safetensors": b"a" * 5000, "trainer_state.json": b"{}", "adapter_config.json": b"{}"}
+WATCHED = {"open", "os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.scandir", "os.listdir", "os.fsync"}
+
+
+def die_at(operation, act):
+    """Run `act` in a child that is killed before its n-th operation on files; its exit status."""
+    child = os.fork()
+    if child == 0:
+        seen = 0
+
+        def count(event, _arguments):
+            nonlocal seen
+            if event in WATCHED:
+                seen += 1
+                if seen == operation:
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+        real_fsync = os.fsync
+        os.fsync = lambda handle: (count("os.fsync", ()), real_fsync(handle))[1]
+        sys.addaudithook(count)
+        status = 1
+        try:
+            act()
+            status = 0
+        finally:
+            os._exit(status)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def kill_everywhere(make_folder, act):
+    """Kill `act` at every operation in turn, until it gets through; yields the folder after each death."""
+    for operation in range(1, 500):
+        folder = make_folder(operation)
+        status = die_at(operation, lambda folder=folder: act(folder))
+        yield folder
+        if status == 0:
+            assert operation > 10
+            return
+        assert status == -signal.SIGKILL
+    raise AssertionError("it never got through")
+
+
+def test_killed_anywhere_in_a_save_the_one_before_stands_and_no_half_one_counts(tmp_path):
+    def make_folder(number):
+        folder = tmp_path / str(number)
+        checkpoints.save(folder, 1, FILES)
+        return folder
+
+    for folder in kill_everywhere(make_folder, lambda f: checkpoints.save(f, 2, FILES)):
+        found = checkpoints.whole(folder)
+        assert [c.step for c in found] in ([1], [1, 2])
+        for checkpoint in found:
+            checkpoints.verify(checkpoint)
+        assert checkpoints.latest(folder).step == found[-1].step
+        assert checkpoints.superfluous(found, 1) == found[:-1]
+
+        checkpoints.save(folder, 2, FILES)  # the resumed job comes to the same step
+        assert [c.step for c in checkpoints.whole(folder)] == [1, 2]
+        assert sorted(p.name for p in folder.iterdir()) == ["step-00000001", "step-00000002"]
+
+
+def test_killed_anywhere_in_retention_the_kept_ones_stand(tmp_path):
+    def make_folder(number):
+        folder = tmp_path / str(number)
+        for step in (1, 2, 3):
+            checkpoints.save(folder, step, FILES)
+        return folder
+
+    for folder in kill_everywhere(make_folder, lambda f: checkpoints.prune(f, 2)):
+        steps = [c.step for c in checkpoints.whole(folder)]
+        assert steps in ([1, 2, 3], [2, 3])
+        for checkpoint in checkpoints.whole(folder):
+            checkpoints.verify(checkpoint)
+
+
+def test_files_are_on_disk_before_their_folder_has_its_name_and_the_manifest_comes_last(
+    tmp_path, monkeypatch
+):
+    """What a power cut may lose: names without content. Removing any sync or turning the order fails here."""
+    told = []
+    real_fsync, real_rename = os.fsync, os.rename
+
+    def fsync(handle):
+        told.append(("sync", Path(os.readlink(f"/proc/self/fd/{handle}"))))
+        real_fsync(handle)
+
+    def rename(old, new):
+        told.append(("rename", Path(new)))
+        real_rename(old, new)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(os, "rename", rename)
+    checkpoints.save(tmp_path / "job", 1, FILES)
+
+    folder, final = tmp_path / "job", tmp_path / "job" / "step-00000001"
+    hidden = folder / ".saving-step-00000001"
+    named = told.index(("rename", final))
+    counted = told.index(("rename", final / "manifest.json"))
+    assert {path for verb, path in told[:named] if verb == "sync"} >= {hidden, *(hidden / n for n in FILES)}
+    between = told[named:counted]
+    assert ("sync", folder) in between
+    assert any(verb == "sync" and path.parent == final for verb, path in between)
+    assert ("sync", final) in told[counted:]
+
+
+def test_a_checkpoint_without_manifest_or_with_a_short_file_is_none(tmp_path):
+    for step in (1, 2, 3):
+        checkpoints.save(tmp_path, step, FILES)
+    (checkpoints.checkpoint_path(tmp_path, 2) / "manifest.json").unlink()
+    os.truncate(checkpoints.checkpoint_path(tmp_path, 3) / "adapter_model.safetensors", 4999)
+
+    assert [c.step for c in checkpoints.whole(tmp_path)] == [1]
+
+
+@pytest.mark.parametrize("damage", [b"", b"[]", b"{", b'{"step": 1}', b'{"step": 1, "files": {"x": 1}}'])
+def test_a_manifest_that_is_not_one_makes_no_checkpoint(tmp_path, damage):
+    saved = checkpoints.save(tmp_path, 1, FILES)
+    (saved.path / "manifest.json").write_bytes(damage)
+
+    assert checkpoints.whole(tmp_path) == []
+
+
+def test_saving_a_step_again_leaves_it_as_it_is(tmp_path):
+    first = checkpoints.save(tmp_path, 1, FILES)
+
+    assert checkpoints.save(tmp_path, 1, {"other": b""}) == first
+
+
+STEPS = st.lists(
+    st.tuples(st.sampled_from(["save", "pin", "damage"]), st.none() | st.floats(0, 5), st.integers(0, 5)),
+    min_size=1,
+    max_size=12,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(actions=STEPS, keep=st.integers(1, 4))
+def test_retention_never_takes_the_best_the_latest_or_a_pinned_one(tmp_path_factory, actions, keep):
+    folder = tmp_path_factory.mktemp("job")
+    best = None
+    for step, (action, loss, which) in enumerate(actions, start=1):
+        present = checkpoints.whole(folder)
+        if action == "save" or not present:
+            checkpoints.save(folder, step, {"f": b"x"}, eval_loss=loss)
+        else:
+            target = present[which % len(present)].path
+            if action == "pin":
+                (target / checkpoints.PINNED).touch()
+            else:
+                (target / "f").unlink()
+        before = checkpoints.whole(folder)
+        checkpoints.prune(folder, keep)
+        after = checkpoints.whole(folder)
+
+        kept = {c.step for c in after}
+        best = checkpoints.best(before)
+        assert {c.step for c in before if c.pinned} <= kept
+        assert {c.step for c in before[-keep:]} <= kept
+        assert best is None or best.step in kept
+        assert len([c for c in after if not c.pinned]) <= keep + 1
