@@ -165,8 +165,7 @@ def code_version() -> str:
 def _mapped(path: Path) -> Any:
     if path.stat().st_size == 0:  # an empty file cannot be mapped
         return np.empty(0, dtype=np.int32)
-    # copy on write: torch takes no read-only memory without a warning, and nothing reaches the file
-    return np.memmap(path, dtype=np.int32, mode="c")
+    return np.memmap(path, dtype=np.int32, mode="r")
 
 
 def _sync(path: Path) -> None:

@@ -1,6 +1,7 @@
 """The base model, loaded beside other work: importing torch and reading weights waits mostly for the disk."""
 
 import threading
+import warnings
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
@@ -34,6 +35,8 @@ def load(path: Path, precision: Precision) -> "Base":
 
     from datatunerx.modeling.base import load_base
 
+    # Tokenised rows are mapped read-only, and torch only reads them.
+    warnings.filterwarnings("ignore", "The given NumPy array is not writable")
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if precision is Precision.AUTO:
         fine = device == "cuda" and torch.cuda.is_bf16_supported()
