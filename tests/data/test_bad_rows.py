@@ -218,7 +218,7 @@ def test_a_dataset_in_which_all_rows_are_bad_is_refused_with_the_first_of_them(d
     with pytest.raises(DataError) as caught:
         inspect(dataset(path))
     said = str(caught.value)
-    assert "none of the 5 rows can be used" in said
+    assert "no row of the train split can be used" in said
     assert f"{path}:1: messages: no assistant turn" in said and f"{path}:2: bad JSON" in said
 
 

@@ -173,7 +173,7 @@ def test_a_cutoff_shorter_than_every_row_is_refused_when_long_rows_are_dropped(
 
 def test_a_split_of_bad_rows_is_refused_with_the_first_of_them(tokenised, dataset, write_rows):
     path = write_rows(["{", "[]"])
-    with pytest.raises(DataError, match=f"none of the 2 rows can be used: {path}:1: bad JSON"):
+    with pytest.raises(DataError, match=f"no row of the train split can be used: {path}:1: bad JSON"):
         tokenised(dataset(path))
 
 

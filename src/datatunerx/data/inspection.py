@@ -2,14 +2,26 @@
 
 import json
 import os
+from array import array
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from datatunerx.data.errors import DataError, Problem
+from datatunerx.data.formats import Conversation
 from datatunerx.data.report import Tally, problem_lines
-from datatunerx.data.rows import Row, content_digest, read_all, recognised
+from datatunerx.data.rows import (
+    Row,
+    content_digest,
+    divide,
+    made_shares,
+    place_of,
+    read_files,
+    recognised,
+)
 from datatunerx.data.templates import ChatTemplate
 from datatunerx.data.tokens import BATCH_ROWS, encoded
 from datatunerx.resources.enums import Split
@@ -36,14 +48,16 @@ def inspect(
             f"dataset {files.name} has no train files", field="splits.train", fix="name at least one"
         )
     chat = ChatTemplate.load(tokenizer_path, template) if tokenizer_path is not None else None
-    tally = Tally()
+    tally, made = Tally(), _MadeSplits(files)
     previews: list[dict[str, Any]] = []
-    rows = read_all(files)
-    while batch := list(islice(rows, BATCH_ROWS)):
-        _count(tally, batch, chat)
-        previews += _previews([row for _, row in batch], chat, PREVIEWED - len(previews))
+    for split in Split:
+        rows = read_files(files, split)
+        while batch := list(islice(rows, BATCH_ROWS)):
+            _count(tally, split, batch, chat, made)
+            previews += _previews(batch, chat, PREVIEWED - len(previews))
     if not tally.kept[Split.TRAIN]:
-        raise tally.nothing_kept()
+        raise tally.nothing_kept(Split.TRAIN)
+    made.apply(tally)
     facts = DataFacts(digest=content_digest(files), report=tally.report(recognised(files)))
     if report_path is not None:
         facts.report_uri = report_path.absolute().as_uri()
@@ -52,14 +66,39 @@ def inspect(
     return facts
 
 
-def _count(tally: Tally, batch: Sequence[tuple[Split, Row]], chat: ChatTemplate | None) -> None:
-    rows = [row for _, row in batch]
-    made: Iterator[tuple[Row, Any]] = encoded(rows, chat) if chat else ((row, row.value) for row in rows)
-    for (split, _), (_, value) in zip(batch, made, strict=True):
-        if isinstance(value, Problem):
-            tally.drop(value)
-        else:
+class _MadeSplits:
+    """Counts the rows of splits that are made from train rows, without reading those a second time."""
+
+    def __init__(self, files: DataFiles) -> None:
+        self.shares, self.seed = made_shares(files), files.auto_split.seed
+        self.all, self.kept = array("Q"), array("Q")
+
+    def add(self, row: Row, kept: bool) -> None:
+        if self.shares and isinstance(row.value, Conversation):
+            place = place_of(row.value, self.seed)
+            self.all.append(place)
+            if kept:
+                self.kept.append(place)
+
+    def apply(self, tally: Tally) -> None:
+        split_of = divide(np.frombuffer(self.all, dtype=np.uint64), self.shares)
+        for place in self.kept:
+            tally.kept[Split.TRAIN] -= 1
+            tally.kept[split_of(place)] += 1
+
+
+def _count(
+    tally: Tally, split: Split, rows: Sequence[Row], chat: ChatTemplate | None, made: _MadeSplits
+) -> None:
+    counted: Iterator[tuple[Row, Any]] = encoded(rows, chat) if chat else ((row, row.value) for row in rows)
+    for row, value in counted:
+        kept = not isinstance(value, Problem)
+        if kept:
             tally.keep(split, value.labels if chat else None)
+        else:
+            tally.drop(value)
+        if split is Split.TRAIN:
+            made.add(row, kept)
 
 
 def _previews(rows: Sequence[Row], chat: ChatTemplate | None, count: int) -> list[dict[str, Any]]:

@@ -75,11 +75,11 @@ class Tally:
             p50=int(p50), p95=int(p95), max=int(lengths.max()), total=int(lengths.sum()), trained=self.trained
         )
 
-    def nothing_kept(self) -> DataError:
-        """For data of which no row can be used: the number and the first problems."""
+    def nothing_kept(self, split: Split) -> DataError:
+        """For a split of which no row can be used: the first problems."""
         first = self.problems[0]
         said = "; ".join(str(problem.error()) for problem in self.problems[:FIRST_PROBLEMS])
-        return DataError(f"none of the {self.read} rows can be used: {said}", first.file, fix=first.fix)
+        return DataError(f"no row of the {split} split can be used: {said}", first.file, fix=first.fix)
 
 
 def problem_lines(problems: Iterable[Problem]) -> list[dict[str, object]]:

@@ -12,6 +12,7 @@ from itertools import chain, islice
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from datatunerx.data.errors import DataError, Problem, where
 from datatunerx.data.formats import Conversation, Message, check_features, conversation, recognise
@@ -23,6 +24,7 @@ from datatunerx.runs.plan import DataFiles
 FIRST_ROWS = 20
 MIN_ROWS_TO_SPLIT = 3
 DIGEST_CHUNK = 1024 * 1024
+Places = NDArray[np.uint64]
 
 
 class Row(NamedTuple):
@@ -53,20 +55,17 @@ def read_rows(files: DataFiles, split: Split) -> Iterator[Row]:
     """
     if files.splits.get(split):
         belongs = _assignment(files) if split is Split.TRAIN else None
-        for row in _read(files, split):
+        for row in read_files(files, split):
             if belongs is None or belongs(row) is split:
                 yield row
     elif split is not Split.TRAIN and (belongs := _assignment(files)) is not None:
-        yield from (row for row in _read(files, Split.TRAIN) if belongs(row) is split)
+        yield from (row for row in read_files(files, Split.TRAIN) if belongs(row) is split)
 
 
-def read_all(files: DataFiles) -> Iterator[tuple[Split, Row]]:
-    """Every row with its split, each file read once (twice if splits are made)."""
-    belongs = _assignment(files)
-    for split in Split:
-        for row in _read(files, split):
-            made = belongs(row) if belongs is not None and split is Split.TRAIN else split
-            yield made, row
+def read_files(files: DataFiles, split: Split) -> Iterator[Row]:
+    """Every row of the files that are named for the split, before some go to a split that is made."""
+    for uri in files.splits.get(split, []):
+        yield from read_file(uri, files.format, files.features)
 
 
 def questions(files: DataFiles, split: Split, limit: int | None = None) -> list[Question]:
@@ -145,50 +144,40 @@ def _value(row: RawRow, format: DataFormat, features: dict[str, str], uri: str) 
     return made.at(uri, row.line) if isinstance(made, Problem) else made
 
 
-def _read(files: DataFiles, split: Split) -> Iterator[Row]:
-    for uri in files.splits.get(split, []):
-        yield from read_file(uri, files.format, files.features)
+def made_shares(files: DataFiles) -> dict[Split, float]:
+    """The splits that are made from the train rows, with their shares."""
+    asked = {Split.TEST: files.auto_split.test, Split.VALIDATE: files.auto_split.validate_}
+    return {split: share for split, share in asked.items() if share > 0 and not files.splits.get(split)}
+
+
+def place_of(value: Conversation, seed: int) -> int:
+    """Where a row stands among all rows: a hash of its content, 64 bits."""
+    text = json.dumps(value.messages, sort_keys=True, ensure_ascii=False)
+    key = seed.to_bytes(8, "little")
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8, key=key).digest(), "little")
+
+
+def divide(places: Places, shares: dict[Split, float]) -> Callable[[int], Split]:
+    """Which split a place belongs to, given all places: as near to the shares as whole rows allow."""
+    distinct, counts = np.unique(places, return_counts=True)
+    bounds: list[tuple[Split, int]] = []
+    if len(distinct) >= MIN_ROWS_TO_SPLIT:
+        upto, taken, total = np.cumsum(counts), 0, 0.0
+        for after, (split, share) in enumerate(shares.items(), 1):
+            total += share
+            wanted = int(np.searchsorted(upto, round(total * len(places)), side="right"))
+            left = len(shares) - after + 1  # one row each for the splits to come, and one to train on
+            taken = min(max(wanted, taken + 1), len(distinct) - left)
+            bounds.append((split, int(distinct[taken])))
+    return lambda place: next((split for split, below in bounds if place < below), Split.TRAIN)
 
 
 def _assignment(files: DataFiles) -> Callable[[Row], Split] | None:
     """Which split a train row belongs to; None if no split is made from the train rows."""
-    asked = {Split.TEST: files.auto_split.test, Split.VALIDATE: files.auto_split.validate_}
-    shares = {split: share for split, share in asked.items() if share > 0 and not files.splits.get(split)}
+    shares, seed = made_shares(files), files.auto_split.seed
     if not shares:
         return None
-    seed = files.auto_split.seed
-    rows = (row.value for row in _read(files, Split.TRAIN))
-    hashes = np.fromiter((_hash(v, seed) for v in rows if isinstance(v, Conversation)), dtype=np.uint64)
-    bounds = _bounds(hashes, shares)
-
-    def belongs(row: Row) -> Split:
-        if isinstance(row.value, Problem):
-            return Split.TRAIN
-        place = _hash(row.value, seed)
-        return next((split for split, below in bounds if place < below), Split.TRAIN)
-
-    return belongs
-
-
-def _bounds(
-    hashes: "np.ndarray[tuple[int], np.dtype[np.uint64]]", shares: dict[Split, float]
-) -> list[tuple[Split, int]]:
-    """For each made split the hash below which rows are its own: as near to its share as whole rows allow."""
-    places, counts = np.unique(hashes, return_counts=True)
-    if len(places) < MIN_ROWS_TO_SPLIT:
-        return []
-    upto = np.cumsum(counts)
-    bounds, taken, total = [], 0, 0.0
-    for after, (split, share) in enumerate(shares.items(), 1):
-        total += share
-        wanted = int(np.searchsorted(upto, round(total * len(hashes)), side="right"))
-        left = len(shares) - after + 1  # one row each for the splits to come, and one to train on
-        taken = min(max(wanted, taken + 1), len(places) - left)
-        bounds.append((split, int(places[taken])))
-    return bounds
-
-
-def _hash(value: Conversation, seed: int) -> int:
-    text = json.dumps(value.messages, sort_keys=True, ensure_ascii=False)
-    key = seed.to_bytes(8, "little")
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8, key=key).digest(), "little")
+    rows = (row.value for row in read_files(files, Split.TRAIN))
+    places = (place_of(value, seed) for value in rows if isinstance(value, Conversation))
+    split_of = divide(np.fromiter(places, dtype=np.uint64), shares)
+    return lambda row: Split.TRAIN if isinstance(row.value, Problem) else split_of(place_of(row.value, seed))

@@ -127,7 +127,7 @@ class _Cut:
             return problem
         return Example(example.ids[: self.cutoff], example.labels[: self.cutoff]), is_cut
 
-    def nothing_kept(self, tally: Tally) -> DataError:
+    def nothing_kept(self, tally: Tally, split: Split) -> DataError:
         """Why no row is left."""
         if tally.count(UNTRAINABLE):
             return DataError(
@@ -143,7 +143,7 @@ class _Cut:
                 tally.problems[0].file, field="cutoffLength",
                 fix=f"raise cutoffLength to at least {self.shortest_too_long}, or set tooLong to truncate",
             )  # fmt: skip
-        return tally.nothing_kept()
+        return tally.nothing_kept(split)
 
 
 def _write(
@@ -167,7 +167,7 @@ def _write(
         if on_progress is not None:
             on_progress(tally.read, tally.read / max(time.monotonic() - begun, 1e-9))
     if tally.read and not tally.kept[split]:
-        raise cut.nothing_kept(tally)
+        raise cut.nothing_kept(tally, split)
     return tally.report()
 
 
