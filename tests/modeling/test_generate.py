@@ -1,0 +1,105 @@
+"""Many prompts answered at once get the answers each would get alone."""
+
+import math
+
+import pytest
+import torch
+
+from datatunerx.modeling.adapters import AdapterShape, make_adapter
+from datatunerx.modeling.generate import Decoding, Prompt, generate, log_likelihood
+
+
+@pytest.fixture
+def adapters(base):
+    made = []
+    for seed in (1, 2):
+        adapter = make_adapter(str(seed), AdapterShape(rank=seed + 1), base.widths, seed=seed)
+        adapter.flat.copy_(
+            torch.randn(adapter.flat.shape, generator=torch.Generator().manual_seed(seed)) * 0.3
+        )
+        made.append(adapter)
+    return made
+
+
+@pytest.fixture
+def prompts(adapters, make_rows):
+    ways = [adapters[0], None, adapters[1]]
+    return [Prompt(row.tolist(), ways[n % 3]) for n, row in enumerate(make_rows([3, 9, 1, 14, 6, 6, 2]))]
+
+
+def test_without_an_adapter_the_answer_is_transformers_own(network, base, make_rows):
+    for row in make_rows([3, 11]):
+        answer = generate(base, [Prompt(row.tolist())], [], Decoding(15))[0]
+
+        theirs = network.generate(row[None], max_new_tokens=15, do_sample=False, eos_token_id=None)
+        assert answer.ids == theirs[0, len(row) :].tolist()
+        assert answer.finish == "length"
+
+
+@pytest.mark.parametrize("cache_tokens", [1, 60, 16_384])
+def test_a_row_is_answered_as_if_it_were_alone(base, prompts, cache_tokens):
+    alone = [generate(base, [prompt], [5], Decoding(12))[0] for prompt in prompts]
+
+    assert generate(base, prompts, [5], Decoding(12), cache_tokens=cache_tokens) == alone
+
+
+def test_an_answer_ends_before_its_stop_token_and_the_others_go_on(base, prompts):
+    free = generate(base, prompts, [], Decoding(12))
+    stop = free[0].ids[4]
+
+    stopped = generate(base, prompts, [stop], Decoding(12))
+
+    for before, after in zip(free, stopped, strict=True):
+        at = before.ids.index(stop) if stop in before.ids else 12
+        assert after.ids == before.ids[:at]
+        assert after.finish == ("stop" if at < 12 else "length")
+
+
+def test_tokens_are_told_in_order_as_they_come(base, prompts):
+    told = {n: [] for n in range(len(prompts))}
+
+    answers = generate(
+        base, prompts, [], Decoding(6), on_token=lambda index, token: told[index].append(token)
+    )
+
+    assert [told[n] for n in range(len(prompts))] == [answer.ids for answer in answers]
+
+
+def test_one_seed_draws_the_same_and_another_draws_differently(base, prompts):
+    def draw(seed):
+        return [
+            a.ids for a in generate(base, prompts, [], Decoding(10, temperature=1.0, top_p=0.9, seed=seed))
+        ]
+
+    assert draw(1) == draw(1)
+    assert draw(1) != draw(2)
+
+
+def test_a_narrow_top_p_takes_the_likeliest_token_only(base, prompts):
+    greedy = generate(base, prompts, [], Decoding(8))
+
+    assert generate(base, prompts, [], Decoding(8, temperature=0.7, top_p=1e-9)) == greedy
+
+
+def test_an_empty_prompt_is_refused_by_number(base):
+    with pytest.raises(ValueError, match="prompt 1 has no token"):
+        generate(base, [Prompt([1]), Prompt([])], [])
+
+
+def test_the_likelihood_of_a_row_is_transformers_loss_times_its_labels(network, base, make_rows):
+    rows = make_rows([5, 30, 2])
+    labels = [row.clone() for row in rows]
+    labels[1][:20] = -100
+
+    found = log_likelihood(base, [(None, r.tolist(), n.tolist()) for r, n in zip(rows, labels, strict=True)])
+
+    assert [one.tokens for one in found] == [4, 10, 1]
+    for row, label, one in zip(rows, labels, found, strict=True):
+        theirs = network(row[None], labels=label[None]).loss.item() * one.tokens
+        assert math.isclose(one.nll, theirs, rel_tol=1e-5)
+
+
+def test_a_row_of_one_token_or_without_labels_has_nothing_to_be_likely(base):
+    found = log_likelihood(base, [(None, [1], [1]), (None, [1, 2], [-100, -100])])
+
+    assert [(one.nll, one.tokens) for one in found] == [(0.0, 0), (0.0, 0)]
