@@ -59,6 +59,8 @@ def _asked(words: Sequence[str]) -> tuple[list[KindName], str]:
     if len(words) == 1 and "/" in words[0]:
         kind, name = kind_and_name(words[0])
         return [kind], name
+    if len(words) == 1 and "," in words[0]:
+        return [kind_named(word) for word in words[0].split(",")], ""
     if len(words) > 2:
         raise BadInput(f"too many names: {' '.join(words[2:])}; get takes KIND, KIND NAME or KIND/NAME")
     return [kind_named(words[0])], words[1] if len(words) == 2 else ""

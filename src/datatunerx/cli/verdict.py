@@ -55,7 +55,7 @@ def ranking(experiment: FinetuneExperiment) -> Table:
     table.add_column("rows", justify="right", no_wrap=True)
     for name in others:
         table.add_column(name, justify="right", no_wrap=True)
-    best = status.best.job if status.best else None
+    best = status.best.job if status.best and beats_base(experiment) else None
     for row in status.ranking:
         table.add_row(
             "=>" if row.name == best and not row.base else "",
@@ -75,7 +75,10 @@ def reasons(experiment: FinetuneExperiment) -> list[Text]:
     status = experiment.status
     lines: list[Text] = []
     if status.best is not None:
-        lines.append(Text.assemble(("Recommended: ", "bold"), status.best.job, ". ", status.best.why))
+        # the names of the table, which are shorter than the objects'
+        why = status.best.why.replace(f"{experiment.metadata.name}-", "")
+        word = "Recommended: " if beats_base(experiment) else "None beats the base. The best job: "
+        lines.append(Text.assemble((word, "bold"), f"{status.best.job}. ", why))
     elif status.message or status.reason:
         lines.append(Text.assemble(("No recommendation: ", "bold"), status.message or status.reason or ""))
     for failure in status.failures:
@@ -151,6 +154,14 @@ def read_answers(path: Path) -> list[Answer]:
     except OSError as error:
         raise CommandError(f"{path}: cannot be read: {error.strerror}") from None
     return answers
+
+
+def beats_base(experiment: FinetuneExperiment) -> bool:
+    """Whether the best job ranks above its base; without a scored base nothing speaks against it."""
+    best = experiment.status.best
+    job = next((r for r in experiment.status.ranking if best and r.name == best.job and not r.base), None)
+    base = base_row(experiment, best.job) if best else None
+    return not (job and job.rank and base and base.rank and base.rank < job.rank)
 
 
 def base_row(experiment: FinetuneExperiment, job: str) -> Ranked | None:
