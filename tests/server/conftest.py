@@ -97,7 +97,8 @@ WIDGET = crd(
         "x-kubernetes-validations": [
             {"rule": "self.size <= 64", "message": "size must be between 1 and 64"},
             {
-                "rule": "has(self.owner) == has(oldSelf.owner) && (!has(self.owner) || self.owner == oldSelf.owner)",
+                "rule": "has(self.owner) == has(oldSelf.owner)"
+                " && (!has(self.owner) || self.owner == oldSelf.owner)",
                 "message": "owner is immutable",
             },
             {"rule": "!has(self.ratio) || self.ratio > 0.5", "message": "ratio must be over one half"},

@@ -12,8 +12,10 @@ from datatunerx.server.state import open_state
 from datatunerx.server.tokens import Tokens, User
 
 WIDGETS = "/apis/example.com/v1/namespaces/default/widgets"
-PATHS = ["/", "/version", "/api", "/apis", "/api/v1", "/openapi/v3", "/openapi/v2", WIDGETS, "/apis/example.com/v1",
-         f"{WIDGETS}/a", "/api/v1/namespaces/default/pods/a/log", "/console", "/nothing"]  # fmt: skip
+PATHS = [
+    *("/", "/version", "/api", "/apis", "/api/v1", "/apis/example.com/v1", "/openapi/v3", "/openapi/v2"),
+    *(WIDGETS, f"{WIDGETS}/a", "/api/v1/namespaces/default/pods/a/log", "/console", "/nothing"),
+]
 
 
 async def test_every_path_wants_the_token(stranger):

@@ -13,7 +13,7 @@ import uvicorn
 from datatunerx.server.app import KubeApp
 from datatunerx.server.tls import TlsFiles
 
-GRACE_SECONDS = 3
+GRACE_SECONDS = 2
 
 
 class PortInUse(Exception):

@@ -1,0 +1,189 @@
+"""A server in a process of its own: TLS, restarts, kills, what it says when it cannot start."""
+
+import http.client
+import json
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+
+import pytest
+
+OBJECTS = "/api/v1/namespaces/default/configmaps"
+
+LOADER = """
+import http.client, json, os, ssl, sys
+home, port, log, start = sys.argv[1], int(sys.argv[2]), sys.argv[3], int(sys.argv[4])
+context = ssl.create_default_context(cafile=f"{home}/tls/ca.crt")
+token = open(f"{home}/token").read().strip()
+headers = {"authorization": "Bearer " + token, "content-type": "application/json"}
+fd = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+connection = http.client.HTTPSConnection("127.0.0.1", port, context=context, timeout=10)
+number = start
+while True:
+    name = f"o{number}"
+    body = json.dumps({"metadata": {"name": name}, "data": {"n": str(number)}})
+    connection.request("POST", "/api/v1/namespaces/default/configmaps", body, headers)
+    answer = connection.getresponse()
+    made = json.loads(answer.read())
+    assert answer.status == 201, made
+    os.write(fd, f"{name} {made['metadata']['resourceVersion']}\\n".encode())
+    os.fsync(fd)
+    number += 1
+"""
+
+
+@pytest.fixture
+def call(server):
+    def call(method, path, body=None, headers=None, token=True):
+        context = ssl.create_default_context(cafile=str(server.home / "tls" / "ca.crt"))
+        connection = http.client.HTTPSConnection("127.0.0.1", server.port, context=context, timeout=10)
+        sent = {"authorization": f"Bearer {server.token}"} if token else {}
+        sent |= {"content-type": "application/json"} | (headers or {})
+        connection.request(method, path, None if body is None else json.dumps(body), sent)
+        answer = connection.getresponse()
+        data = answer.read()
+        connection.close()
+        return answer.status, data
+
+    return call
+
+
+def test_it_answers_over_tls_that_its_own_authority_vouches_for(server, call):
+    assert call("GET", "/readyz", token=False) == (200, b"ok")
+    assert call("GET", "/version", token=False)[0] == 401
+    assert json.loads(call("GET", "/version")[1])["minor"] == "32"
+    with pytest.raises(ssl.SSLCertVerificationError):
+        http.client.HTTPSConnection("127.0.0.1", server.port).request("GET", "/readyz")
+
+
+def test_a_name_from_the_network_does_not_pass_for_a_caller_in_the_process(call):
+    for header in ("datatunerx.user", "x-remote-user", "extensions"):
+        assert call("GET", "/api", headers={header: "admin"}, token=False)[0] == 401
+
+
+def test_a_body_too_big_is_refused(call):
+    assert call("POST", OBJECTS, {"x": "y" * (4 << 20)})[0] == 413
+
+
+def test_a_second_server_on_the_same_data_says_who_has_it(server):
+    second = type(server)(server.home)
+    with pytest.raises(RuntimeError, match=f"in use by another server .pid {server.process.pid}."):
+        second.start()
+    second.process.wait()
+
+
+def test_sigterm_ends_watches_and_the_server_within_a_second(server, call):
+    context = ssl.create_default_context(cafile=str(server.home / "tls" / "ca.crt"))
+    connection = http.client.HTTPSConnection("127.0.0.1", server.port, context=context, timeout=10)
+    connection.request("GET", f"{OBJECTS}?watch=1", headers={"authorization": f"Bearer {server.token}"})
+    watch = connection.getresponse()
+    got: list[bytes] = []
+    reader = threading.Thread(target=lambda: got.append(watch.read()))
+    reader.start()
+    started = time.monotonic()
+    errors = server.stop()
+
+    assert time.monotonic() - started < 1.5
+    reader.join(5)
+    assert got == [b""], "an orderly end, not a cut connection"
+    assert errors == ""
+    watch.close()
+    connection.close()
+
+
+def test_versions_go_on_and_a_watch_resumes_over_a_restart(server, call):
+    made = json.loads(call("POST", OBJECTS, {"metadata": {"name": "a"}})[1])
+    version = int(made["metadata"]["resourceVersion"])
+    call("PATCH", f"{OBJECTS}/a", {"data": {"k": "1"}}, {"content-type": "application/merge-patch+json"})
+    server.stop()
+    server.start()
+    call("PATCH", f"{OBJECTS}/a", {"data": {"k": "2"}}, {"content-type": "application/merge-patch+json"})
+    lines = call("GET", f"{OBJECTS}?watch=1&resourceVersion={version}&timeoutSeconds=1")[1].splitlines()
+    events = [json.loads(line) for line in lines]
+
+    assert [event["object"]["data"]["k"] for event in events] == ["1", "2"]
+    assert int(events[0]["object"]["metadata"]["resourceVersion"]) > version
+
+
+def kill_under_load(server, tmp_path, kills):
+    """Kill the server in the middle of writes; the log of what was acknowledged is the judge."""
+    log, number = tmp_path / "acknowledged", 0
+    for turn in range(kills):
+        loader = subprocess.Popen(
+            [sys.executable, "-c", LOADER, str(server.home), str(server.port), str(log), str(number)],
+            stderr=subprocess.DEVNULL,
+        )
+        before = log.stat().st_size if log.exists() else 0
+        end = time.monotonic() + 20
+        while (log.stat().st_size if log.exists() else 0) < before + 60 and time.monotonic() < end:
+            time.sleep(0.01)
+        time.sleep(0.02 * (turn % 5))
+        server.stop(signal.SIGKILL)
+        loader.wait(20)
+        server.start()
+        number += 100_000
+    return dict(line.split() for line in log.read_text().splitlines())
+
+
+def judge(acknowledged, call):
+    listed = json.loads(call("GET", OBJECTS)[1])
+    stored = {item["metadata"]["name"]: item["metadata"]["resourceVersion"] for item in listed["items"]}
+    assert acknowledged.items() <= stored.items()
+    versions = [int(version) for version in stored.values()]
+    assert len(set(versions)) == len(versions)
+    assert max(versions) <= int(listed["metadata"]["resourceVersion"])
+
+
+@pytest.mark.slow
+def test_nothing_acknowledged_is_lost_in_ten_kills(server, call, tmp_path):
+    acknowledged = kill_under_load(server, tmp_path, 10)
+
+    assert len(acknowledged) >= 20
+    judge(acknowledged, call)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1800)
+def test_nothing_acknowledged_is_lost_in_two_hundred_kills(server, call, tmp_path):
+    judge(kill_under_load(server, tmp_path, 200), call)
+
+
+def test_a_port_in_use_is_named_with_the_way_out(tmp_path):
+    from datatunerx.server.listen import PortInUse, bind
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(PortInUse, match=f"port {port} on 127.0.0.1 is in use.*--port"):
+            bind("127.0.0.1", port)
+
+
+def test_the_kubeconfig_is_the_owners_only_and_says_where(server):
+    path = server.home / "kubeconfig"
+    config = json.loads(path.read_text())
+
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert config["clusters"][0]["cluster"]["server"] == server.url
+    assert config["users"][0]["user"]["token"] == server.token
+
+
+def test_serving_needs_no_torch_and_starts_soon(tmp_path):
+    code = textwrap.dedent("""
+        import sys, time
+        started = time.perf_counter()
+        import datatunerx.server.app, datatunerx.server.listen, datatunerx.server.state
+        assert not {"torch", "transformers", "numpy", "pyarrow"} & set(sys.modules)
+        print(time.perf_counter() - started)
+    """)
+    best = min(
+        float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
+        for _ in range(3)
+    )
+
+    assert best < 0.7
