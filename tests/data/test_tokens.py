@@ -357,6 +357,34 @@ def test_two_processes_at_once_both_get_whole_rows(broken, write_rows, chat_row,
     assert len(left.name) == 64
 
 
+FULL = """
+import resource, sys
+from pathlib import Path
+from datatunerx.data import tokenise
+from datatunerx.resources.enums import Split, TooLong, Untrainable
+from datatunerx.runs.plan import DataFiles
+path, tokenizer, cache, room = sys.argv[1:]
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(room), resource.RLIM_INFINITY))
+try:
+    tokenise(DataFiles(name="d", splits={Split.TRAIN: [path]}), Split.TRAIN, tokenizer_dir=Path(tokenizer),
+        template=None, cutoff_length=100, too_long=TooLong.TRUNCATE, untrainable=Untrainable.DROP,
+        cache_dir=Path(cache))
+except OSError as error:
+    print(type(error).__name__, sorted(p.name for p in Path(cache, "tokens").iterdir()))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("room", [100, 20_000, 40_000])
+def test_a_disk_without_room_is_told_and_leaves_nothing_behind(
+    room, write_rows, chat_row, tokenizer_dir, tmp_path
+):
+    path = write_rows([chat_row(f"why {i}", f"so {i}") for i in range(500)])
+    command = [sys.executable, "-c", FULL, path, str(tokenizer_dir), str(tmp_path / "cache"), str(room)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stdout.strip()) == (0, "OSError ['.lock']"), done.stderr
+
+
 # -- questions
 
 

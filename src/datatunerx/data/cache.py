@@ -12,6 +12,7 @@ import shutil
 import uuid
 from array import array
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from functools import cache, cached_property
 from pathlib import Path
 from types import TracebackType
@@ -93,9 +94,11 @@ class RowWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._ids.close()
-        self._labels.close()
-        shutil.rmtree(self._temporary, ignore_errors=True)  # published, there is nothing left to remove
+        try:
+            with closing(self._ids), closing(self._labels):  # may write what is left, and find no room
+                pass
+        finally:
+            shutil.rmtree(self._temporary, ignore_errors=True)  # published, there is nothing left to remove
 
     def append(self, ids: Ints, labels: Ints, file: str, line: int) -> None:
         self._ids.write(ids.tobytes())
