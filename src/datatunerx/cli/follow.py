@@ -55,6 +55,16 @@ class Place:
     """True waits on when nothing can begin before somebody mends something."""
 
 
+@dataclass(frozen=True)
+class Report:
+    """What an experiment came to, gathered from its objects and files."""
+
+    experiment: FinetuneExperiment
+    answers: tuple[list[verdict.Answer], list[verdict.Answer]] | None = None
+    """Of the base and of the best job."""
+    winner: verdict.Winner | None = None
+
+
 async def follow(api: Api, place: Place, console: Console) -> Exit:
     """Draw until the experiment ends, then tell its verdict. Ctrl-C leaves it in good order."""
     scene = Scene(place.name)
@@ -76,26 +86,36 @@ async def follow(api: Api, place: Place, console: Console) -> Exit:
 
 async def tell(api: Api, place: Place, console: Console) -> Exit:
     """The verdict of an ended experiment."""
-    experiment = await api.get(FinetuneExperiment, place.name, place.namespace)
+    found = await report(api, place)
     console.print()
+    draw(found, place, console)
+    return Exit.OK if found.experiment.status.phase == "Succeeded" else Exit.FAILED
+
+
+async def report(api: Api, place: Place) -> Report:
+    """Everything the verdict is drawn from."""
+    experiment = await api.get(FinetuneExperiment, place.name, place.namespace)
+    best = experiment.status.best
+    if best is None:
+        return Report(experiment)
+    answers = await _answers(api, experiment, best.job, place.namespace)
+    return Report(experiment, answers, await _winner(api, best.checkpoint, place.namespace))
+
+
+def draw(found: Report, place: Place, console: Console) -> None:
+    experiment, best = found.experiment, found.experiment.status.best
     if experiment.status.ranking:
         console.print(verdict.ranking(experiment))
     for line in verdict.reasons(experiment):
         console.print(line)
-    best = experiment.status.best
-    winner = None
-    if best is not None:
-        console.print()
-        answers = await _answers(api, experiment, best.job, place.namespace)
-        if answers is not None:
-            shown = verdict.side_by_side(*answers, job=short_job(best.job, place.name))
-            if shown is not None:
-                console.print(shown)
-                console.print()
-        winner = await _winner(api, best.checkpoint, place.namespace)
-    steps = verdict.next_steps(place.name, winner, place.kubeconfig, serving=not place.embedded)
+    if best is not None and found.answers is not None:
+        shown = verdict.side_by_side(*found.answers, job=short_job(best.job, place.name))
+        if shown is not None:
+            console.print()
+            console.print(shown)
+    steps = verdict.next_steps(place.name, found.winner, place.kubeconfig, serving=not place.embedded)
+    console.print()
     console.print(steps, markup=False, highlight=False, soft_wrap=True)
-    return Exit.OK if experiment.status.phase == "Succeeded" else Exit.FAILED
 
 
 async def _draw(
@@ -263,4 +283,8 @@ async def _winner(api: Api, checkpoint: str | None, namespace: str) -> verdict.W
         return None
     spec = (await api.get(LLMCheckpoint, checkpoint, namespace)).spec
     base = spec.base_uri or (await api.get(LLM, spec.llm, namespace)).status.local_uri
-    return verdict.Winner(base, spec.uri) if base else None
+    return verdict.Winner(_folder(base), _folder(spec.uri)) if base else None
+
+
+def _folder(uri: str) -> str:
+    return str(local_path(uri)) if is_local(uri) else uri

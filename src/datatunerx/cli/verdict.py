@@ -32,9 +32,9 @@ class Answer:
 class Winner:
     """Where the recommended model lies."""
 
-    base_uri: str
-    """Local folder of the base model."""
-    adapter_uri: str
+    base: str
+    """Folder of the base model; a URI if it is not on this machine."""
+    adapter: str
     """Folder of the adapter in PEFT's format."""
 
 
@@ -117,7 +117,7 @@ def next_steps(experiment: str, winner: Winner | None, kubeconfig: Path, *, serv
     """Where the checkpoint lies, how to load it, how to look further."""
     lines: list[str] = []
     if winner is not None:
-        base, adapter = _folder(winner.base_uri), _folder(winner.adapter_uri)
+        base, adapter = winner.base, winner.adapter
         lines += [
             f"The recommended checkpoint lies in {adapter}. To load it:",
             "",
@@ -193,9 +193,3 @@ def _metric(result: MetricResult | None) -> str:
 def _brief(answer: str) -> str:
     line = " ".join(answer.split())
     return line if len(line) <= 200 else f"{line[:197]}..."
-
-
-def _folder(uri: str) -> str:
-    from datatunerx.storage.paths import is_local, local_path
-
-    return str(local_path(uri)) if is_local(uri) else uri
