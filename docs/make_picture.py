@@ -1,10 +1,9 @@
-"""Draw docs/terminal.svg and the READMEs' output from an experiment that ran here; nothing is written by hand.
+"""Draw docs/terminal.svg and the READMEs' output from an experiment that ran here; nothing by hand.
 
 make demo && make picture
 """
 
 import asyncio
-import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -40,13 +39,11 @@ def main(name: str) -> None:
     draw(told, place, console)
     text = "\n".join(line.rstrip() for line in console.export_text(clear=False).splitlines()).strip()
     (ROOT / "docs" / "terminal.svg").write_text(console.export_svg(title="make demo"))
+    block = f"<!-- demo begin -->\n```\n{text}\n```\n<!-- demo end -->"
     for readme in ("README.md", "README.zh-CN.md"):
         path = ROOT / readme
-        block = f"<!-- demo begin -->\n```\n{text}\n```\n<!-- demo end -->"
-        marked = re.sub(
-            r"<!-- demo begin -->.*<!-- demo end -->", lambda _: block, path.read_text(), flags=re.S
-        )
-        path.write_text(marked)
+        before, _, rest = path.read_text().partition("<!-- demo begin -->")
+        path.write_text(before + block + rest.partition("<!-- demo end -->")[2])
 
 
 if __name__ == "__main__":
