@@ -10,12 +10,14 @@ from datatunerx.controllers.context import Context
 from datatunerx.controllers.folder import folder_of, log_uri, read_result
 from datatunerx.controllers.following import RunView
 from datatunerx.controllers.objects import WORKER, draft, hold, release, tell, write_status
-from datatunerx.resources.enums import RunPhase
+from datatunerx.resources.enums import RunPhase, RunType
 from datatunerx.resources.outcome import Run
 from datatunerx.resources.wire import now
 
 WORKER_DIED = "WorkerDied"
 NO_RESULT = "NoResult"
+YOUNG_SECONDS = 5.0
+SOON_SECONDS = 0.1
 RETRYABLE = frozenset({WORKER_DIED, NO_RESULT})
 """Reasons of a failed Run that speak of its worker and not of what it was told to do."""
 
@@ -52,7 +54,13 @@ class RunReconciler:
         if wanted.status != run.status and self._worth_writing(run, wanted):
             await write_status(context, run, wanted)
             await self._tell(run, wanted)
-        return None if wanted.status.phase.terminal else context.settings.poll_seconds
+        return None if wanted.status.phase.terminal else self._next_look(wanted)
+
+    def _next_look(self, run: Run) -> float:
+        """Soon while somebody waits for it to begin, or for an inspection to end; else at the usual pace."""
+        poll, started = self._context.settings.poll_seconds, run.status.started_at
+        young = started is None or self._context.clock() - _seconds(started) < YOUNG_SECONDS
+        return min(poll, SOON_SECONDS) if young or run.spec.type is RunType.INSPECT else poll
 
     async def _state(self, run: Run) -> RunState | None:
         """What the backend says after it was told what is wanted; None if it need not begin."""
