@@ -51,7 +51,7 @@ picture: $(STAMP) ## draw docs/terminal.svg from the last demo's experiment
 
 bench: $(STAMP) ## the benchmarks, against their peers (minutes)
 	$(PIP) install -q -c constraints.txt -e '.[bench]'
-	$(BIN)/python -m benchmarks
+	@for script in benchmarks/bench_*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
 clean: ## remove .venv and caches; what was trained stays in ~/.dtx
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .bench build dist
