@@ -1,13 +1,16 @@
 """What carries loss: every assistant turn with its end-of-turn token, and nothing else."""
 
+import importlib.util
 import json
+import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
-from tokenizers import AddedToken, Tokenizer, models, normalizers, trainers
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 from datatunerx.data import ChatTemplate, TemplateError, built_in_names
 from datatunerx.data.render import render
@@ -53,23 +56,21 @@ def text_of(chat: ChatTemplate, ids: list[int]) -> str:
 def chats(tmp_path_factory):
     """Every built-in template, on a tokenizer whose pad is its end of text."""
     folder = tmp_path_factory.mktemp("all")
-    conftest_save(folder)
+    starts = ["<s>", "</s>", "<|im_start|>", "<|start_header_id|>", "<|end_header_id|>"]
+    save(folder, [*END.values(), *starts])
     return {name: ChatTemplate.load(folder, name) for name in built_in_names()}
 
 
-def conftest_save(folder: Path) -> None:
-    from tokenizers import decoders, pre_tokenizers
-
+def save(folder: Path, control: Iterable[str]) -> None:
+    """A byte-level tokenizer with these control tokens; those that mark thoughts are not special."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    tokenizer.train_from_iterator(
-        ["\n\n the of and\n  to \t"] * 9,
-        trainers.BpeTrainer(vocab_size=300, initial_alphabet=alphabet, show_progress=False),
-    )
-    control = [*END.values(), "<s>", "</s>", "<|im_start|>", "<|start_header_id|>", "<|end_header_id|>"]
-    tokenizer.add_special_tokens([AddedToken(token, normalized=False) for token in control])
+    trainer = trainers.BpeTrainer(vocab_size=300, initial_alphabet=alphabet, show_progress=False)
+    tokenizer.train_from_iterator(["\n\n the of and\n  to \t"] * 9, trainer)
+    added = [AddedToken(token, normalized=False, special="think" not in token) for token in sorted(control)]
+    tokenizer.add_tokens(added)
     tokenizer.save(str(folder / "tokenizer.json"))
     config = {"bos_token": {"content": "<s>"}, "eos_token": "</s>", "pad_token": "</s>"}
     (folder / "tokenizer_config.json").write_text(json.dumps(config))
@@ -214,9 +215,58 @@ REFUSED = {
         "{{ raise_exception('I take no users') }}",
         "refuses the turns user, assistant: I take no users",
     ),
+    "no assistant text": (
+        "{% for m in messages %}{{ m.role }}<|im_end|>{% endfor %}",
+        "not write the assistant's",
+    ),
     "reaches for Python": ("{{ messages.__class__.__mro__ }}", "refuses the turns"),
     "a loop without end": ("{% for i in range(10000000000) %}x{% endfor %}", "refuses the turns"),
 }
+
+
+def published() -> dict[str, str]:
+    """Chat templates of well-known models, as a package that we test with happens to ship them."""
+    spec = importlib.util.find_spec("trl")
+    places = spec.submodule_search_locations if spec else None
+    found = Path(places[0], "chat_templates").glob("*.jinja") if places else []
+    return {path.stem: path.read_text(encoding="utf-8") for path in sorted(found)}
+
+
+PUBLISHED = published()
+MASKED = {
+    "llama3",
+    "llama3_2",
+    "qwen2_5",
+    "qwen3",
+    "qwen3_instruct_2507",
+    "gemma",
+    "gemma3",
+    "phi3",
+    "lfm2",
+    "cohere",
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_templates_of_known_models_are_masked_or_refused_and_never_masked_wrong(name, tmp_path):
+    template = PUBLISHED[name]
+    tokens = set(re.findall(r"<[|｜][^<>{}'\"\n ]+[|｜]>|</?[a-z_]+>|\[/?[A-Z_]+\]", template))
+    save(tmp_path, tokens | {"<s>", "</s>", "<|im_end|>"})
+    try:
+        chat = ChatTemplate.load(tmp_path, template)
+        masked = [
+            trained_runs(chat, talk("Wq1", "yo")),
+            trained_runs(chat, talk("Wq1", "yo", "yo <|im_end|>", "zed")),
+        ]
+    except TemplateError as error:
+        assert name not in MASKED and error.fix
+        return
+    for runs, answers in zip(masked, [["yo"], ["yo", "zed"]], strict=True):
+        assert len(runs) == len(answers)
+        for run, answer in zip(runs, answers, strict=True):
+            assert text_of(chat, run[-1:]) in chat.ends
+            assert text_of(chat, run[:-1]).strip().endswith(answer)
+            assert "Wq1" not in text_of(chat, run)
 
 
 @pytest.mark.parametrize("name", REFUSED)

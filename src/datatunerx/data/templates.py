@@ -231,9 +231,12 @@ class ChatTemplate:
     def _ends_of_turn(self) -> set[str]:
         """The tokens that end an assistant turn: at the end of the text, and before another turn."""
         asked: list[Message] = [{"role": "user", "content": "Aa"}, {"role": "assistant", "content": PROBE}]
-        last = self._ending(self._render(asked, False), "")
+        text = self._render(asked, False)
+        if PROBE not in text:
+            raise self._error("it does not write the assistant's text", "name a template for plain text")
+        last = self._ending(text, "")
         if last is None:
-            tail = self._render(asked, False).rpartition(PROBE)[2]
+            tail = text.partition(PROBE)[2]
             what = shown(tail) if tail.strip() else "nothing"
             raise self._error(
                 f"it ends an assistant turn with {what}, which is not a token of this tokenizer, so a model "
