@@ -52,7 +52,7 @@ async def answers(api: Api) -> bool:
 def run(work: Coroutine[Any, Any, Exit | None]) -> None:
     """Run a command to its end and leave with its exit code; what went wrong is told on standard error."""
     # What the client logs while it retries is for servers; a command tells its user in its own words.
-    logging.getLogger("datatunerx").addHandler(logging.NullHandler())
+    logging.getLogger().addHandler(logging.NullHandler())
     try:
         code = asyncio.run(work) or Exit.OK
     except KeyboardInterrupt:

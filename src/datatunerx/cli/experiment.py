@@ -83,7 +83,10 @@ async def platform(found: Settings) -> AsyncIterator[tuple[Api, bool]]:
         server = access(found).server
         raise NoServer(f"{server}, named by {found.other_kubeconfig}, does not answer; is it running?")
     from datatunerx.app.up import StartError, platform_in_process
+    from datatunerx.telemetry.logging import log_to
 
+    found.home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    log_to(found.home / "server.log")  # the screen belongs to the progress bars
     try:
         async with platform_in_process(found, any_port=True) as started:
             yield Api(started.transport), True

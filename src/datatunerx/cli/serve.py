@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -23,7 +24,9 @@ async def up(host: str | None, port: int | None, *, detach: bool) -> Exit:
     if detach:
         return await _detached(found)
     from datatunerx.app.up import StartError, serve_until_stopped
+    from datatunerx.telemetry.logging import log_to
 
+    log_to(None, logging.WARNING)
     try:
         await serve_until_stopped(found, _say)
     except StartError as error:
