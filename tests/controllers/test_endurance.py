@@ -142,3 +142,26 @@ async def test_settings_that_save_nothing_before_the_end_are_pointed_out_before_
     await platform.ended(FinetuneExperiment, "e")
     said = (await platform.api.get(Finetune, "e-g0")).status.condition("SavesOnTheWay")
     assert said.status == "False" and "saveEvery is 500" in said.message and "3 steps" in said.message
+
+
+async def test_what_is_interrupted_from_outside_is_taken_up_again(platform, make_objects):
+    platform.pace = 0.2
+    await platform.apply(*make_objects(1))
+
+    async def inspecting():
+        return platform.backend.of("inspect")
+
+    for worker in await platform.until(inspecting):
+        worker.stopping = True  # as a shutdown's SIGTERM does
+        worker.end(None, 3)
+
+    async def training():
+        return platform.backend.of("tune")
+
+    (worker,) = await platform.until(training)
+    worker.stopping = True
+    worker.end(None, 3)
+    platform.pace = 0.02
+    status = (await platform.ended(FinetuneExperiment, "e")).status
+    assert status.phase == "Succeeded"
+    assert (await platform.api.get(Finetune, "e-g0")).status.retries == 1

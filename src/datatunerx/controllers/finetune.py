@@ -174,8 +174,10 @@ class FinetuneReconciler:
             _set(wanted, FinetunePhase.SUSPENDED, "Suspended", message)
         elif _was_suspended(finetune, run):
             self._take_up_again(wanted, FinetunePhase.PENDING, "Resumed", "resumes from its last checkpoint")
-        elif run.status.phase is RunPhase.STOPPED:
+        elif run.status.phase is RunPhase.STOPPED and run.spec.stop:
             _end(wanted, FinetunePhase.STOPPED, "RunStopped", "its Run was stopped; what was saved is kept")
+        elif run.status.phase is RunPhase.STOPPED:
+            self._retry(wanted, "Interrupted", message or "its worker was asked to leave", run)
         elif run.status.phase is RunPhase.FAILED and reason in RETRYABLE:
             self._retry(wanted, reason, message, run)
         else:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from datatunerx.controllers.context import Context
 from datatunerx.controllers.folder import publish_plan, read_result
-from datatunerx.controllers.objects import WORKER, ensure, is_gone, metadata_of, must_be_fresh
+from datatunerx.controllers.objects import WORKER, delete, ensure, is_gone, metadata_of, must_be_fresh
 from datatunerx.resources.enums import RunPhase, RunType
 from datatunerx.resources.material import LLM, Dataset
 from datatunerx.resources.outcome import Run, RunSpec
@@ -63,6 +63,9 @@ async def inspect(context: Context, obj: LLM | Dataset, plan: RunPlan) -> Inspec
             context, obj, Run(metadata=metadata_of(name, [obj], finalizers=(WORKER,)), spec=spec)
         )
     if not run.status.phase.terminal:
+        return Inspected(name)
+    if run.status.phase is RunPhase.STOPPED and not run.spec.stop:
+        await delete(context, run)  # interrupted from outside, as by a shutdown; made again once it is gone
         return Inspected(name)
     result = read_result(run.spec.plan_uri, plan.id)
     if result and result.phase is RunPhase.SUCCEEDED:

@@ -34,6 +34,8 @@ class PlacementReconciler:
     async def reconcile(self, key: Key) -> float | None:
         world, namespace = self._context.world, key.namespace
         known = world.all(Run, namespace)
+        if sum(_is_busy(run) for run in known) >= self._context.settings.devices:
+            return None  # the end of a run wakes us
         waiting = [f for f in world.all(Finetune, namespace) if is_waiting(f) and not bound(f, known)]
         ready = [t for t in (resolve(world, f) for f in waiting) if isinstance(t, Training)]
         if not ready:
@@ -45,7 +47,7 @@ class PlacementReconciler:
         runs = [run for run in everywhere if run.metadata.namespace == namespace]
         free = self._context.settings.devices - sum(_is_busy(run) for run in everywhere)
         if free <= 0:
-            return None  # the end of a run wakes us
+            return None
         live = {f.metadata.uid: f for f in await self._context.api.list(Finetune, namespace)}
         trainings = [t for t in ready if _still_waits(t, live, runs)]
         settings = self._context.settings

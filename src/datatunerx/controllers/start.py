@@ -95,13 +95,15 @@ async def run_controllers(api: Api, backend: Backend, settings: Settings, *, sto
                 await look(table, queue, wake)
             finally:
                 queue.done(wake)
+            await asyncio.sleep(0)  # a look that had nothing to wait for must not keep the server waiting
 
     async def resync() -> None:
         while True:
             await asyncio.sleep(settings.resync_seconds)
             for obj in world.everything():
-                queue.add(Wake(obj.kind, key_of(obj)))
-                queue.add(Wake(PLACEMENT, Key(obj.metadata.namespace, "")))
+                if not _is_over(obj):
+                    queue.add(Wake(obj.kind, key_of(obj)))
+                    queue.add(Wake(PLACEMENT, Key(obj.metadata.namespace, "")))
 
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(informer.run()) for informer in world.informers.values()]
@@ -115,6 +117,11 @@ async def run_controllers(api: Api, backend: Backend, settings: Settings, *, sto
         _, late = await asyncio.wait(workers, timeout=5)
         for task in late:
             task.cancel()
+
+
+def _is_over(obj: Resource) -> bool:
+    phase = getattr(obj.status, "phase", None)  # type: ignore[attr-defined]
+    return getattr(phase, "terminal", False) and obj.metadata.deletion_timestamp is None
 
 
 async def look(table: dict[str, Reconciler], queue: Queue[Wake], wake: Wake) -> None:
