@@ -7,6 +7,7 @@ object before it), `current` (the newest version of each object) and `meta` (cou
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from datatunerx.store.errors import Broken
 from datatunerx.store.model import Entry, Event, Key, Seals
@@ -75,21 +76,28 @@ def read_log(db: sqlite3.Connection, seals: Seals) -> Iterator[Event]:
 
 def apply(db: sqlite3.Connection, events: list[Event], seals: Seals) -> None:
     """Write changes into all three tables; the caller owns the transaction."""
+    log_rows, newest = [], {}
     for event in events:
         seal = seals.get(event.key.resource)
         data = seal.seal(event.data) if seal else event.data
         prev = seal.seal(event.prev) if seal and event.prev else event.prev
-        db.execute(
-            "INSERT INTO log VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            (event.version, event.type, *event.key, data, prev, event.at),
-        )
-        if event.type == "DELETED":
-            db.execute("DELETE FROM current WHERE resource = ? AND namespace = ? AND name = ?", event.key)
-        else:
-            db.execute(
-                "INSERT OR REPLACE INTO current VALUES (?, ?, ?, ?, ?)", (*event.key, event.version, data)
-            )
+        log_rows.append((event.version, event.type, *event.key, data, prev, event.at))
+        newest[event.key] = None if event.type == "DELETED" else (*event.key, event.version, data)
+    _insert(db, "INSERT INTO log VALUES", log_rows)
+    _insert(db, "INSERT OR REPLACE INTO current VALUES", [found for found in newest.values() if found])
+    gone = [key for key, found in newest.items() if found is None]
+    if gone:
+        db.executemany("DELETE FROM current WHERE resource = ? AND namespace = ? AND name = ?", gone)
     db.execute("UPDATE meta SET value = ? WHERE name = 'version'", (events[-1].version,))
+
+
+def _insert(db: sqlite3.Connection, statement: str, rows: list[tuple[Any, ...]]) -> None:
+    """Insert many rows with few statements: after each one the thread must wait for the interpreter's lock."""
+    while rows:
+        count = next(size for size in (64, 16, 4, 1) if size <= len(rows))
+        chunk, rows = rows[:count], rows[count:]
+        marks = f"({', '.join('?' * len(chunk[0]))})"
+        db.execute(f"{statement} {', '.join([marks] * count)}", [value for row in chunk for value in row])
 
 
 def compact(db: sqlite3.Connection, floor: int, limit: int) -> bool:
