@@ -151,6 +151,10 @@ WHOLE = {
     "gzip": ("a.jsonl", b"\x1f\x8b\x08\0", r"is compressed \(gzip\)"),
     "gzip under a table's name": ("a.parquet", b"\x1f\x8b\x08\0", r"is compressed \(gzip\)"),
     "a cut array": ("a.json", b"[" + GOOD.encode() + b", {", "a.json:2: bad JSON"),
+    "an array nested without end": ("a.json", b"[" * 200_000, "a.json:1: JSON that cannot be read"),
+    "bytes after a key": ("a.json", b'{"v" 1}', "a.json:1: bad JSON: '1' where : must be"),
+    "a bad byte in an array": ("a.json", b'[{"prompt": "\xff"}]', "not UTF-8 .*0xff"),
+    "a cell beyond all limits": ("a.csv", b'prompt,completion\n"' + b"x\n" * (9 << 20) + b'",b\n', "bad CSV"),
     "an array without commas": ("a.json", b"[{} {}]", "a.json:2: bad JSON: '{' where , or ]"),
     "an object without data": ("a.json", b'{\n"rows": []}', 'no "data" list'),
     "data that is no list": ("a.json", b'{\n"data": {}}', '"data" is not a list'),
@@ -220,6 +224,15 @@ def test_a_dataset_in_which_all_rows_are_bad_is_refused_with_the_first_of_them(d
     said = str(caught.value)
     assert "no row of the train split can be used" in said
     assert f"{path}:1: messages: no assistant turn" in said and f"{path}:2: bad JSON" in said
+
+
+def test_a_table_whose_columns_are_not_text_has_bad_rows_only(dataset, tmp_path):
+    table = pa.table({"prompt": [1, 2], "completion": [[1.5], None]})
+    pq.write_table(table, tmp_path / "a.parquet")
+    rows = list(read_rows(dataset(str(tmp_path / "a.parquet")), Split.TRAIN))
+    assert [(row.line, row.value.reason, row.value.field) for row in rows] == [
+        (1, "wrong type", "prompt"), (2, "wrong type", "prompt"),
+    ]  # fmt: skip
 
 
 def test_one_row_is_enough(dataset, write_rows):

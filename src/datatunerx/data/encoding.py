@@ -71,11 +71,6 @@ class TextEncoder:
         tokenizer.encode_special_tokens = True
         return tokenizer
 
-    def decode(self, ids: Sequence[int]) -> str:
-        """The text of the ids, without control tokens."""
-        text: str = self._plain.decode(list(ids), skip_special_tokens=True)
-        return text
-
     def encode(self, text: str) -> Encoded:
         return _encoded(self._plain.encode(text, add_special_tokens=False))
 

@@ -61,9 +61,11 @@ def _is_lines(stream: BinaryIO) -> bool:
     """Whether a .json file is one object per line, as many are: its first line is a whole row."""
     first, after = stream.readline(MAX_ROW_BYTES), stream.read(64).lstrip()
     stream.seek(0)
+    if not first.removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"{"):
+        return False
     try:
         value = json.loads(first)
-    except ValueError:
+    except (ValueError, RecursionError):  # told with its place when it is read as a whole
         return False
     lone = isinstance(value, dict) and not isinstance(value.get("data"), list)
     return lone and after[:1] in (b"", b"{")
@@ -212,7 +214,7 @@ class _Text:
         while True:
             try:
                 return json.JSONDecoder().raw_decode(self.text, self.at)[1]
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 if len(self.text) - self.at > MAX_ROW_BYTES or not self.more():
                     raise DataError("bad JSON", self.uri, row, fix=REWRITE) from error
 

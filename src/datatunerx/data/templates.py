@@ -87,10 +87,6 @@ class ChatTemplate:
         ends = self.ends | {self.tokens.get("eos_token", "")}
         return sorted(self.encoder.added[end] for end in ends if end in self.encoder.added)
 
-    def prompt(self, messages: Sequence[Message]) -> str:
-        """The text a model is asked with."""
-        return self._render(messages, True)
-
     def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
         """What a model is asked with, ending in the generation prompt."""
         marked, mark = self._marked(messages)
@@ -101,10 +97,6 @@ class ChatTemplate:
             asked = Rendered(text.replace(mark, "") if mark else text, (), self._pieces(text, mark))
         ids: list[int] = self._tokens(asked).ids.tolist()
         return ids
-
-    def decode(self, ids: Sequence[int]) -> str:
-        """The text of an answer, without control tokens."""
-        return self.encoder.decode(ids)
 
     def encode(self, messages: Sequence[Message]) -> Example:
         """Ids of all turns; labels on every assistant turn including its end-of-turn token."""
