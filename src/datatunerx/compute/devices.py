@@ -34,6 +34,8 @@ def environment(base: Mapping[str, str], held: list[str], num_slots: int) -> dic
     return kept | {
         "OMP_NUM_THREADS": threads,
         "MKL_NUM_THREADS": threads,
+        # threads that spin while they wait take the cores from those they wait for (docs/log.md)
+        "OMP_WAIT_POLICY": "PASSIVE",
         "CUDA_VISIBLE_DEVICES": ",".join(name for name in held if name != CPU),
         "PYTHONUNBUFFERED": "1",
         "TQDM_DISABLE": "1",  # a log is read line by line
