@@ -226,6 +226,13 @@ async def test_json_patch_does_all_or_nothing(api, widgets, widget):
     assert (await api.get(f"{widgets}/a")).ok() == got
 
 
+async def test_a_patch_that_copies_itself_without_end_is_stopped(api, widgets, widget):
+    await api.post(widgets, widget("a", args=["x" * 1000]))
+    copies = [{"op": "copy", "from": "/spec", "path": f"/spec/c{i}"} for i in range(40)]
+
+    assert (await api.patch(f"{widgets}/a", copies, "application/json-patch+json")).status == 413
+
+
 async def test_strategic_patches_are_for_core_kinds_only(api, widgets, widget):
     await api.post(widgets, widget("a"))
     kind = "application/strategic-merge-patch+json"

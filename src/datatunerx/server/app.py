@@ -95,6 +95,7 @@ class KubeApp:
         stored = [kind.resource for kind in self._registry if kind.facade is None and "list" in kind.verbs]
         self._collector.load(stored)
         self._collecting = asyncio.create_task(self._collector.run(), name="garbage-collector")
+        self._collecting.add_done_callback(_tell_if_failed)
 
     async def stop(self) -> None:
         """End all watches and the collector. The store stays open: it belongs to who opened it."""
@@ -222,6 +223,11 @@ class KubeApp:
         if not found:
             raise no_such_path()
         await request.json(200, discovery.resource_list(group, version, found))
+
+
+def _tell_if_failed(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()):
+        log.critical("garbage collector ended; restart the server", exc_info=error)
 
 
 def create_app(

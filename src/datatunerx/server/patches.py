@@ -3,9 +3,12 @@
 import copy
 from typing import Any
 
+import orjson
+
 from datatunerx.server.errors import ApiError, Json, bad_request
 
 MAX_OPERATIONS = 10_000
+MAX_COPIED = 3 << 20
 _LIST_KEYS = {"secrets": "name", "imagePullSecrets": "name", "ownerReferences": "uid", "conditions": "type"}
 
 
@@ -73,9 +76,17 @@ def json_patch(target: Json, operations: Any) -> Any:
             413, "RequestEntityTooLarge", f"a JSON patch may have at most {MAX_OPERATIONS} operations"
         )
     root: list[Any] = [target]  # the document as a member, so that "" is a path like others
+    copied = 0
     for operation in operations:
         if not isinstance(operation, dict) or not isinstance(operation.get("path"), str):
             raise bad_request("each operation of a JSON patch needs op and path")
+        if operation.get("op") == "copy":
+            # A few dozen copies of the whole into itself would fill any memory.
+            copied += len(orjson.dumps(_get(root, _source(operation))))
+            if copied > MAX_COPIED:
+                raise ApiError(
+                    413, "RequestEntityTooLarge", f"a JSON patch may copy {MAX_COPIED} bytes at most"
+                )
         _operate(root, operation)
     return root[0]
 
