@@ -37,8 +37,6 @@ def environment(base: Mapping[str, str], held: list[str], num_slots: int) -> dic
         # Threads that spin while they wait for one another took training from 200 to 8 tokens/s here, on two
         # cores that had other work too; sleeping costs nothing that could be measured.
         "OMP_WAIT_POLICY": "PASSIVE",
-        # threads that spin while they wait take the cores from those they wait for (docs/log.md)
-        "OMP_WAIT_POLICY": "PASSIVE",
         "CUDA_VISIBLE_DEVICES": ",".join(name for name in held if name != CPU),
         "PYTHONUNBUFFERED": "1",
         "TQDM_DISABLE": "1",  # a log is read line by line
