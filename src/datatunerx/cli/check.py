@@ -27,7 +27,7 @@ def checked(documents: Sequence[Document]) -> list[Json]:
     for document in documents:
         body = json.loads(json.dumps(document.body))  # aliases become copies
         found = problems(body)
-        if not found:
+        if not found and document.folder is not None:
             found = resolve_paths(body, document.folder)
         faults += [f"{document.title}: {text}" for text in found]
         ready.append(body)

@@ -28,8 +28,8 @@ class Document:
 
     place: str
     """The file, as the user named it."""
-    folder: Path
-    """Where relative paths in it start."""
+    folder: Path | None
+    """Where relative paths in it start; standard input lies nowhere."""
     body: Json
 
     @property
@@ -104,7 +104,7 @@ def load(paths: Sequence[str]) -> list[Document]:
     return found
 
 
-def parse(text: str, place: str, folder: Path) -> list[Document]:
+def parse(text: str, place: str, folder: Path | None) -> list[Document]:
     """The documents of one text."""
     try:
         bodies = list(yaml.load_all(text, Loader=_Loader))
@@ -120,7 +120,7 @@ def parse(text: str, place: str, folder: Path) -> list[Document]:
 
 def _load_one(path: str) -> Iterator[Document]:
     if path == "-":
-        yield from parse(sys.stdin.read(MAX_BYTES + 1), "standard input", Path.cwd())
+        yield from parse(sys.stdin.read(MAX_BYTES + 1), "standard input", None)
         return
     here = Path(path).expanduser()
     if here.is_dir():
@@ -145,7 +145,7 @@ def _load_one(path: str) -> Iterator[Document]:
     yield from parse(text, path, here.resolve().parent)
 
 
-def _documents(body: Any, place: str, folder: Path) -> Iterator[Document]:
+def _documents(body: Any, place: str, folder: Path | None) -> Iterator[Document]:
     if body is None:
         return  # an empty document, as after a closing ---
     if not _is_map(body):

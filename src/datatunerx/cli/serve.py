@@ -40,6 +40,7 @@ async def _detached(found: Settings) -> Exit:
     log.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     command = [sys.executable, "-m", "datatunerx.cli", "up", "--host", found.host, "--port", str(found.port)]
     with log.open("ab") as output:
+        said_before = output.tell()
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
             env={**os.environ, "DTX_HOME": str(found.home)},
@@ -48,8 +49,8 @@ async def _detached(found: Settings) -> Exit:
     before = _stamp(found.kubeconfig)
     while time.monotonic() < deadline:
         if process.poll() is not None:
-            last = log.read_text(errors="replace").strip().splitlines()[-3:]
-            raise CommandError("\n".join(line.removeprefix("error: ") for line in last))
+            said = log.read_bytes()[said_before:].decode(errors="replace").strip().splitlines()
+            raise CommandError("\n".join(line.removeprefix("error: ") for line in said[-3:]))
         if _stamp(found.kubeconfig) != before:
             async with connected(found) as api:
                 if await answers(api):

@@ -1,0 +1,81 @@
+"""`dtx tune` with no server running: the platform lives in the command, and its state outlives it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+
+
+class Tuning:
+    def __init__(self, home: Path, model: Path, data: Path) -> None:
+        self.home = home
+        self.environment = {
+            **os.environ, "DTX_HOME": str(home), "DTX_PORT": "0", "DTX_POLL_SECONDS": "0.2",
+            "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1",
+        }  # fmt: skip
+        self.words = [
+            "tune", "--llm", str(model), "--data", str(data), "--set", "lora.rank=2,4", "--set", "cutoffLength=64",
+            "--set", "batchSize=4", "--set", "learningRate=0.01", "--max-new-tokens", "8",
+        ]  # fmt: skip
+
+    def start(self, *more: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "datatunerx.cli", *self.words, *more]
+        return subprocess.Popen(
+            command, env=self.environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+
+    def phases(self) -> list[str]:
+        """Of the jobs, as a server that is started later tells them."""
+        command = [sys.executable, "-m", "datatunerx.cli"]
+        with subprocess.Popen([*command, "up"], env=self.environment, stdout=subprocess.PIPE) as server:
+            assert server.stdout is not None and server.stdout.readline().startswith(b"dtx serves")
+            said = subprocess.run(
+                [*command, "get", "fj", "-o", "json"], env=self.environment, capture_output=True, check=True
+            ).stdout
+            server.terminate()
+        return [job["status"]["phase"] for job in json.loads(said)["items"]]
+
+
+@pytest.fixture
+def tuning(tmp_path, tiny_model, colour_rows):
+    data = tmp_path / "colours.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in colour_rows))
+    return Tuning(tmp_path / "home", tiny_model, data)
+
+
+def test_a_file_and_two_ranks_become_a_verdict(tuning):
+    process = tuning.start("--set", "maxSteps=6")
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, out + err
+    assert "ranked by exact-match" in out and "(untouched base)" in out
+    assert "from peft import PeftModel" in out and "Traceback" not in err
+    assert tuning.phases() == ["Succeeded", "Succeeded"]
+
+
+def test_ctrl_c_suspends_and_the_same_command_goes_on(tuning):
+    process = tuning.start("--set", "maxSteps=100000", "--name", "long")
+    assert process.stdout is not None
+    for line in process.stdout:
+        if "step " in line:
+            break
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 130, out + err
+    assert "Suspended; what was trained is kept" in out
+    assert tuning.phases() == ["Suspended", "Suspended"]
+
+    again = tuning.start("--set", "maxSteps=100000", "--name", "long")
+    assert again.stdout is not None
+    seen, deadline = "", time.monotonic() + 120
+    while "step " not in seen and time.monotonic() < deadline:
+        seen = again.stdout.readline()
+        assert "step 0/" not in seen
+    again.send_signal(signal.SIGINT)
+    assert again.wait(120) == 130
