@@ -2,6 +2,7 @@
 
 import asyncio
 import subprocess
+import time
 
 import pytest
 
@@ -54,10 +55,11 @@ async def test_what_was_built_on_a_failed_write_fails_with_it(small_disk, make, 
     await store.write(key("a"), make("a"), 0)
     (small_disk / "ballast").write_bytes(b"x" * 1_500_000)
 
-    big = [store.stage(key("b"), make("b", pad="x" * 600_000), 0)]
-    for _ in range(5):  # each stands on the one before, none of which is durable yet
-        big.append(store.stage(key("b"), make("b", pad="y" * 600_000), store.latest(key("b")).version))
-    results = await asyncio.gather(*big, return_exceptions=True)
+    first = store.stage(key("b"), make("b", pad="x" * 600_000), 0)
+    time.sleep(0.5)  # the writer has failed by now, and this loop has not heard of it
+    second = store.stage(key("b"), make("b"), store.latest(key("b")).version)  # small: it would fit
+    third = store.stage(key("c"), make("c"), 0)
+    results = await asyncio.gather(first, second, third, return_exceptions=True)
 
     assert all(isinstance(result, DiskFull) for result in results)
     assert store.get(key("b")) is None is store.latest(key("b"))
