@@ -66,3 +66,7 @@ async def test_what_was_built_on_a_failed_write_fails_with_it(small_disk, make, 
     (small_disk / "ballast").unlink()
     await store.write(key("b"), make("b"), 0)
     await store.close()
+
+    store = Store.open(small_disk / "db")
+    assert [e.key.name for e in store.entries("things.example.com")] == ["a", "b"], "c was refused"
+    await store.close()
