@@ -53,11 +53,12 @@ async def test_a_full_disk_fails_the_write_keeps_reads_and_recovers(small_disk, 
 async def test_what_was_built_on_a_failed_write_fails_with_it(small_disk, make, key):
     store = Store.open(small_disk / "db")
     await store.write(key("a"), make("a"), 0)
-    (small_disk / "ballast").write_bytes(b"x" * 1_500_000)
+    (small_disk / "ballast").write_bytes(b"x" * 1_100_000)
 
     first = store.stage(key("b"), make("b", pad="x" * 600_000), 0)
     time.sleep(0.5)  # the writer has failed by now, and this loop has not heard of it
-    second = store.stage(key("b"), make("b"), store.latest(key("b")).version)  # small: it would fit
+    # This one would fit: it needs half the room, the object before it but none after it.
+    second = store.stage(key("b"), make("b"), store.latest(key("b")).version)
     third = store.stage(key("c"), make("c"), 0)
     results = await asyncio.gather(first, second, third, return_exceptions=True)
 
