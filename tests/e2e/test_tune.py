@@ -2,10 +2,10 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -21,8 +21,9 @@ class Tuning:
             "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1",
         }  # fmt: skip
         self.words = [
-            "tune", "--llm", str(model), "--data", str(data), "--set", "lora.rank=2,4", "--set", "cutoffLength=64",
-            "--set", "batchSize=4", "--set", "learningRate=0.01", "--max-new-tokens", "8",
+            "tune", "--llm", str(model), "--data", str(data), "--set", "lora.rank=2,4",
+            "--set", "cutoffLength=64", "--set", "batchSize=4", "--set", "learningRate=0.01",
+            "--max-new-tokens", "8",
         ]  # fmt: skip
 
     def start(self, *more: str) -> subprocess.Popen[str]:
@@ -59,23 +60,30 @@ def test_a_file_and_two_ranks_become_a_verdict(tuning):
     assert tuning.phases() == ["Succeeded", "Succeeded"]
 
 
-def test_ctrl_c_suspends_and_the_same_command_goes_on(tuning):
-    process = tuning.start("--set", "maxSteps=100000", "--name", "long")
+def first_step(process: subprocess.Popen[str]) -> int:
+    """The first step that its output tells of."""
     assert process.stdout is not None
     for line in process.stdout:
-        if "step " in line:
-            break
+        if found := re.search(r"step (\d+)/", line):
+            return int(found[1])
+    raise AssertionError(process.communicate(timeout=10))
+
+
+def test_ctrl_c_suspends_and_the_same_command_goes_on(tuning):
+    endless = ("--set", "maxSteps=100000", "--set", "saveEvery=100000", "--name", "long")
+    process = tuning.start(*endless)
+    first_step(process)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=120)
     assert process.returncode == 130, out + err
     assert "Suspended; what was trained is kept" in out
     assert tuning.phases() == ["Suspended", "Suspended"]
+    kept = [int(path.name.rpartition("-")[2]) for path in tuning.home.glob("data/artifacts/*/step-*")]
+    assert len(kept) == 2  # one checkpoint each: saveEvery lies beyond what can be reached here
 
-    again = tuning.start("--set", "maxSteps=100000", "--name", "long")
-    assert again.stdout is not None
-    seen, deadline = "", time.monotonic() + 120
-    while "step " not in seen and time.monotonic() < deadline:
-        seen = again.stdout.readline()
-        assert "step 0/" not in seen
+    again = tuning.start(*endless)
+    assert first_step(again) >= min(kept)
     again.send_signal(signal.SIGINT)
-    assert again.wait(120) == 130
+    again.communicate(timeout=120)
+    assert again.returncode == 130
+    assert tuning.phases() == ["Suspended", "Suspended"]
