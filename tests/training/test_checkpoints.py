@@ -53,6 +53,7 @@ def kill_everywhere(make_folder, act):
     raise AssertionError("it never got through")
 
 
+@pytest.mark.slow
 def test_killed_anywhere_in_a_save_the_one_before_stands_and_no_half_one_counts(tmp_path):
     def make_folder(number):
         folder = tmp_path / str(number)
@@ -72,6 +73,7 @@ def test_killed_anywhere_in_a_save_the_one_before_stands_and_no_half_one_counts(
         assert sorted(p.name for p in folder.iterdir()) == ["step-00000001", "step-00000002"]
 
 
+@pytest.mark.slow
 def test_killed_anywhere_in_retention_the_kept_ones_stand(tmp_path):
     def make_folder(number):
         folder = tmp_path / str(number)
@@ -146,6 +148,7 @@ STEPS = st.lists(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(actions=STEPS, keep=st.integers(1, 4))
 def test_retention_never_takes_the_best_the_latest_or_a_pinned_one(tmp_path_factory, actions, keep):

@@ -21,10 +21,10 @@ from datatunerx.resources.finetune import CheckpointRef, Progress, Sample
 from datatunerx.runs.commands import Command, Verb
 from datatunerx.runs.events import Event, EventType, JobOutcome
 from datatunerx.training import checkpoints
-from datatunerx.training.lanes import Chunk, Job, Lane, Point, choose
-from datatunerx.training.memory import is_out_of_memory, memory_peak
+from datatunerx.training.lanes import Chunk, Job, Lane, Point, choose, make_window
+from datatunerx.training.memory import estimate, free_bytes, in_gib, is_out_of_memory, memory_peak
 from datatunerx.training.optimizer import clip, update
-from datatunerx.training.passes import train_pass, validation_loss
+from datatunerx.training.passes import mean_nll, train_pass, validation_loss
 from datatunerx.training.schedule import is_due, learning_rate, save_interval
 from datatunerx.training.state import CannotResume, lane_files, open_lane
 
@@ -65,6 +65,7 @@ def train(
     """
     loop = _Loop(base, capacity, on_event, stop_ids, decode, base_name or str(base.path), clock)
     lanes = [lane for job in jobs if (lane := loop.open(job)) is not None]
+    loop.rehearse([lane for lane in lanes if lane.outcome is None])
     loop.first_samples([lane for lane in lanes if lane.step == 0])
     while any(lane.outcome is None for lane in lanes):
         open_lanes = [lane for lane in lanes if lane.outcome is None]
@@ -149,6 +150,40 @@ class _Loop:
                 self.obey(lane.pending, [lane])
         return lane.blocked_until is None and lane.outcome is None
 
+    def rehearse(self, lanes: Sequence[Lane]) -> None:
+        """Say what memory this takes and pass the longest rows once, so that one too long fails now."""
+        if not lanes:
+            return
+        longest = max(len(ids) for lane in lanes for ids, _ in lane.job.rows)
+        need = estimate(self.base, [lane.adapter.flat.numel() for lane in lanes], max(longest, self.capacity))
+        free = free_bytes(self.base.device)
+        told = f"about {in_gib(need.total)} of memory are needed, {in_gib(free)} are free"
+        kind = EventType.ACTIVITY if need.total <= free else EventType.WARNING
+        self.on_event(
+            Event(type=kind, **{"activity" if kind is EventType.ACTIVITY else "message": told})  # type: ignore[arg-type]
+        )
+        # the base is shared: the longest row of all jobs stands for every job
+        trainer = max(lanes, key=lambda lane: max(len(ids) for ids, _ in lane.job.rows))
+        row = max(range(len(trainer.job.rows)), key=lambda n: len(trainer.job.rows[n][0]))
+        evaluator = max(lanes, key=lambda lane: max((len(ids) for ids, _ in lane.job.validate), default=0))
+        rows = sorted(evaluator.job.validate, key=lambda one: len(one[0]))[-1:]
+        trainer.window = make_window(trainer.job.rows, [row], self.capacity)
+        try:
+            train_pass(self.base, [(trainer, trainer.window.chunks)])
+            mean_nll(self.base, evaluator, rows)
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            self._too_long(trainer, row, longest, error)
+        trainer.window = None
+        trainer.adapter.grad.zero_()
+
+    def _too_long(self, lane: Lane, row: int, tokens: int, error: Exception) -> None:
+        peak, name, first = memory_peak(self.base.device), lane.row_name(row), _first_line(error)
+        why = f"one row of {tokens} tokens ({name}) does not fit: peak {peak}; set cutoffLength to "
+        why += f"{tokens // 2} or less. {first}"
+        self._leave(lane, FinetunePhase.FAILED, "OutOfMemory", why)
+
     def tick(self, lanes: Sequence[Lane]) -> None:
         chosen = choose(lanes, self.capacity)
         start = self.clock()
@@ -157,7 +192,7 @@ class _Loop:
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
-            shortage = str(error).splitlines()[0] if str(error) else "MemoryError"
+            shortage: Exception = error.with_traceback(None)  # its frames hold the tensors that did not fit
         else:
             self._share_time(chosen, self.clock() - start)
             for lane, _ in chosen:
@@ -174,19 +209,13 @@ class _Loop:
             lane.tokens_since += count
             lane.tokens += count
 
-    def _make_do(self, chosen: Sequence[tuple[Lane, Sequence[Chunk]]], shortage: str) -> None:
+    def _make_do(self, chosen: Sequence[tuple[Lane, Sequence[Chunk]]], shortage: Exception) -> None:
         """Memory ran out: start the steps of this tick again with half the width, or give up a single row."""
         tokens = sum(chunk.tokens for _, chunks in chosen for chunk in chunks)
         rows = sum(len(chunk.rows) for _, chunks in chosen for chunk in chunks)
         if rows == 1:
             lane, chunks = chosen[0]
-            self._leave(
-                lane,
-                FinetunePhase.FAILED,
-                "OutOfMemory",
-                f"one row of {tokens} tokens ({lane.row_name(chunks[0].rows[0])}) does not fit: peak "
-                f"{memory_peak(self.base.device)}; set cutoffLength to {tokens // 2} or less. {shortage}",
-            )
+            self._too_long(lane, chunks[0].rows[0], tokens, shortage)
             return
         self.capacity = max(1, min(self.capacity, tokens) // 2)
         for lane, _ in chosen:
@@ -351,6 +380,10 @@ class _Loop:
             self._leave(lane, FinetunePhase.SUSPENDED, "Suspended", f"saved at {at}")
         elif command.verb is Verb.STOP:
             self._leave(lane, FinetunePhase.STOPPED, "Stopped", f"stopped and saved at {at}")
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def _is_disk_full(error: Exception) -> bool:

