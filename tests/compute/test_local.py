@@ -256,3 +256,23 @@ def test_a_process_name_with_brackets_does_not_confuse_the_reader(tmp_path):
     finally:
         child.kill()
         child.wait()
+
+
+@pytest.mark.parametrize("do", ["work", "sleep"])
+async def test_a_run_whose_files_were_deleted_can_come_again_under_its_name(backend, place, ended, until, do):
+    blocker, run = place.run("sleep"), place.run(do)
+    if do == "sleep":  # stopped while it still waits
+        await backend.submit(blocker)
+    await backend.submit(run)
+    if do == "sleep":
+        await backend.stop(run.run)
+        await backend.stop(blocker.run)
+    first = await ended(backend, run.run)
+    assert first.phase is (RunPhase.SUCCEEDED if do == "work" else RunPhase.STOPPED)
+    for path in place.folder(run.run).iterdir():
+        path.unlink()
+    (place.folder(run.run) / "plan.json").write_text('{"do": "work"}')
+    assert await backend.phase(run.run) is None
+    await backend.submit(run)
+    assert (await ended(backend, run.run)).phase is RunPhase.SUCCEEDED
+    assert len(place.starts(run.run)) == 1

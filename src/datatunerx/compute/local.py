@@ -20,7 +20,6 @@ from datatunerx.compute import devices, processes, records
 from datatunerx.compute.backend import RunState, Submission
 from datatunerx.compute.records import Record
 from datatunerx.resources.enums import RunPhase, RunType
-from datatunerx.runs import files
 
 log = logging.getLogger(__name__)
 
@@ -29,8 +28,6 @@ GRACE_SECONDS = 10.0
 """Between asking a worker to end and killing it: time to save its checkpoints."""
 _ADOPT_SECONDS = 0.3
 """A process that was just forked shows its token only once its program runs; so long it gets for that."""
-_TRACES = (files.EVENTS, files.RESULT)
-"""What a worker that got as far as its plan leaves behind."""
 
 
 class LocalBackend:
@@ -89,13 +86,13 @@ class LocalBackend:
 
     def _submit(self, submission: Submission) -> None:
         with self._lock:
-            if submission.run not in self._records and submission.run not in self._waiting:
+            if self._known(submission.run) is None and submission.run not in self._waiting:
                 self._waiting[submission.run] = submission
                 self._start_waiting()
 
     def _state(self, run: str) -> RunState | None:
         with self._lock:
-            record = self._records.get(run)
+            record = self._known(run)
             if record is not None:
                 if record.alive:
                     self._look(record)
@@ -110,6 +107,7 @@ class LocalBackend:
                 record = Record.of(submission, "", [])
                 record.phase, record.reason = RunPhase.STOPPED, "Stopped"
                 record.message = "stopped before it was started"
+                self._note_in_log(record)
                 self._keep(record)
                 return
             found = self._records.get(run)
@@ -117,6 +115,26 @@ class LocalBackend:
                 self._ask_to_stop(found)
 
     # What follows is called with the lock held.
+
+    def _known(self, run: str) -> Record | None:
+        """The run's record. One whose files were deleted since is forgotten: the same plan may come again."""
+        record = self._records.get(run)
+        if record is not None and records.is_stale(record):
+            del self._records[run]
+            self._unsaved.discard(run)
+            records.forget(self._folder, run)
+            return None
+        return record
+
+    def _note_in_log(self, record: Record) -> None:
+        """A run that never started has a log too; without it, it would be one whose files were deleted."""
+        path = storage.local_path(record.log_uri)
+        try:
+            storage.make_folder(path.parent)
+            with path.open("a") as file:
+                file.write(f"{record.message}\n")
+        except OSError as error:
+            log.error("a run's log cannot be written", extra={"run": record.run, "error": str(error)})
 
     def _watch(self) -> None:
         while not self._closed.wait(TICK_SECONDS):
@@ -242,7 +260,7 @@ class LocalBackend:
         try:
             child = self._spawn(record, environment | {processes.TOKEN: record.token})
         except (OSError, storage.StorageError) as error:
-            record.phase, record.reason = RunPhase.FAILED, "StartFailed"
+            record.phase, record.reason = RunPhase.FAILED, records.START_FAILED
             record.message = f"the worker could not be started: {error}"
             self._keep(record)
             return True
@@ -279,9 +297,8 @@ class LocalBackend:
         for record in list(self._records.values()):
             if record.alive and record.pid is None:
                 self._find(record)
-            elif not record.alive and not storage.exists(record.folder_uri()):
-                del self._records[record.run]  # its folder was deleted: nobody will ask again
-                records.forget(self._folder, record.run)
+            else:
+                self._known(record.run)
 
     def _find(self, record: Record) -> None:
         seen = processes.leader(record.token)
@@ -291,7 +308,7 @@ class LocalBackend:
         if seen is not None:
             record.pid, record.started = seen.pid, seen.started
             self._keep(record)
-        elif not any(storage.exists(files.in_folder(record.folder_uri(), name)) for name in _TRACES):
+        elif not records.has_spoken(record):
             # It was never started, or ended before its first word: starting it is starting it once.
             del self._records[record.run]
             records.forget(self._folder, record.run)

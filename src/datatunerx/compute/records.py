@@ -15,6 +15,7 @@ from datatunerx.runs import RunResult, files
 log = logging.getLogger(__name__)
 
 RESULT_BYTES = 64 << 20
+START_FAILED = "StartFailed"
 
 
 class Record(Wire):
@@ -78,6 +79,19 @@ def save(folder: Path, record: Record) -> None:
 
 def forget(folder: Path, run: str) -> None:
     storage.delete_tree(_uri(folder, run), under=str(folder))
+
+
+def has_spoken(record: Record) -> bool:
+    """Whether its worker got as far as its plan."""
+    uris = (files.in_folder(record.folder_uri(), name) for name in (files.EVENTS, files.RESULT))
+    return any(storage.exists(uri) for uri in uris)
+
+
+def is_stale(record: Record) -> bool:
+    """Whether the run has ended and its files were deleted since."""
+    if record.alive or record.reason == START_FAILED:  # that one never had any
+        return False
+    return not storage.exists(record.log_uri) and not has_spoken(record)
 
 
 def verdict(record: Record, exit_code: int | None) -> RunState:

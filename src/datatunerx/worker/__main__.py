@@ -37,6 +37,7 @@ def main(argv: Sequence[str]) -> int:
     except (storage.StorageError, ValidationError, OSError) as error:
         print(f"{argv[0]}: no plan that can be worked on: {error}", file=sys.stderr)
         return 2
+    _be_first_to_go()
     phase = _finished(plan) or run(plan)
     return EXIT_CODES[phase]
 
@@ -96,6 +97,15 @@ def _claim(plan: RunPlan) -> None:
     except BlockingIOError:
         print("another worker has this plan; waiting for it to end", flush=True)
         fcntl.flock(handle, fcntl.LOCK_EX)
+
+
+def _be_first_to_go() -> None:
+    """When the machine runs out of memory, the kernel should end this worker and not the server."""
+    try:
+        with open("/proc/self/oom_score_adj", "w") as file:
+            file.write("500")
+    except OSError:  # not Linux, or not allowed: the kernel then chooses by size, which most often is us
+        pass
 
 
 def _finished(plan: RunPlan) -> RunPhase | None:
