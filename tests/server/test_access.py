@@ -111,9 +111,8 @@ async def test_the_token_is_kept_and_nothing_in_the_home_is_for_others(tmp_path)
 
     assert again.token == state.token
     for directory, _, names in os.walk(tmp_path / "home"):
-        if directory != str(tmp_path / "home" / "db"):
-            for name in names:
-                assert stat.S_IMODE(os.stat(os.path.join(directory, name)).st_mode) == 0o600, name
+        for name in names:
+            assert stat.S_IMODE(os.stat(os.path.join(directory, name)).st_mode) == 0o600, name
         assert stat.S_IMODE(os.stat(directory).st_mode) == 0o700
     assert state.token not in (tmp_path / "home" / "tokens.json").read_text()
 

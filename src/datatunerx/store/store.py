@@ -32,6 +32,7 @@ class Store:
     ) -> None:
         self._lock = DirectoryLock(directory / "lock")
         path = directory / "objects.db"
+        path.touch(mode=0o600)  # SQLite gives its other files the same mode
         db = database.connect(path)
         try:
             database.prepare(db)
