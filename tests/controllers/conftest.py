@@ -67,6 +67,8 @@ class Worker:
     exit_code: int | None = None
     stopping: bool = False
     hangs: bool = False
+    paths: bool = False
+    """Checkpoints are told of by path instead of by URI."""
     done: dict[str, JobOutcome] = field(default_factory=dict)
     steps: int = 0
 
@@ -137,6 +139,8 @@ class Worker:
         folder = f"{job.output_uri}/checkpoint-{step}"
         checkpoint = CheckpointRef(step=step, uri=folder, digest=f"sha-{job.name}-{step}", bytes=10)
         local_path(folder).mkdir(parents=True, exist_ok=True)
+        if self.paths:
+            checkpoint = checkpoint.model_copy(update={"uri": str(local_path(folder))})
         self.emit(type=EventType.PROGRESS, job=job.name, progress=Progress(step=step, steps=NUM_STEPS))
         self.emit(type=EventType.METRICS, job=job.name, step=step, values={"loss": 1.0 / step})
         self.emit(type=EventType.CHECKPOINT, job=job.name, checkpoint=checkpoint)
@@ -197,14 +201,14 @@ class PretendBackend:
         self.behaviour = Behaviour()
         self.workers: dict[str, Worker] = {}
         self.submissions: list[Submission] = []
-        self.hang = False
+        self.paths = False
 
     async def submit(self, submission: Submission) -> None:
         if submission.run in self.workers:
             return
         self.submissions.append(submission)
         plan = RunPlan.model_validate_json(local_path(submission.plan_uri).read_bytes())
-        self.workers[submission.run] = Worker(submission, plan, self.behaviour, hangs=self.hang)
+        self.workers[submission.run] = Worker(submission, plan, self.behaviour, paths=self.paths)
 
     async def phase(self, run: str) -> RunState | None:
         worker = self.workers.get(run)

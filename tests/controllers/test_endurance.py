@@ -2,6 +2,8 @@
 
 import asyncio
 
+import pytest
+
 from datatunerx.resources import (
     LLM,
     Dataset,
@@ -165,3 +167,17 @@ async def test_what_is_interrupted_from_outside_is_taken_up_again(platform, make
     status = (await platform.ended(FinetuneExperiment, "e")).status
     assert status.phase == "Succeeded"
     assert (await platform.api.get(Finetune, "e-g0")).status.retries == 1
+
+
+@pytest.mark.parametrize("place", ["uri", "path"])
+async def test_a_deleted_checkpoint_takes_its_files_along_and_nobody_elses(platform, make_objects, place):
+    platform.backend.paths = place == "path"
+    await platform.apply(*make_objects(2))
+    await platform.ended(FinetuneExperiment, "e")
+    kept = (await platform.api.get(Finetune, "e-g1")).metadata.uid
+    await platform.api.delete(LLMCheckpoint, "e-g0")
+
+    async def returned():
+        return [path.name for path in (platform.root / "data/artifacts").iterdir()] == [kept]
+
+    await platform.until(returned)

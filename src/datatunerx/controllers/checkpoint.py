@@ -55,5 +55,6 @@ class CheckpointReconciler:
         root = self._context.settings.root_uri
         for owner in checkpoint.metadata.owner_references:
             folder = output_uri(root, owner.uid)
-            if checkpoint.spec.uri.startswith(f"{folder}/"):
+            # Its place may be written as a path or as a URI; one that lies elsewhere is not ours to delete.
+            if storage.local_path(folder) in storage.local_path(checkpoint.spec.uri).parents:
                 storage.delete_tree(folder, under=f"{root}/artifacts")
