@@ -1,0 +1,68 @@
+import errno
+import signal
+
+import pytest
+
+from datatunerx import storage
+from datatunerx.resources.enums import RunPhase, RunType, Split
+from datatunerx.runs import DataFiles, InspectDataPlan, RunResult
+from datatunerx.runs.plan import identified
+from datatunerx.worker import journal as journal_module
+from datatunerx.worker.journal import Journal
+from datatunerx.worker.stopping import Interrupted, Stopping
+
+
+@pytest.fixture
+def plan(tmp_path):
+    data = DataFiles(name="d", splits={Split.TRAIN: ["/nowhere"]})
+    return identified(RunType.INSPECT, tmp_path.as_uri(), {"inspect_data": InspectDataPlan(data=data)})
+
+
+def test_a_result_waits_for_space_and_the_user_is_told_once(plan, monkeypatch):
+    monkeypatch.setattr(journal_module, "RETRY_SECONDS", 0.01)
+    write, refused = storage.write_atomic, []
+
+    def full(uri, data):
+        if len(refused) < 3:
+            refused.append(uri)
+            raise storage.DiskFull(errno.ENOSPC, "no space left", uri)
+        write(uri, data)
+
+    monkeypatch.setattr(storage, "write_atomic", full)
+    with Journal(plan) as journal:
+        journal.finish(RunResult(plan_id=plan.id, phase=RunPhase.SUCCEEDED))
+    events = journal_module.files.in_folder(plan.output_uri, "events.jsonl")
+    told = storage.read_bytes(events).decode()
+    assert told.count("DiskFull") == 1 and len(refused) == 3
+    assert RunResult.model_validate_json(storage.read_bytes(journal.uri("result.json"))).plan_id == plan.id
+
+
+def test_an_error_that_is_not_a_full_disk_is_not_waited_for(plan):
+    def denied():
+        raise PermissionError(errno.EACCES, "denied")
+
+    with Journal(plan) as journal, pytest.raises(PermissionError):
+        journal.with_space(denied)
+
+
+@pytest.fixture
+def stopping():
+    before = signal.getsignal(signal.SIGTERM)
+    stopping = Stopping()
+    stopping.listen()
+    yield stopping
+    signal.signal(signal.SIGTERM, before)
+
+
+def test_a_wish_to_stop_interrupts_once_and_not_what_asked_to_be_left(stopping):
+    with stopping.deferred():
+        signal.raise_signal(signal.SIGTERM)
+        assert stopping.asked
+    signal.raise_signal(signal.SIGTERM)  # the second says nothing new
+    with pytest.raises(Interrupted), stopping.deferred():
+        pytest.fail("training began after a wish to stop")
+
+
+def test_a_wish_to_stop_elsewhere_interrupts_at_once(stopping):
+    with pytest.raises(Interrupted):
+        signal.raise_signal(signal.SIGTERM)

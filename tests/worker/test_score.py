@@ -1,0 +1,59 @@
+"""A model is scored alike, whoever is scored beside it and in whichever run."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from datatunerx.resources.enums import Metric, RunPhase, RunType, Split
+from datatunerx.resources.finetune import GenerationSettings
+from datatunerx.runs import ScorePlan
+from datatunerx.runs.plan import identified
+
+
+def predictions(uri: str) -> list[dict]:
+    return [json.loads(line) for line in Path(uri.removeprefix("file://")).read_text().splitlines()]
+
+
+def answers(uri: str) -> list[str]:
+    return [prediction["answer"] for prediction in predictions(uri)]
+
+
+@pytest.mark.slow
+def test_a_score_run_finds_what_the_tune_run_found_also_where_answers_are_drawn(room):
+    data = room.data(test=room.rows(9))
+    drawn = room.measure(
+        data, metrics=[Metric.EXACT_MATCH, Metric.PERPLEXITY],
+        generation=GenerationSettings(max_new_tokens=6, temperature=1.0, seed=7),
+    )  # fmt: skip
+    greedy = room.measure(data, split=Split.TEST, limit=5)
+    jobs = [room.job("a", data, drawn), room.job("b", data, greedy, maxSteps=3)]
+    tuning = room.tune([data], jobs, baselines=[drawn, greedy])
+    code, tuned = room.run(tuning)
+    assert code == 0, room.log(tuning)
+    assert len(tuned.scores) == 4
+
+    checkpoint = f"file://{tuned.jobs['a'].checkpoint.uri.removeprefix('file://')}"
+    for adapter, subject in ((None, ""), (checkpoint, "a")):
+        content = ScorePlan(model=room.model, adapter_uri=adapter, data=data, measure=drawn)
+        plan = identified(RunType.SCORE, room.root_uri, {"score": content})
+        code, result = room.run(plan)
+        assert (code, result.phase) == (0, RunPhase.SUCCEEDED), room.log(plan)
+        mine, theirs = result.scores[0], tuned.score(subject, drawn.key())
+        assert mine.metrics["exact-match"] == theirs.metrics["exact-match"]
+        found, expected = (score.metrics["perplexity"].value for score in (mine, theirs))
+        assert found == pytest.approx(expected, rel=1e-4)
+        said, heard = answers(mine.predictions_uri), answers(theirs.predictions_uri)
+        assert said == heard and len(set(said)) > 1
+
+
+@pytest.mark.slow
+def test_a_question_too_long_for_the_model_counts_as_not_answered_and_is_told(room):
+    long = {"messages": [{"role": "user", "content": "x " * 200}, {"role": "assistant", "content": "red"}]}
+    data = room.data(test=[*room.rows(2), long])
+    content = ScorePlan(model=room.model, data=data, measure=room.measure(data))
+    plan = identified(RunType.SCORE, room.root_uri, {"score": content})
+    code, result = room.run(plan)
+    assert code == 0 and result.scores[0].metrics["exact-match"].n == 3
+    assert [p["finish"] for p in predictions(result.scores[0].predictions_uri)][2] == "too-long"
+    assert any("1 of 3 questions leave no room" in (e.message or "") for e in room.events(plan))
