@@ -24,7 +24,7 @@ async def test_two_workers_never_have_one_name_and_it_comes_again_if_added_meanw
         while (key := await queue.get()) is not None:
             assert key not in busy
             busy.add(key)
-            await asyncio.sleep(0.001)
+            await asyncio.sleep(0.01)  # longer than it takes until the name is added again
             seen.append(key)
             busy.remove(key)
             queue.done(key)
@@ -34,7 +34,7 @@ async def test_two_workers_never_have_one_name_and_it_comes_again_if_added_meanw
         for key in "abc":
             queue.add(key)
         await asyncio.sleep(0.001)
-    await asyncio.sleep(0.02)
+    await asyncio.sleep(0.05)
     queue.close()
     await asyncio.gather(*workers)
     assert len(seen) > 3 and set(seen) == set("abc")

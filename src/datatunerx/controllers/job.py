@@ -54,6 +54,8 @@ class JobReconciler:
         else:
             await self._follow(job, finetune, wanted)
         status = wanted.status
+        if job.spec.serve:
+            status.set_condition("Serving", False, "NotBuilt", "serve is not acted on yet")
         done = status.phase is JobPhase.SUCCEEDED
         status.set_condition("Ready", done, status.reason or status.phase.value, status.message or "")
         await write_status(context, job, wanted)
