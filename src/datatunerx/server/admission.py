@@ -40,7 +40,7 @@ def decode(kind: Kind, obj: Json, request: Request) -> None:
         request.warnings += told
     if kind.builtin:
         builtin.fill(kind, obj)
-    structural.default(obj, kind.full_schema)
+    structural.default(obj, kind.defaults)
 
 
 def validate(kind: Kind, new: Json, live: Json | None) -> None:
@@ -48,7 +48,7 @@ def validate(kind: Kind, new: Json, live: Json | None) -> None:
     name = new["metadata"].get("name") or new["metadata"].get("generateName", "")
     found = list(structural.causes(kind.validator, new))
     if kind.keyed_lists and not found:
-        found += structural.duplicates(new, kind.full_schema)
+        found += structural.duplicates(new, kind.keyed_lists)
     if kind.rules and not found:
         found += cel.check(kind.rules, new, cel.ABSENT if live is None else live)
     if not found:

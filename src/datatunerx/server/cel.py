@@ -6,7 +6,7 @@ old value can be told: under maps, objects and lists of type map.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cache
@@ -45,7 +45,7 @@ class Node:
     """The rules at one place of the schema and below it."""
 
     schema: Json
-    convert: bool
+    convert: "Convert | None"
     rules: list[Rule] = field(default_factory=list)
     properties: dict[str, "Node"] = field(default_factory=dict)
     values: "Node | None" = None
@@ -60,7 +60,7 @@ def _environment() -> Any:
 
 def compile_rules(schema: Json, path: str = "") -> Node | None:
     """The rules of a schema as a tree; None when there are none. Raises RuleError."""
-    node = Node(schema, _needs_conversion(schema))
+    node = Node(schema, _converter(schema))
     for number, rule in enumerate(schema.get("x-kubernetes-validations", ())):
         node.rules.append(_compile(rule, f"{path or 'schema'}.x-kubernetes-validations[{number}]"))
     for name, below in schema.get("properties", {}).items():
@@ -122,9 +122,9 @@ def _counterpart(item: Any, old: Any, keys: list[str] | None, schema: Json) -> A
 
 
 def _run(node: Node, new: Any, old: Any, path: str) -> Iterator[Cause]:
-    data = {"self": _to_cel(new, node.schema, path) if node.convert or not path else new}
+    data = {"self": _shown_to_rules(new, node, path)}
     if old is not ABSENT:
-        data["oldSelf"] = _to_cel(old, node.schema, path) if node.convert or not path else old
+        data["oldSelf"] = _shown_to_rules(old, node, path)
     for rule in node.rules:
         if rule.needs_old and old is ABSENT:
             continue
@@ -157,35 +157,51 @@ def _message(rule: Rule, data: Json) -> str:
     return rule.message
 
 
-def _needs_conversion(schema: Json) -> bool:
-    if schema.get("type") == "number" or schema.get("format") == "date-time":
-        return True
-    below = [*schema.get("properties", {}).values(), schema.get("items"), schema.get("additionalProperties")]
-    return any(isinstance(child, dict) and _needs_conversion(child) for child in below)
+Convert = Callable[[Any], Any]
 
 
-def _to_cel(value: Any, schema: Json, path: str) -> Any:
-    if isinstance(value, dict):
-        properties = schema.get("properties", {})
-        others = schema.get("additionalProperties")
-        rest = others if isinstance(others, dict) else {}
-        out = {
-            name: _to_cel(child, properties.get(name, rest), join(path, name))
-            for name, child in value.items()
-        }
-        if path == "" and "metadata" in out and "apiVersion" in out:
-            # Rules see only these two of an object's metadata, here as on a cluster.
-            meta = value["metadata"]
-            out["metadata"] = {name: meta[name] for name in ("name", "generateName") if name in meta}
-        return out
-    if isinstance(value, list):
-        items = schema.get("items", {})
-        return [_to_cel(child, items, path) for child in value]
-    if schema.get("type") == "number" and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if schema.get("format") == "date-time" and isinstance(value, str):
-        try:
-            return datetime.fromisoformat(value)
-        except ValueError:
+def _converter(schema: Json) -> Convert | None:
+    """What turns a value of the schema into what rules expect; None when it is that already."""
+    if schema.get("type") == "number":
+        return _to_double
+    if schema.get("format") == "date-time":
+        return _to_time
+    properties = {
+        name: found for name, below in schema.get("properties", {}).items() if (found := _converter(below))
+    }
+    others, items = schema.get("additionalProperties"), schema.get("items")
+    rest = _converter(others) if isinstance(others, dict) else None
+    each = _converter(items) if isinstance(items, dict) else None
+    if not (properties or rest or each):
+        return None
+
+    def convert(value: Any) -> Any:
+        if isinstance(value, list):
+            return [each(child) for child in value] if each else value
+        if not isinstance(value, dict):
             return value
-    return value
+        if rest:
+            return {name: properties.get(name, rest)(child) for name, child in value.items()}
+        changed = {name: found(value[name]) for name, found in properties.items() if name in value}
+        return value | changed
+
+    return convert
+
+
+def _to_double(value: Any) -> Any:
+    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def _to_time(value: Any) -> Any:
+    try:
+        return datetime.fromisoformat(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
+
+
+def _shown_to_rules(value: Any, node: Node, path: str) -> Any:
+    if not path and isinstance(value, dict) and "metadata" in value:
+        # Of an object's metadata rules see only these two, here as on a cluster.
+        meta = value["metadata"]
+        value = value | {"metadata": {name: meta[name] for name in ("name", "generateName") if name in meta}}
+    return node.convert(value) if node.convert else value

@@ -32,7 +32,7 @@ def to_wire(tree: Tree) -> Json:
     """A tree to FieldsV1."""
     if len(tree) == 1 and HERE in tree:
         return {}
-    return {name: ({} if name == HERE else to_wire(below)) for name, below in sorted(tree.items())}
+    return {name: to_wire(below) if below else {} for name, below in sorted(tree.items())}
 
 
 def _set_key(value: Any) -> str:
@@ -69,7 +69,10 @@ def fields_of(value: Any, schema: Json, *, containers: bool) -> Tree:
         return leaf()
     tree: Tree = leaf() if containers else {}
     for name, (child, child_schema) in below.items():
-        tree[name] = fields_of(child, child_schema, containers=containers)
+        if isinstance(child, dict | list):
+            tree[name] = fields_of(child, child_schema, containers=containers)
+        else:
+            tree[name] = {HERE: {}}
         if name.startswith("k:"):
             tree[name][HERE] = {}
     return tree

@@ -103,8 +103,14 @@ class Kind:
         return cel.compile_rules(self.schema)
 
     @cached_property
-    def keyed_lists(self) -> bool:
-        return structural.has_keyed_lists(self.full_schema)
+    def keyed_lists(self) -> Json | None:
+        """The schema as far as it leads to sets and map lists."""
+        return structural.narrowed(self.full_schema, structural.is_keyed_list)
+
+    @cached_property
+    def defaults(self) -> Json:
+        """The schema as far as it leads to defaults."""
+        return structural.narrowed(self.full_schema, structural.has_default) or {}
 
     @cached_property
     def listed_metadata(self) -> bytes:

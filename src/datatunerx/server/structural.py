@@ -4,7 +4,7 @@ A schema here is the openAPIV3Schema of a CRD. Walkers change the object in plac
 """
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jsonschema_rs
@@ -13,6 +13,9 @@ from datatunerx.server.errors import Cause, Json, required, shown, wrong
 
 PRESERVE = "x-kubernetes-preserve-unknown-fields"
 INT_OR_STRING = "x-kubernetes-int-or-string"
+_WHOLE = "whole schema"
+"""In a narrowed schema: the node it was made from."""
+_WALKED = ("default", "x-kubernetes-list-type", "x-kubernetes-list-map-keys")
 
 _STRING: Json = {"type": "string"}
 _STRINGS: Json = {"type": "object", "additionalProperties": _STRING}
@@ -162,7 +165,7 @@ def duplicates(value: Any, schema: Json, path: str = "") -> Iterator[Cause]:
             seen: list[Any] = []
             keys = list_keys(schema)
             for place, item in enumerate(value):
-                identity = item if keys is None else item_key(item, keys, schema)
+                identity = item if keys is None else item_key(item, keys, schema.get(_WHOLE, schema))
                 if identity in seen:
                     text = shown(identity) if keys is None else _shown_key(identity)
                     yield Cause("FieldValueDuplicate", f"{path}[{place}]", f"Duplicate value: {text}")
@@ -171,23 +174,44 @@ def duplicates(value: Any, schema: Json, path: str = "") -> Iterator[Cause]:
             yield from duplicates(item, items, f"{path}[{place}]")
     elif isinstance(value, dict):
         properties = schema.get("properties", {})
+        for name, below in properties.items():
+            if isinstance(value.get(name), dict | list):
+                yield from duplicates(value[name], below, join(path, name))
         others = schema.get("additionalProperties")
-        for name, child in value.items():
-            below = properties.get(name) or (others if isinstance(others, dict) else None)
-            if below and isinstance(child, dict | list):
-                yield from duplicates(child, below, join(path, name))
+        if isinstance(others, dict):
+            for name, child in value.items():
+                if name not in properties:
+                    yield from duplicates(child, others, join(path, name))
 
 
 def _shown_key(identity: Json) -> str:
     return "{" + ", ".join(f'"{key}":{shown(value)}' for key, value in identity.items()) + "}"
 
 
-def has_keyed_lists(schema: Json) -> bool:
-    """Whether `duplicates` could find anything."""
-    if schema.get("x-kubernetes-list-type") in ("set", "map"):
-        return True
-    below = [*schema.get("properties", {}).values(), schema.get("items"), schema.get("additionalProperties")]
-    return any(isinstance(child, dict) and has_keyed_lists(child) for child in below)
+def narrowed(schema: Json, wanted: Callable[[Json], bool]) -> Json | None:
+    """The schema with only the branches that lead to a wanted node; None when there is none.
+
+    Walkers that act on a few places of a big schema need not visit the rest.
+    """
+    out: Json = {name: schema[name] for name in _WALKED if name in schema}
+    properties = {name: narrowed(below, wanted) for name, below in schema.get("properties", {}).items()}
+    found: Json = {"properties": {name: below for name, below in properties.items() if below is not None}}
+    for word in ("items", "additionalProperties"):
+        if isinstance(schema.get(word), dict) and (below := narrowed(schema[word], wanted)) is not None:
+            found[word] = below
+    if not found["properties"]:
+        del found["properties"]
+    if not found and not wanted(schema):
+        return None
+    return out | found | {_WHOLE: schema}
+
+
+def is_keyed_list(schema: Json) -> bool:
+    return schema.get("x-kubernetes-list-type") in ("set", "map")
+
+
+def has_default(schema: Json) -> bool:
+    return "default" in schema
 
 
 _KEPT = (
