@@ -244,3 +244,27 @@ def test_a_sliding_window_hides_what_lies_before_it(make_rows):
     assert torch.allclose(
         logits(freeze(copy.deepcopy(network)), [Part(None, [row])]), network(row[None]).logits[0], atol=1e-5
     )
+
+
+def test_freed_tensors_are_not_asked_of_the_kernel_again():
+    """In a process of its own: the setting lasts as long as the process."""
+    import subprocess
+    import sys
+
+    script = """
+import resource, torch
+from datatunerx.modeling.heap import keep_freed_memory
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(20):
+        torch.ones(16 << 20)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+torch.ones(16 << 20)
+print(faults(), keep_freed_memory(), torch.ones(16 << 20).sum() and faults())
+"""
+    before, kept, after = subprocess.run(
+        [sys.executable, "-c", script], check=True, capture_output=True, text=True
+    ).stdout.split()
+
+    assert kept == "True"
+    assert int(after) < int(before) / 10

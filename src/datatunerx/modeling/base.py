@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from datatunerx.modeling.attention import NAME as ATTENTION
 from datatunerx.modeling.frozen import FrozenRmsNorm, FrozenWeight, silu_times
 from datatunerx.modeling.fused import FusedLinear, Holder
+from datatunerx.modeling.heap import keep_freed_memory
 from datatunerx.modeling.sources import check_folder
 from datatunerx.modeling.stream import Stream
 
@@ -57,6 +58,8 @@ def load_base(path: str | Path, *, precision: str = "float32", device: str = "cp
     check_folder(path, str(path))
     config = AutoConfig.from_pretrained(path, local_files_only=True)
     dtype = getattr(torch, precision)
+    if device == "cpu":
+        keep_freed_memory()
     with quiet():
         model = AutoModelForCausalLM.from_pretrained(
             path,
