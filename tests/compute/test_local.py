@@ -276,3 +276,42 @@ async def test_a_run_whose_files_were_deleted_can_come_again_under_its_name(back
     await backend.submit(run)
     assert (await ended(backend, run.run)).phase is RunPhase.SUCCEEDED
     assert len(place.starts(run.run)) == 1
+
+
+async def test_the_token_is_durable_before_the_process_is_started(backend, place, monkeypatch):
+    seen = []
+
+    def die(argv, *, env, **rest):
+        record = json.loads((place.home / "compute" / f"{run.run}.json").read_text())
+        seen.append((argv[1:], record["token"] == env[processes.TOKEN], record.get("pid")))
+        raise OSError("killed here")
+
+    monkeypatch.setattr(subprocess, "Popen", die)
+    run = place.run("work")
+    await backend.submit(run)
+    assert seen == [(["-m", "datatunerx.worker", run.plan_uri], True, None)]
+    assert (await backend.phase(run.run)).reason == "StartFailed"
+
+
+def test_a_pid_that_was_given_out_again_is_told_by_its_start_time_alone():
+    token = "a" * 32
+    child = subprocess.Popen(
+        [sys.executable, "-SEc", "import time; print(flush=True); time.sleep(60)"],
+        env={processes.TOKEN: token}, stdout=subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        child.stdout.read(1)
+        started = processes.look(child.pid).started
+        assert processes.is_ours(child.pid, started, token)
+        assert not processes.is_ours(child.pid, str(int(started) - 1), token)
+        assert not processes.is_ours(child.pid, started, "b" * 32)
+        processes.send(child.pid, str(int(started) - 1), signal.SIGKILL)
+        time.sleep(0.2)
+        assert child.poll() is None
+        processes.send(child.pid, started, signal.SIGKILL)
+        assert child.wait(timeout=5) == -signal.SIGKILL
+        assert processes.look(child.pid) is None
+    finally:
+        child.kill()
+        child.wait()
+        child.stdout.close()
