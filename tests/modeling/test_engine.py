@@ -267,4 +267,4 @@ print(faults(), keep_freed_memory(), torch.ones(16 << 20).sum() and faults())
     ).stdout.split()
 
     assert kept == "True"
-    assert int(after) < int(before) / 10
+    assert int(after) < int(before) / 2
