@@ -261,3 +261,29 @@ async def test_events_tell_what_happened(platform, make_objects):
     reasons = {e["reason"] for e in await platform.api.events("Finetune", "e-g0")}
     assert "Succeeded" in reasons
     assert {e["reason"] for e in await platform.api.events("LLM", "base")} == {"Inspected"}
+
+
+async def test_every_base_and_dataset_gets_its_own_base_row_and_every_base_its_own_run(
+    platform, make_objects
+):
+    llm, dataset, *groups, experiment = make_objects(1)
+    other_llm = LLM.parse({"metadata": {"name": "big"}, "spec": {"source": "file:///models/big"}})
+    other_data = Dataset.parse({"metadata": {"name": "more"}, "spec": dataset.spec.dump()})
+    experiment.spec.matrix.llms = ["base", "big"]
+    experiment.spec.matrix.datasets = ["data", "more"]
+    platform.backend.behaviour.scores = {"e-big-more": 0.9}
+    await platform.apply(llm, other_llm, dataset, other_data, *groups, experiment)
+
+    status = (await platform.ended(FinetuneExperiment, "e")).status
+    assert sorted(row.name for row in status.ranking if not row.base) == [
+        "e-base-data",
+        "e-base-more",
+        "e-big-data",
+        "e-big-more",
+    ]
+    bases = {(row.llm, row.dataset, row.score) for row in status.ranking if row.base}
+    assert bases == {(m, d, 0.2) for m in ("base", "big") for d in ("data", "more")}
+    assert status.best.job == "e-big-more" and "different data (data, more)" in status.best.why
+    runs = [[job.name for job in worker.plan.tune.jobs] for worker in platform.backend.of("tune")]
+    assert sorted(runs) == [["e-base-data", "e-base-more"], ["e-big-data", "e-big-more"]]
+    assert platform.backend.of("score") == []

@@ -18,6 +18,7 @@ from datatunerx.runs.compile import (
     Training,
     Unresolved,
     adapter_weights,
+    base_names,
     combinations,
     data_files,
     groups,
@@ -59,6 +60,17 @@ def test_names_never_meet_and_never_grow_too_long():
     assert len(set(found)) == 6 and all(len(name) <= MAX_NAME for name in found)
     tricky = names(experiment(llms=["a", "a-b"], datasets=["b-c", "c"], hyperparameters=["h"]))
     assert len(set(tricky)) == 4
+
+
+def test_the_bases_score_is_never_called_as_a_job_is():
+    found = experiment(llms=["m"], datasets=["d"], hyperparameters=["base", "b"])
+    (base,) = base_names(found).values()
+    assert base not in names(found) and base.startswith("exp-base-")
+    assert base_names(experiment(llms=["m"], datasets=["d"], hyperparameters=["a"])) == {
+        ("m", "d"): "exp-base"
+    }
+    several = base_names(experiment(llms=["base", "n"], datasets=["d", "e"], hyperparameters=["a"]))
+    assert len(set(several.values())) == 4
 
 
 def test_a_value_named_twice_is_one_job():

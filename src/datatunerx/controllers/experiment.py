@@ -24,7 +24,7 @@ from datatunerx.resources.experiment import FinetuneExperiment, JobFailure, Jobs
 from datatunerx.resources.finetune import Finetune, FinetuneJob, FinetuneJobSpec, FinetuneSpec
 from datatunerx.resources.outcome import ModelRef, Scoring, ScoringSpec
 from datatunerx.resources.wire import now
-from datatunerx.runs.compile import Combination, combinations, short_name
+from datatunerx.runs.compile import Combination, base_names, combinations
 
 Jobs = dict[str, FinetuneJob | None]
 """By name; None is a job that was there and was deleted."""
@@ -81,12 +81,8 @@ class ExperimentReconciler:
         if not experiment.spec.baseline:
             return {}
         found: dict[tuple[str, str], Scoring | None] = {}
-        namespace, prefix = experiment.metadata.namespace, f"{experiment.metadata.name}-base"
-        pairs = list(dict.fromkeys((c.llm, c.dataset) for c in combos))
-        several = (len({llm for llm, _ in pairs}) > 1, len({dataset for _, dataset in pairs}) > 1)
-        for llm, dataset in pairs:
-            parts = [part for part, shown in zip((llm, dataset), several, strict=True) if shown]
-            name = short_name("-".join([prefix, *parts]))
+        namespace = experiment.metadata.namespace
+        for (llm, dataset), name in base_names(experiment).items():
             present = self._context.world.get(Scoring, namespace, name)
             if present and any(o.uid == experiment.metadata.uid for o in present.metadata.owner_references):
                 found[llm, dataset] = present

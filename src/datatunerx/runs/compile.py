@@ -93,6 +93,23 @@ def _of_matrix(prefix: str, spec: FinetuneExperimentSpec) -> list[Combination]:
     return found
 
 
+def base_names(experiment: FinetuneExperiment) -> dict[tuple[str, str], str]:
+    """The name of the base's Scoring per (llm, dataset); never that of a job, whose Scoring is called so."""
+    found = combinations(experiment)
+    pairs = list(dict.fromkeys((c.llm, c.dataset) for c in found))
+    several = (len({llm for llm, _ in pairs}) > 1, len({dataset for _, dataset in pairs}) > 1)
+    taken = {c.name for c in found}
+    names: dict[tuple[str, str], str] = {}
+    for pair in pairs:
+        parts = [part for part, shown in zip(pair, several, strict=True) if shown]
+        name = short_name("-".join([experiment.metadata.name, "base", *parts]))
+        if name in taken:
+            name = short_name(f"{name}-{digest_of(['base', *pair])[:6]}")
+        taken.add(name)
+        names[pair] = name
+    return names
+
+
 def run_name(plan: RunPlan) -> str:
     return f"{plan.type.value}-{plan.id[:10]}"
 
