@@ -7,6 +7,7 @@ from datatunerx import storage
 from datatunerx.resources.enums import RunPhase, RunType, Split
 from datatunerx.runs import DataFiles, InspectDataPlan, RunResult
 from datatunerx.runs.plan import identified
+from datatunerx.worker import __main__ as entry
 from datatunerx.worker import journal as journal_module
 from datatunerx.worker.journal import Journal
 from datatunerx.worker.stopping import Interrupted, Stopping
@@ -66,3 +67,18 @@ def test_a_wish_to_stop_interrupts_once_and_not_what_asked_to_be_left(stopping):
 def test_a_wish_to_stop_elsewhere_interrupts_at_once(stopping):
     with pytest.raises(Interrupted):
         signal.raise_signal(signal.SIGTERM)
+
+
+def test_a_wish_to_stop_that_comes_when_the_work_is_done_does_not_cost_the_result(
+    plan, stopping, monkeypatch
+):
+    write = storage.write_atomic
+
+    def late(uri, data):
+        signal.raise_signal(signal.SIGTERM)
+        write(uri, data)
+
+    monkeypatch.setattr(storage, "write_atomic", late)
+    assert entry.run(plan) is RunPhase.FAILED  # its data is nowhere
+    result = RunResult.model_validate_json(storage.read_bytes(f"{plan.output_uri}/result.json"))
+    assert result.reason == "DataError"

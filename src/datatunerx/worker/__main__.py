@@ -49,9 +49,11 @@ def run(plan: RunPlan) -> RunPhase:
         try:
             stopping.listen()
             result = _work(plan, journal, stopping)
+            stopping.ignore()
         except Interrupted:
             result = _ended(plan, RunPhase.STOPPED, "Stopped", f"stopped while {journal.doing}")
         except Exception as error:  # noqa: BLE001 - whatever it is, the user gets one line and the log the rest
+            stopping.ignore()
             traceback.print_exc()
             result = _ended(plan, RunPhase.FAILED, *explain(error, journal.doing))
         journal.finish(result)

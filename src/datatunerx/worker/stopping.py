@@ -32,6 +32,10 @@ class Stopping:
         finally:
             self._deferred = False
 
+    def ignore(self) -> None:
+        """The work is done, and only its result is still to be written: nothing may come between."""
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         first, self.asked = not self.asked, True
         if first and not self._deferred:
