@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from datatunerx.store import Conflict, Expired, Key, Locked, Store, StoreError
+from datatunerx.store import Broken, Conflict, Expired, Key, Locked, Store, StoreError
 
 THINGS = "things.example.com"
 
@@ -214,3 +214,40 @@ async def test_many_writers_share_commits(store, make, key):
 
     assert store.count(THINGS) == 1000
     assert time.perf_counter() - started < 5
+
+
+async def test_a_file_that_is_no_database_is_named_and_left_alone(tmp_path):
+    path = tmp_path / "db" / "objects.db"
+    path.parent.mkdir()
+    path.write_bytes(b"not a database, but somebody's only copy" * 100)
+
+    for _ in range(2):  # the second time shows that the lock was let go
+        with pytest.raises(Broken, match="objects.db cannot be opened: file is not a database"):
+            Store.open(tmp_path / "db")
+    assert path.read_bytes().startswith(b"not a database")
+
+
+async def test_a_database_of_a_newer_release_is_not_touched(tmp_path):
+    await Store.open(tmp_path / "db").close()
+    with sqlite3.connect(tmp_path / "db" / "objects.db") as db:
+        db.execute("PRAGMA user_version = 99")
+    db.close()
+
+    with pytest.raises(Broken, match="schema 99.*newer release"):
+        Store.open(tmp_path / "db")
+
+
+async def test_a_lost_key_is_said_and_not_taken_for_an_empty_database(tmp_path, make):
+    class Other:
+        def seal(self, data: bytes) -> bytes:
+            return b"sealed" + data
+
+        def unseal(self, data: bytes) -> bytes:
+            raise ValueError("put back the key")
+
+    store = Store.open(tmp_path / "db", seals={"secrets": Other()})
+    await store.write(Key("secrets", "default", "s"), make("s"), 0)
+    await store.close()
+
+    with pytest.raises(Broken, match="put back the key"):
+        Store.open(tmp_path / "db", seals={"secrets": Other()})

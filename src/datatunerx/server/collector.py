@@ -65,7 +65,8 @@ class Collector:
         meta = obj["metadata"]
         self._alive[meta["uid"]] = key
         owners = tuple(owner["uid"] for owner in meta.get("ownerReferences") or ())
-        if owners != self._owners.get(key, ()):
+        moved = owners != self._owners.get(key, ())
+        if moved:
             for owner in self._owners.pop(key, ()):
                 self._children.get(owner, set()).discard(key)
             if owners:
@@ -75,7 +76,7 @@ class Collector:
         deleting = "deletionTimestamp" in meta
         if deleting and key.resource in (builtin.NAMESPACES, builtin.CRDS):
             self._ending.add(key)
-        if owners or deleting:
+        if moved or deleting:  # owners that stayed the same are looked at when they go
             self._mark(key)
 
     def _mark(self, key: Key) -> None:

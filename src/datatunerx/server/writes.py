@@ -24,10 +24,11 @@ from datatunerx.server.errors import (
     no_such_path,
     not_found,
     required,
+    too_large,
     unsupported_media,
     wrong,
 )
-from datatunerx.server.http import Request
+from datatunerx.server.http import MAX_BODY, Request
 from datatunerx.server.kinds import Kind
 from datatunerx.server.managed import Manager
 from datatunerx.store import Entry, Key, Store, StoreError
@@ -78,7 +79,9 @@ def _writer(request: Request, target: Target, operation: str = "Update") -> Mana
 
 
 async def commit(store: Store, target: Target, new: Json, expected: int) -> Entry:
-    """Store one version; refusals of the store become answers."""
+    """Store one version; refusals of the store become answers. 413 when many writes made it too large."""
+    if len(orjson.dumps(new)) > MAX_BODY:
+        raise too_large(MAX_BODY)
     try:
         return await store.write(target.key, new, expected)
     except StoreError as error:

@@ -92,7 +92,7 @@ def apply(db: sqlite3.Connection, events: list[Event], seals: Seals) -> None:
 
 
 def _insert(db: sqlite3.Connection, statement: str, rows: list[tuple[Any, ...]]) -> None:
-    """Insert many rows with few statements: after each one the thread must wait for the interpreter's lock."""
+    """Insert many rows with few statements: after each the thread must wait for the interpreter's lock."""
     while rows:
         count = next(size for size in (64, 16, 4, 1) if size <= len(rows))
         chunk, rows = rows[:count], rows[count:]

@@ -6,12 +6,14 @@ published to readers and watchers and only then acknowledged. One version counte
 """
 
 import asyncio
+import contextlib
+import sqlite3
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 from datatunerx.store import database
-from datatunerx.store.errors import Conflict, Expired, StoreError
+from datatunerx.store.errors import Broken, Conflict, Expired, StoreError
 from datatunerx.store.history import History
 from datatunerx.store.lock import DirectoryLock
 from datatunerx.store.model import Entry, Event, EventType, Json, Key, Seals, encode
@@ -33,17 +35,11 @@ class Store:
         self._lock = DirectoryLock(directory / "lock")
         path = directory / "objects.db"
         path.touch(mode=0o600)  # SQLite gives its other files the same mode
-        db = database.connect(path)
         try:
-            database.prepare(db)
-            self._version, floor = database.counters(db)
-            self._live: dict[str, dict[tuple[str, str], Entry]] = {}
-            for entry in database.read_current(db, seals or {}):
-                self._live.setdefault(entry.key.resource, {})[entry.key[1:]] = entry
-            self._history = History(history_bytes, floor)
-            self._history.refill(database.read_log(db, seals or {}))
-        finally:
-            db.close()
+            floor = self._load(path, seals or {}, history_bytes)
+        except (sqlite3.Error, ValueError, StoreError) as error:
+            self._lock.release()
+            raise Broken(f"{path} cannot be opened: {error}") from error
         self._staged_version = self._version
         self._compacted = floor
         self._staged: dict[Key, tuple[Entry | None, int]] = {}
@@ -55,11 +51,24 @@ class Store:
         self._closed = False
         self._writer = Writer(path, seals or {}, self._done)
 
+    def _load(self, path: Path, seals: Seals, history_bytes: int) -> int:
+        """Fill memory from the file; the newest version that the file's log has forgotten."""
+        with contextlib.closing(database.connect(path)) as db:
+            database.prepare(db)
+            self._version, floor = database.counters(db)
+            self._live: dict[str, dict[tuple[str, str], Entry]] = {}
+            for entry in database.read_current(db, seals):
+                self._live.setdefault(entry.key.resource, {})[entry.key[1:]] = entry
+            self._history = History(history_bytes, floor)
+            self._history.refill(database.read_log(db, seals))
+        return floor
+
     @classmethod
     def open(
         cls, directory: Path, *, seals: Seals | None = None, history_bytes: int = HISTORY_BYTES
     ) -> "Store":
-        """Open or make the database in `directory`; Locked when another server has it.
+        """Open or make the database in `directory`; Locked when another server has it, Broken
+        when the file is damaged, from a newer release, or sealed with another key.
 
         `seals` names the resources that must not be readable on disk. `history_bytes` bounds how far back
         a watch may resume.
