@@ -161,3 +161,9 @@ def test_an_inspection_asked_to_leave_leaves_with_a_result(room):
 def test_a_failure_is_one_word_and_one_line(error, reason, words):
     found = explain(error, "x")
     assert found[0] == reason and words in found[1] and "\n" not in found[1]
+
+
+def test_a_package_that_is_not_there_is_told_with_what_brings_it():
+    reason, message = explain(ModuleNotFoundError("No module named 'numpy'", name="numpy"))
+    assert reason == "PackageMissing"
+    assert message.startswith("numpy is not installed; pip install 'datatunerx[train]'")

@@ -18,6 +18,12 @@ def explain(error: BaseException, doing: str = "") -> tuple[str, str]:
             "DiskFull",
             f"no space left on the disk: {error.filename or doing}; free some and start it again",
         )
+    if isinstance(error, ModuleNotFoundError):
+        return (
+            "PackageMissing",
+            f"{error.name} is not installed; pip install 'datatunerx[train]' brings what workers need, "
+            "and dtx doctor lists what is missing",
+        )
     text = " ".join(str(error).split()) or "no more is known; the log has the traceback"
     return type(error).__name__, text[:MESSAGE_CHARACTERS]
 
