@@ -169,3 +169,25 @@ def test_ten_runs_survive_many_kills_of_the_server_and_each_runs_once_in_order(p
     times = [(place.folder(run.run) / "starts").stat().st_mtime for run in runs]
     assert times == sorted(times)
     assert all((place.folder(run.run) / "result.json").exists() for run in runs)
+
+
+async def test_the_queue_keeps_its_order_over_a_restart_whoever_asks_first(place, ended, until):
+    backend = place.backend()
+    blocker, low, high = place.run("sleep"), place.run("work"), place.run("work", priority=3)
+    deleted = place.run("work", priority=9)
+    for run in (blocker, low, high, deleted):
+        await backend.submit(run)
+    until(lambda: place.ready(blocker.run))
+    backend.close()
+    (place.folder(deleted.run) / "plan.json").unlink()
+
+    successor = place.backend()
+    assert [(await successor.phase(run.run)).position for run in (high, low)] == [1, 2]
+    assert await successor.phase(deleted.run) is None
+    os.kill(place.starts(blocker.run)[0], signal.SIGKILL)
+    await successor.submit(low)
+    for run in (high, low):
+        assert (await ended(successor, run.run)).phase is RunPhase.SUCCEEDED
+    times = [(place.folder(run.run) / "starts").stat().st_mtime for run in (high, low)]
+    assert times == sorted(times) and [len(place.starts(r.run)) for r in (high, low)] == [1, 1]
+    successor.close()

@@ -132,6 +132,6 @@ def test_the_heart_beats_all_along(room):
     worker.kill()
     worker.wait()
     assert (
-        all(1.5 < later - earlier < 6 for earlier, later in zip(beats, beats[1:], strict=False))
+        all(1.5 < later - earlier < 15 for earlier, later in zip(beats, beats[1:], strict=False))
         and len(beats) >= 3
     )

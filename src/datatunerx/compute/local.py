@@ -87,7 +87,7 @@ class LocalBackend:
     def _submit(self, submission: Submission) -> None:
         with self._lock:
             if self._known(submission.run) is None and submission.run not in self._waiting:
-                self._waiting[submission.run] = submission
+                self._enqueue(submission)
                 self._start_waiting()
 
     def _state(self, run: str) -> RunState | None:
@@ -115,6 +115,14 @@ class LocalBackend:
                 self._ask_to_stop(found)
 
     # What follows is called with the lock held.
+
+    def _enqueue(self, submission: Submission) -> None:
+        """Wait, also across a restart: the next server must know the order before it is told anew."""
+        self._waiting[submission.run] = submission
+        try:
+            records.save(self._folder, Record.waiting(submission))
+        except OSError as error:
+            log.error("a place in the queue is not saved", extra={"run": submission.run, "error": str(error)})
 
     def _known(self, run: str) -> Record | None:
         """The run's record. One whose files were deleted since is forgotten: the same plan may come again."""
@@ -295,7 +303,13 @@ class LocalBackend:
     def _adopt(self) -> None:
         """Take over what an earlier server has left: find processes it started and had no time to note."""
         for record in list(self._records.values()):
-            if record.alive and record.pid is None:
+            if record.phase is RunPhase.PENDING:
+                del self._records[record.run]
+                if storage.exists(record.plan_uri):
+                    self._waiting[record.run] = record.submission()
+                else:
+                    records.forget(self._folder, record.run)
+            elif record.alive and record.pid is None:
                 self._find(record)
             else:
                 self._known(record.run)

@@ -19,12 +19,15 @@ START_FAILED = "StartFailed"
 
 
 class Record(Wire):
-    """A run that was started, or stopped before it was. Written before the process is, with its token."""
+    """A run that waits, was started, or was stopped. It holds the token before the process does."""
 
     run: str
     plan_uri: str
     log_uri: str
     type: RunType
+    accelerators: int = 0
+    priority: int = 0
+    created: float = 0.0
     token: str
     slots: list[str] = []
     """Devices it holds while it lives."""
@@ -41,10 +44,14 @@ class Record(Wire):
 
     @classmethod
     def of(cls, submission: Submission, token: str, slots: list[str]) -> "Record":
-        return cls(
-            run=submission.run, plan_uri=submission.plan_uri, log_uri=submission.log_uri,
-            type=submission.type, token=token, slots=slots,
-        )  # fmt: skip
+        return cls(**vars(submission), token=token, slots=slots)
+
+    @classmethod
+    def waiting(cls, submission: Submission) -> "Record":
+        return cls(**vars(submission), token="", phase=RunPhase.PENDING)
+
+    def submission(self) -> Submission:
+        return Submission(**{name: getattr(self, name) for name in Submission.__dataclass_fields__})
 
     @property
     def alive(self) -> bool:
