@@ -101,7 +101,7 @@ def _doing(job: FinetuneJob, finetune: Finetune | None) -> str:
     if finetune is None or phase not in (JobPhase.PENDING, JobPhase.FINETUNING):
         return ""
     if finetune.status.progress.activity:
-        return finetune.status.progress.activity
+        return "" if finetune.status.progress.activity == "training" else finetune.status.progress.activity
     ready = finetune.status.condition("Ready")
     return finetune.status.message or finetune.status.reason or (ready.message if ready else "") or ""
 

@@ -16,6 +16,8 @@ from datatunerx.resources.enums import JobPhase
 
 PLAIN_SECONDS = 10.0
 """Between two plain lines of one job whose phase stays the same."""
+ROOMY = 100
+"""Columns of a terminal in which there is room to say what a job does."""
 _COLORS = {
     JobPhase.SUCCEEDED: "green", JobPhase.FAILED: "red", JobPhase.STOPPED: "yellow",
     JobPhase.SUSPENDED: "yellow", JobPhase.FINETUNING: "cyan", JobPhase.SCORING: "magenta",
@@ -29,18 +31,20 @@ class Bars:
         def text(template: str, width: int, **more: bool) -> TextColumn:
             return TextColumn(template, table_column=Column(min_width=width, no_wrap=True, **more))  # type: ignore[arg-type]
 
-        self._progress = Progress(
+        roomy = console.width >= ROOMY
+        columns = [
             text("{task.description}", 8),
             text("{task.fields[phase]}", 10),
-            BarColumn(bar_width=24),
-            text("{task.fields[steps]}", 9),
-            text("loss {task.fields[loss]}", 11),
-            text("{task.fields[speed]} tok/s", 10),
-            text("ETA {task.fields[eta]}", 9),
-            TextColumn("[dim]{task.fields[doing]}", table_column=Column(no_wrap=True, overflow="ellipsis")),
-            console=console,
-            refresh_per_second=4,
-        )
+            BarColumn(bar_width=24 if roomy else 8),
+            text("{task.fields[steps]}", 5),
+            text("loss {task.fields[loss]}", 9),
+            text("{task.fields[speed]} tok/s", 8),
+            text("ETA {task.fields[eta]}", 8),
+        ]
+        if roomy:
+            doing = Column(no_wrap=True, overflow="ellipsis")
+            columns.append(TextColumn("[dim]{task.fields[doing]}", table_column=doing))
+        self._progress = Progress(*columns, console=console, refresh_per_second=4)
         self._tasks: dict[str, TaskID] = {}
         self._said: set[str] = set()
 
@@ -116,7 +120,7 @@ def _fields(line: JobLine) -> dict[str, Any]:
     return {
         "phase": f"[{color}]{line.phase}[/]" if color else line.phase,
         "steps": f"{line.step}/{line.steps}" if line.steps else MISSING,
-        "loss": MISSING if line.loss is None else f"{line.loss:.4f}",
+        "loss": MISSING if line.loss is None else f"{line.loss:.2f}",
         "speed": f"{line.tokens_per_second:.0f}" if training and line.tokens_per_second else MISSING,
         "eta": duration(line.eta_seconds) if training else MISSING,
         "doing": escape(line.doing.replace("\n", " ")),
