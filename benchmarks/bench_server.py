@@ -22,7 +22,7 @@ import psutil
 
 FINETUNES = "/apis/datatunerx.io/v1beta1/namespaces/default/finetunes"
 SERVER = """
-import asyncio, sys
+import sys, uvloop
 from pathlib import Path
 from datatunerx.resources.crds import crd_manifests
 from datatunerx.server.app import create_app
@@ -35,7 +35,7 @@ async def main(home):
     await serve(app, "127.0.0.1", 0, state.tls(), ready=lambda port: print(port, flush=True))
     await state.store.close()
 
-asyncio.run(main(sys.argv[1]))
+uvloop.run(main(sys.argv[1]))
 """
 
 
