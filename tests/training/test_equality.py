@@ -93,7 +93,7 @@ def test_the_loss_is_the_mean_over_the_label_tokens_of_the_step(make_base, make_
     torch.manual_seed(0)
     network = LlamaForCausalLM(
         LlamaConfig(
-            vocab_size=96, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+            vocab_size=96, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
             num_key_value_heads=2, tie_word_embeddings=True,
         )
     ).eval()  # fmt: skip

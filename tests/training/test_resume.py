@@ -27,7 +27,8 @@ def files(folder):
 def test_a_resumed_job_ends_with_the_very_bytes_of_the_uninterrupted_one(
     make_base, make_job, make_rows, watched, tmp_path, from_step
 ):
-    """Weights, optimizer and metric history; the second half is beside a job the first half never saw."""
+    """Weights, optimizer and metric history; the second half is beside a job the first half never saw,
+    in wider ticks."""
     validate = make_rows(3, seed=9)
     jobs = [make_job("a", validate=validate, keep_checkpoints=9, **SETTINGS)]
     watched.run(make_base(), jobs)
@@ -36,7 +37,7 @@ def test_a_resumed_job_ends_with_the_very_bytes_of_the_uninterrupted_one(
         if checkpoint.step > from_step:
             shutil.rmtree(checkpoint.path)
 
-    trained = watched.run(make_base(), [make_job("other"), *jobs])
+    trained = watched.run(make_base(), [make_job("other"), *jobs], capacity=1000)
 
     assert trained["a"].outcome.phase == "Succeeded"
     assert files(tmp_path / "a") == whole

@@ -44,6 +44,7 @@ def tick_capacity(base: Base, cache: Path) -> int:
     key = _key(base)
     known = _known(path)
     if key not in known:
+        _speed(base, SIZES[0])  # the first pass lays out the weights
         known[key] = knee(SIZES, lambda size: _speed(base, size))
         cache.mkdir(parents=True, exist_ok=True)
         hidden = path.with_name(f".{path.name}.{os.getpid()}")
@@ -71,14 +72,15 @@ def _key(base: Base) -> str:
 def _speed(base: Base, tokens: int) -> float:
     adapter = make_adapter("probe", AdapterShape(), base.widths, seed=0, device=base.device)
     rows = [torch.arange(ROW_TOKENS) % base.config.vocab_size] * (tokens // ROW_TOKENS)
-    # on a CPU the time this process was given, not the time that passed: others may be busy just now
-    clock = time.process_time if base.device.type == "cpu" else time.perf_counter
-    best = 0.0
-    for _ in range(2):
-        start = clock()
-        hidden = base.pass_through(pack([Part(adapter, rows)], base.device))
-        hidden.backward(torch.ones_like(hidden))
-        if base.device.type == "cuda":
-            torch.cuda.synchronize(base.device)
-        best = max(best, tokens / (clock() - start))
-    return best
+    start = _clock(base.device)
+    hidden = base.pass_through(pack([Part(adapter, rows)], base.device))
+    hidden.backward(torch.ones_like(hidden))
+    return tokens / (_clock(base.device) - start)
+
+
+def _clock(device: torch.device) -> float:
+    """Seconds of the device. On a CPU those it was given, not those that passed: others may be busy just now."""
+    if device.type == "cpu":
+        return time.process_time() / torch.get_num_threads()
+    torch.cuda.synchronize(device)
+    return time.perf_counter()

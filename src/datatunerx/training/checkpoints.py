@@ -7,7 +7,6 @@ by the next save.
 
 import hashlib
 import json
-import os
 import re
 import shutil
 from collections.abc import Iterable, Mapping
@@ -155,9 +154,7 @@ def superfluous(checkpoints: Iterable[Checkpoint], keep: int) -> list[Checkpoint
 
 
 def remove(checkpoint: Checkpoint) -> None:
-    """Delete one checkpoint: the manifest first, so that it is never half of one that counts."""
-    os.unlink(checkpoint.path / MANIFEST)
-    storage.sync_folder(checkpoint.path)
+    """Delete one checkpoint. With its first file gone it no longer counts."""
     shutil.rmtree(checkpoint.path)
 
 
