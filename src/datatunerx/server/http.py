@@ -3,7 +3,7 @@
 import zlib
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
-from urllib.parse import parse_qs, unquote
+from urllib.parse import parse_qs
 
 import orjson
 
@@ -113,11 +113,6 @@ class Request:
 
 class ClientGone(Exception):
     """The client hung up; nobody is left to answer."""
-
-
-def segments(path: str) -> list[str]:
-    """The parts of a path, a trailing slash ignored."""
-    return [unquote(part) for part in path.strip("/").split("/")] if path.strip("/") else []
 
 
 def _quoted(text: str) -> str:

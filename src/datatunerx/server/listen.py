@@ -7,7 +7,6 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator
-from types import FrameType
 
 import uvicorn
 
@@ -27,9 +26,6 @@ class _Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
-
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        self.should_exit = True
 
 
 def bind(host: str, port: int) -> socket.socket:
