@@ -213,3 +213,16 @@ def test_one_row_too_long_for_memory_fails_with_figures_and_a_setting(
     assert (outcome.phase, outcome.reason) == ("Failed", "OutOfMemory")
     assert "GiB" in outcome.message and "cutoffLength" in outcome.message
     assert trained["b"].outcome.phase == "Succeeded"
+
+
+def test_a_base_in_bfloat16_trains_adapters_in_float32(make_base, make_job, make_rows, watched, tmp_path):
+    rows = make_rows(8)
+    jobs = [make_job(n, rows, max_steps=4, lora={"dropout": 0.1}) for n in ("a", "b")]
+
+    exact = watched.run(make_base(), jobs[:1])
+    losses = watched.values("a", "loss")
+    trained = watched.run(make_base(torch.bfloat16), jobs[1:])
+
+    assert exact["a"].outcome.phase == trained["b"].outcome.phase == "Succeeded"
+    assert trained["b"].adapter.flat.dtype == torch.float32
+    assert watched.values("b", "loss") == pytest.approx(losses, rel=2e-2)

@@ -79,7 +79,7 @@ def _speed(base: Base, tokens: int) -> float:
 
 
 def _clock(device: torch.device) -> float:
-    """Seconds of the device. On a CPU those it was given, not those that passed: others may be busy just now."""
+    """Seconds; on a CPU those it was given, not those that passed: others may be busy just now."""
     if device.type == "cpu":
         return time.process_time() / torch.get_num_threads()
     torch.cuda.synchronize(device)
