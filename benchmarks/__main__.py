@@ -1,0 +1,9 @@
+"""All benchmarks, one after the other, each in a process of its own: `make bench`."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+for script in ("bench_platform.py", "bench_server.py", "bench_engine.py"):
+    print(f"\n== {script}", flush=True)
+    subprocess.run([sys.executable, str(Path(__file__).parent / script)], check=True)
