@@ -16,10 +16,10 @@ VOCABULARY = 96
 
 @pytest.fixture
 def make_base():
-    def make(dtype=torch.float32):
+    def make(dtype=torch.float32, intermediate_size=48):
         torch.manual_seed(0)
         config = LlamaConfig(
-            vocab_size=VOCABULARY, hidden_size=32, intermediate_size=48, num_hidden_layers=2,
+            vocab_size=VOCABULARY, hidden_size=32, intermediate_size=intermediate_size, num_hidden_layers=2,
             num_attention_heads=4, num_key_value_heads=2, tie_word_embeddings=True,
         )  # fmt: skip
         return freeze(LlamaForCausalLM(config).to(dtype).eval())

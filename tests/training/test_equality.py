@@ -1,11 +1,12 @@
 """Training beside others is training alone."""
 
 import itertools
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from datatunerx.training.lanes import make_window
+from datatunerx.training.lanes import choose, make_window
 
 
 def weights(trained, name):
@@ -50,15 +51,42 @@ def test_twenty_steps_beside_others_end_with_the_weights_of_twenty_steps_alone(
         assert torch.allclose(weights(trained, name), flat, rtol=0, atol=1e-9), name
 
 
+@pytest.fixture
+def four_threads():
+    torch.set_num_threads(4)
+    yield
+    torch.set_num_threads(1)
+
+
+def test_with_several_threads_too_the_bytes_do_not_depend_on_the_neighbours(
+    make_base, make_job, make_rows, watched, four_threads, tmp_path
+):
+    """Threads cut a tensor where they like; what is cut off a vector rounds differently."""
+    base = make_base(intermediate_size=200)
+    rows = {name: make_rows(10, seed=seed, shortest=31, longest=77) for seed, name in enumerate("abc")}
+
+    def flats(names, folder):
+        jobs = [
+            make_job(n, rows[n], folder=tmp_path / folder / n, batch_size=5, max_steps=2, learning_rate=0.1)
+            for n in names
+        ]
+        return {n: t.adapter.flat for n, t in watched.run(base, jobs, capacity=1000).items()}
+
+    together = flats("cab", "together")
+
+    for name in rows:
+        assert torch.equal(flats(name, "alone")[name], together[name]), name
+
+
 @pytest.mark.slow
 def test_in_float32_the_very_bytes_are_the_same_in_any_order_and_width(
     make_base, make_job, watched, alone, tmp_path
 ):
-    expected = alone(torch.float32, 60)
+    expected = alone(torch.float32, 200)
 
     for number, order in enumerate(itertools.permutations(DIFFERENT)):
         jobs = [make_job(n, folder=tmp_path / f"{number}-{n}", **DIFFERENT[n]) for n in order]
-        trained = watched.run(make_base(), jobs, capacity=60)
+        trained = watched.run(make_base(), jobs, capacity=200)
         for name, flat in expected.items():
             assert torch.equal(weights(trained, name), flat), (order, name)
 
@@ -112,12 +140,12 @@ def test_the_loss_is_the_mean_over_the_label_tokens_of_the_step(make_base, make_
 
 def test_poison_ends_its_own_job_and_names_its_rows(make_base, make_job, make_rows, watched, alone):
     """A learning rate that overflows: that job fails, its neighbours keep their very bytes."""
-    expected = alone(torch.float32, 60)
+    expected = alone(torch.float32, 200)
     names = [f"train.jsonl:{n}" for n in range(1, 21)]
     bad = make_job("bad", make_rows(20), learning_rate=10, max_grad_norm=0, optimizer="sgd", max_steps=50,
                    weight_decay=10, row_names=names, scheduler="constant", warmup_ratio=0)  # fmt: skip
 
-    trained = watched.run(make_base(), [bad, *(make_job(n, **s) for n, s in DIFFERENT.items())], capacity=60)
+    trained = watched.run(make_base(), [bad, *(make_job(n, **s) for n, s in DIFFERENT.items())], capacity=200)
 
     outcome = trained["bad"].outcome
     assert (outcome.phase, outcome.reason) == ("Failed", "NonFiniteLoss")
@@ -166,3 +194,25 @@ def test_chunks_hold_every_row_once_and_stay_near_the_capacity(make_rows):
         if capacity in (50, 100):
             assert max(chunk.tokens for chunk in window.chunks) < 2 * capacity
     assert len(make_window(rows, numbers, 10_000).chunks) == 1
+
+
+def test_a_tick_takes_the_longest_remaining_job_first_and_fills_up_with_the_others(make_rows):
+    rows = make_rows(12, shortest=10, longest=10)
+
+    def lane(name, remaining, count, capacity=1000):
+        window = make_window(rows, range(count), capacity)
+        return SimpleNamespace(name=name, remaining=remaining, open_window=lambda: window)
+
+    lanes = [
+        lane("short", 10, 2),
+        lane("long", 99, 3),
+        lane("middle", 50, 6),
+        lane("cut", 20, 4, capacity=20),
+    ]
+
+    def chosen(capacity):
+        return [(one.name, sum(chunk.tokens for chunk in chunks)) for one, chunks in choose(lanes, capacity)]
+
+    assert chosen(5) == [("long", 30)]
+    assert chosen(60) == [("long", 30), ("cut", 20)]
+    assert chosen(1000) == [("long", 30), ("middle", 60), ("cut", 40), ("short", 20)]
