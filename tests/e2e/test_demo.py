@@ -87,9 +87,14 @@ def test_peft_loads_the_winner_and_it_changes_the_answer(small_demo):
     tokenizer = AutoTokenizer.from_pretrained(base_folder)
     base = AutoModelForCausalLM.from_pretrained(base_folder)
     row = json.loads((EXAMPLE / "test.jsonl").read_text().splitlines()[0])
-    text = tokenizer.apply_chat_template(row["messages"], tokenize=False)
+    question, text = (
+        tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=asks)
+        for messages, asks in ((row["messages"][:-1], True), (row["messages"], False))
+    )
     ids = tokenizer(text, return_tensors="pt", add_special_tokens=False).input_ids
+    labels = ids.clone()
+    labels[:, : len(tokenizer(question, add_special_tokens=False).input_ids)] = -100
     with torch.no_grad():
-        before = base(input_ids=ids, labels=ids).loss
-        after = PeftModel.from_pretrained(base, adapter)(input_ids=ids, labels=ids).loss
-    assert after < before - 0.1
+        before = base(input_ids=ids, labels=labels).loss
+        after = PeftModel.from_pretrained(base, adapter)(input_ids=ids, labels=labels).loss
+    assert after < before / 2
