@@ -49,12 +49,21 @@ async def answers(api: Api) -> bool:
     return True
 
 
+def _loop(work: Coroutine[Any, Any, Exit | None]) -> Exit | None:
+    """On uvloop, where there is one: a write then costs the server half the processor time."""
+    try:
+        import uvloop
+    except ImportError:  # Windows
+        return asyncio.run(work)
+    return uvloop.run(work)
+
+
 def run(work: Coroutine[Any, Any, Exit | None]) -> None:
     """Run a command to its end and leave with its exit code; what went wrong is told on standard error."""
     # What the client logs while it retries is for servers; a command tells its user in its own words.
     logging.getLogger().addHandler(logging.NullHandler())
     try:
-        code = asyncio.run(work) or Exit.OK
+        code = _loop(work) or Exit.OK
     except KeyboardInterrupt:
         code = Exit.INTERRUPTED
     except BrokenPipeError:  # the reader, such as head, has seen enough
