@@ -78,6 +78,22 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(make_base, make_
     assert checkpoints.latest(tmp_path / "a").step == 6
 
 
+def test_a_damaged_checkpoint_is_written_anew_when_the_resumed_job_comes_to_its_step(
+    make_base, make_job, watched, tmp_path
+):
+    watched.run(make_base(), [make_job("a", keep_checkpoints=9, **SETTINGS)])
+    whole = files(tmp_path / "a")
+    weights = tmp_path / "a" / "step-00000009" / "adapter_model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+
+    trained = watched.run(make_base(), [make_job("a", keep_checkpoints=9, **SETTINGS)])
+
+    assert trained["a"].outcome.checkpoint.step == 9
+    assert files(tmp_path / "a") == whole
+
+
 def test_other_parameters_in_the_same_folder_are_refused_by_name(make_base, make_job, watched, tmp_path):
     watched.run(make_base(), [make_job("a", **SETTINGS)])
 

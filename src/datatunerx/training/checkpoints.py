@@ -46,13 +46,15 @@ def checkpoint_path(folder: Path, step: int) -> Path:
 def save(
     folder: Path, step: int, files: Mapping[str, bytes], *, eval_loss: float | None = None
 ) -> Checkpoint:
-    """Publish one checkpoint. If that step already has a whole one, it is returned as it is.
+    """Publish one checkpoint. If that step already has an intact one, it is returned as it is.
+
+    One whose bytes are damaged is written anew.
 
     Raises OSError or StorageError (a full disk among others); what was there before stays as it is.
     """
     storage.make_folder(folder)
     final = checkpoint_path(folder, step)
-    present = read(final)
+    present = intact(final)
     if present is not None:
         return present
     for left in [*folder.glob(".saving-*"), *([final] if final.exists() else [])]:
@@ -119,17 +121,23 @@ def whole(folder: Path) -> list[Checkpoint]:
 
 def latest(folder: Path) -> Checkpoint | None:
     """The newest whole checkpoint whose files are what the manifest says, byte for byte."""
-    for checkpoint in reversed(whole(folder)):
-        try:
-            verify(checkpoint)
-        except DamagedCheckpoint:
-            continue
-        return checkpoint
-    return None
+    return next((one for one in reversed(whole(folder)) if intact(one.path) is not None), None)
+
+
+def intact(path: Path) -> Checkpoint | None:
+    """The checkpoint at `path`, or None if it is not whole, or its bytes cannot be read or are others."""
+    checkpoint = read(path)
+    if checkpoint is None:
+        return None
+    try:
+        verify(checkpoint)
+    except (DamagedCheckpoint, OSError):
+        return None
+    return checkpoint
 
 
 def verify(checkpoint: Checkpoint) -> None:
-    """Raises `DamagedCheckpoint` naming the file."""
+    """Raises `DamagedCheckpoint` naming the file, or OSError if it cannot be read."""
     document = json.loads((checkpoint.path / MANIFEST).read_bytes())
     for name, entry in document["files"].items():
         path = checkpoint.path / name

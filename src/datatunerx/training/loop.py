@@ -319,7 +319,7 @@ class _Loop:
 
     def _save(self, lane: Lane) -> bool:
         """Write a checkpoint; False if it could not be: the lane then waits for space, or has left."""
-        fresh = checkpoints.read(checkpoints.checkpoint_path(lane.job.folder, lane.step)) is None
+        fresh = checkpoints.intact(checkpoints.checkpoint_path(lane.job.folder, lane.step)) is None
         try:
             saved = checkpoints.save(
                 lane.job.folder, lane.step, lane_files(lane, self.base_name), eval_loss=lane.eval_loss
