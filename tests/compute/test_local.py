@@ -52,6 +52,18 @@ async def test_a_worker_killed_from_outside_is_reported_at_once(backend, place, 
     assert (state.phase, state.reason) == (RunPhase.FAILED, "WorkerDied")
 
 
+async def test_a_worker_ended_by_a_signal_without_a_name_is_reported_by_its_number(
+    backend, place, until, ended
+):
+    run = place.run("sleep")
+    await backend.submit(run)
+    until(lambda: place.ready(run.run))
+    os.kill(place.starts(run.run)[0], 40)
+    state = await ended(backend, run.run, seconds=2)
+    assert (state.exit_code, state.reason) == (-40, "WorkerDied")
+    assert "signal 40" in state.message
+
+
 async def test_the_log_holds_both_outputs_and_outlives_the_worker(place, ended):
     place.python.write_text(
         f"#!{sys.executable} -SE\nimport sys\nprint('out')\nprint('err', file=sys.stderr)\n"
@@ -315,3 +327,24 @@ def test_a_pid_that_was_given_out_again_is_told_by_its_start_time_alone():
         child.kill()
         child.wait()
         child.stdout.close()
+
+
+async def test_an_error_in_looking_after_the_runs_does_not_end_the_looking(
+    backend, place, until, monkeypatch
+):
+    real, tripped = backend._tick, []
+
+    def trip():
+        if not tripped:
+            tripped.append(True)
+            raise ValueError("no such signal")
+        real()
+
+    monkeypatch.setattr(backend, "_tick", trip)
+    until(lambda: tripped)
+    first, second = place.run("work"), place.run("work")
+    await backend.submit(first)
+    await backend.submit(second)
+
+    # nobody asks for the runs' phases: only the looking starts the second
+    until(lambda: place.starts(second.run))

@@ -150,9 +150,9 @@ class LocalBackend:
                 with self._lock:
                     self._tick()
             except (
-                OSError
-            ) as error:  # a full table of processes or files passes; the runs must be looked after
-                log.error("looking after the runs failed; trying again", extra={"error": str(error)})
+                Exception
+            ):  # whatever it is: nobody else looks after the runs, and the queue would stand still
+                log.exception("looking after the runs failed; trying again")
 
     def _tick(self) -> None:
         for run in list(self._unsaved):

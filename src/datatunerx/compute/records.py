@@ -120,8 +120,15 @@ def _cause(exit_code: int | None) -> str:
             "if so, lower batchSize or cutoffLength, or close other programs"
         )
     if exit_code < 0:
-        return f"the worker was ended by {signal.Signals(-exit_code).name}; the end of its log may say why"
+        return f"the worker was ended by {_signal_name(-exit_code)}; the end of its log may say why"
     return f"the worker ended with exit code {exit_code} and no result; the end of its log says why"
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # a real-time signal: only the first and the last of them have names
+        return f"signal {number}"
 
 
 def _result(record: Record) -> RunResult | None:
