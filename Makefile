@@ -26,11 +26,11 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP) ## train, score and rank four jobs on a real model (state in ~/.dtx, or DTX_HOME)
 	$(BIN)/dtx demo
 
-test: $(STAMP) ## every test but the long forms
+test: $(STAMP) ## every test but the long form
 	$(BIN)/python -m pytest -q -m 'not long' -n $(WORKERS) --dist loadscope --ignore tests/e2e
 	$(BIN)/python -m pytest -q -m 'not long' tests/e2e
 
-test-long: $(STAMP) ## the long forms: hundreds of kills, thousands of schedules
+test-long: $(STAMP) ## the long form: two hundred kills of the server, and no acknowledged write lost
 	$(BIN)/python -m pytest -q -m long
 
 check: $(STAMP) ## style, types, layers, and that generated files are fresh
