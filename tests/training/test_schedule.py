@@ -1,9 +1,11 @@
 """What each step sees and how fast it learns."""
 
 import pytest
+import torch
 
 from datatunerx.resources.training import TrainingParameters
-from datatunerx.training.capacity import knee
+from datatunerx.training import capacity
+from datatunerx.training.capacity import SIZES, knee, tick_capacity
 from datatunerx.training.schedule import is_due, learning_rate, plan_course, save_interval
 
 
@@ -79,3 +81,30 @@ def test_the_knee_is_the_last_width_that_paid_and_no_wider_one_is_tried():
 
 def test_no_wider_tick_is_tried_where_a_narrow_one_takes_long():
     assert knee((256, 512), lambda size: size / 2) == 256
+
+
+@pytest.mark.parametrize(("room", "found"), [(1024, 1024), (100, SIZES[0])])
+def test_where_memory_ends_widening_ends_and_the_figure_is_not_kept(
+    make_base, tmp_path, monkeypatch, room, found
+):
+    def speed(_, size):
+        if size > room:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate")
+        return float(size**2)
+
+    monkeypatch.setattr(capacity, "_speed", speed)
+
+    assert tick_capacity(make_base(), tmp_path) == found
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_figure_that_cannot_be_kept_costs_a_warning_and_not_the_run(
+    make_base, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(capacity, "_speed", lambda _, size: 1000.0)
+    (tmp_path / "file").touch()
+
+    assert tick_capacity(make_base(), tmp_path / "file" / "cache") == SIZES[0]
+    assert "not remembered" in capsys.readouterr().out
+    assert tick_capacity(make_base(), tmp_path / "cache") == SIZES[0]
+    assert (tmp_path / "cache" / "tick-capacity.json").exists()

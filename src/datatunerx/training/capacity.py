@@ -5,7 +5,6 @@ one job's step; on a large GPU it is thousands of tokens.
 """
 
 import json
-import os
 import platform
 import time
 from collections.abc import Callable
@@ -13,9 +12,11 @@ from pathlib import Path
 
 import torch
 
+from datatunerx import storage
 from datatunerx.modeling.adapters import AdapterShape, make_adapter
 from datatunerx.modeling.base import Base
 from datatunerx.modeling.stream import Part, pack
+from datatunerx.training.memory import is_out_of_memory
 
 SIZES = (256, 512, 1024, 2048, 4096, 8192, 16384, 32768)
 WORTH = 1.08
@@ -26,10 +27,13 @@ SLOW_SECONDS = 1.5
 
 
 def knee(sizes: tuple[int, ...], tokens_per_second: Callable[[int], float]) -> int:
-    """The last size that was worth its width; stops asking at the first that is not, or is slow."""
+    """The last size that was worth its width; stops asking at the first that is not, or is slow.
+
+    A size that does not fit has speed 0. If none fits, the first is returned.
+    """
     best_size, best_speed = sizes[0], tokens_per_second(sizes[0])
     for size in sizes[1:]:
-        if best_size / best_speed > SLOW_SECONDS:
+        if best_size > SLOW_SECONDS * best_speed:
             break
         speed = tokens_per_second(size)
         if speed < best_speed * WORTH:
@@ -39,18 +43,44 @@ def knee(sizes: tuple[int, ...], tokens_per_second: Callable[[int], float]) -> i
 
 
 def tick_capacity(base: Base, cache: Path) -> int:
-    """Tokens per tick for this base on this device: remembered under `cache`, or measured now."""
+    """Tokens per tick for this base on this device: remembered under `cache`, or measured now.
+
+    Never fails a run: where memory ends, the last size that fits is the answer, for this time only.
+    """
     path = cache / "tick-capacity.json"
     key = _key(base)
     known = _known(path)
-    if key not in known:
-        _speed(base, SIZES[0])  # the first pass lays out the weights
-        known[key] = knee(SIZES, lambda size: _speed(base, size))
-        cache.mkdir(parents=True, exist_ok=True)
-        hidden = path.with_name(f".{path.name}.{os.getpid()}")
-        hidden.write_text(json.dumps(_known(path) | {key: known[key]}, indent=1, sort_keys=True))
-        os.replace(hidden, path)
-    return known[key]
+    if key in known:
+        return known[key]
+    speeds: list[float] = []
+
+    def measured(size: int) -> float:
+        speeds.append(_speed_if_it_fits(base, size))
+        return speeds[-1]
+
+    measured(SIZES[0])  # the first pass lays out the weights
+    found = knee(SIZES, measured)
+    if all(speeds):  # memory that is short now says nothing of the next time
+        _remember(path, key, found)
+    return found
+
+
+def _remember(path: Path, key: str, found: int) -> None:
+    try:
+        storage.write_atomic(
+            str(path), json.dumps(_known(path) | {key: found}, indent=1, sort_keys=True).encode()
+        )
+    except OSError as error:  # full or read-only: the next run measures again
+        print(f"warning: the measured tokens per tick are not remembered: {error}", flush=True)
+
+
+def _speed_if_it_fits(base: Base, tokens: int) -> float:
+    try:
+        return _speed(base, tokens)
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        return 0.0
 
 
 def _known(path: Path) -> dict[str, int]:
