@@ -9,11 +9,15 @@ from datatunerx.cli.documents import Json, load
 from datatunerx.cli.errors import BadInput, CommandError, Exit
 from datatunerx.cli.names import KindName, kind_and_name, kind_named, of_model
 from datatunerx.client import Api, ApiError, NotFound, Plural
-from datatunerx.resources import FinetuneJob
+from datatunerx.resources import GROUP, FinetuneJob
 from datatunerx.resources.enums import StopMode
 
 DELETE_WAIT_SECONDS = 15.0
+SETTLE_SECONDS = 2.0
+"""Until the controllers have seen that what held an object is gone."""
 MANAGER = "dtx"
+SUSPENDED_BY = f"{GROUP}/suspended-by"
+"""Annotation by which a controller notes who suspended an object."""
 
 
 def plural(kind: KindName) -> Plural:
@@ -70,12 +74,13 @@ async def stop(api: Api, target: str, namespace: str, mode: StopMode | None) -> 
     kind, name = kind_and_name(target)
     for_good = mode is not None or kind.kind == "Run"
     spec: Json = {"stop": True} if kind.kind == "Run" else {"stop": mode} if mode else {"suspend": True}
-    for at, each in await _to_tell(api, kind, name, namespace, mode):
+    told_to = await _to_tell(api, kind, name, namespace, mode)
+    for at, each in told_to:
         await api.patch(plural(at), each, {"spec": spec}, namespace)
         told = "stopping for good" if for_good else "suspending: it saves a checkpoint and lets the device go"
         print(f"{at.kind.lower()}/{each}: {told}")
     if not for_good:
-        print(f"Take it up again with: dtx resume {target}")
+        print(f"Take it up again with: dtx resume {_short(*told_to[0])}")
     return Exit.OK
 
 
@@ -95,12 +100,16 @@ async def _to_tell(
         mine = [j for j in jobs if any(o.uid == body["metadata"]["uid"] for o in j.metadata.owner_references)]
         return [(job, j.metadata.name) for j in mine if not j.status.phase.terminal]
     # a job passes its own suspend and stop down, so it is the one to tell
-    owners = [o["name"] for o in body["metadata"].get("ownerReferences", []) if o["kind"] == "FinetuneJob"]
-    return [(job, owners[0])] if kind.kind == "Finetune" and owners else [(kind, name)]
+    owner = _owner(body, "FinetuneJob") if kind.kind == "Finetune" else ""
+    return [(job, owner)] if owner else [(kind, name)]
 
 
 async def resume(api: Api, target: str, namespace: str) -> Exit:
-    """Take up what was suspended, from its last whole checkpoint."""
+    """Take up what was suspended, from its last whole checkpoint.
+
+    A Finetune is taken up by way of its job. A job of a suspended experiment is refused: the experiment
+    would suspend it again at once, and to take up all of its jobs is more than was asked.
+    """
     kind, name = kind_and_name(target)
     if kind.kind not in ("FinetuneExperiment", "FinetuneJob", "Finetune"):
         raise BadInput(f"{kind.kind} cannot be resumed; name an experiment, a job or a finetune")
@@ -108,14 +117,55 @@ async def resume(api: Api, target: str, namespace: str) -> Exit:
     _not_ended(kind, name, body)
     if not body["spec"].get("suspend"):
         raise CommandError(f"{target} is not suspended; its phase is {_phase(body)}")
-    await api.patch(plural(kind), name, {"spec": {"suspend": False}}, namespace)
-    print(f"{kind.kind.lower()}/{name}: goes on from its last whole checkpoint")
+    wanted = [(kind, name, body)]
+    if kind.kind == "Finetune" and (above := await _suspended_owner(api, body, "FinetuneJob", namespace)):
+        # the job takes back its own suspension; one that somebody else made stays until it is taken back too
+        by_job = body["metadata"].get("annotations", {}).get(SUSPENDED_BY) == f"FinetuneJob/{above[1]}"
+        wanted = [above] if by_job else [above, *wanted]
+    top, its_name, its_body = wanted[0]
+    if top.kind == "FinetuneJob":
+        above = await _suspended_owner(api, its_body, "FinetuneExperiment", namespace)
+        if above:
+            raise CommandError(
+                f"{_short(top, its_name)} is suspended with its experiment; "
+                f"take up the whole with: dtx resume {_short(*above[:2])}"
+            )
+    for at, each, _ in wanted:
+        await api.patch(plural(at), each, {"spec": {"suspend": False}}, namespace)
+        print(f"{at.kind.lower()}/{each}: goes on from its last whole checkpoint")
     return Exit.OK
 
 
+async def _suspended_owner(
+    api: Api, body: Json, owner: str, namespace: str
+) -> tuple[KindName, str, Json] | None:
+    """The owner of that kind, if it is suspended itself and so keeps `body` suspended."""
+    name = _owner(body, owner)
+    if not name:
+        return None
+    kind = of_model(owner)
+    try:
+        found = await api.get(plural(kind), name, namespace)
+    except NotFound:
+        return None
+    return (kind, name, found) if found["spec"].get("suspend") else None
+
+
+def _owner(body: Json, kind: str) -> str:
+    """Name of the owner of that kind, empty if there is none."""
+    owners = body["metadata"].get("ownerReferences", [])
+    return next((str(o["name"]) for o in owners if o["kind"] == kind), "")
+
+
+def _short(kind: KindName, name: str) -> str:
+    """As a user would write it: fj/tickets-r8."""
+    return f"{kind.short}/{name}"
+
+
 async def delete(api: Api, targets: Sequence[tuple[KindName, str]], namespace: str, *, wait: bool) -> Exit:
-    """Delete each; wait until it is gone, or say what still holds it."""
+    """Delete each; wait until it is gone. One that is still held is told with its holder, and no success."""
     missing: list[str] = []
+    held: list[tuple[KindName, str, str]] = []
     for kind, name in targets:
         try:
             found = await api.get(plural(kind), name, namespace)
@@ -123,10 +173,21 @@ async def delete(api: Api, targets: Sequence[tuple[KindName, str]], namespace: s
         except NotFound as error:
             missing.append(error.message)
             continue
-        held = await _held(api, kind, name, namespace, found["metadata"]["uid"]) if wait else ""
-        print(f'{kind.qualified} "{name}" {f"is being deleted: {held}" if held else "deleted"}')
-    if missing:
-        raise CommandError("\n".join(missing))
+        uid = found["metadata"]["uid"]
+        if wait and await _held(api, kind, name, namespace, uid):
+            held.append((kind, name, uid))
+        else:
+            print(f'{kind.qualified} "{name}" {"deleted" if wait else "is marked for deletion"}')
+    faults = missing
+    for kind, name, uid in held:
+        # what holds it may have been the next one to be deleted
+        patience = SETTLE_SECONDS if len(targets) > 1 else 0.0
+        if holder := await _held(api, kind, name, namespace, uid, patience):
+            faults.append(f"{kind.kind}/{name} is marked for deletion and stays for now: {holder}")
+        else:
+            print(f'{kind.qualified} "{name}" deleted')
+    if faults:
+        raise CommandError("\n".join(faults))
     return Exit.OK
 
 
@@ -148,8 +209,10 @@ def delete_targets(words: Sequence[str], files: Sequence[str]) -> list[tuple[Kin
     return targets
 
 
-async def _held(api: Api, kind: KindName, name: str, namespace: str, uid: str) -> str:
-    deadline = asyncio.get_running_loop().time() + DELETE_WAIT_SECONDS
+async def _held(api: Api, kind: KindName, name: str, namespace: str, uid: str, patience: float = 0.0) -> str:
+    """Wait until that very object is gone; what holds it if it is in use (after `patience`) or takes long."""
+    loop = asyncio.get_running_loop()
+    began = loop.time()
     while True:
         try:
             body = await api.get(plural(kind), name, namespace)
@@ -158,10 +221,10 @@ async def _held(api: Api, kind: KindName, name: str, namespace: str, uid: str) -
         if body["metadata"]["uid"] != uid:
             return ""
         in_use = _condition(body, "InUse")
-        if in_use and in_use.get("status") == "True":
+        if in_use and in_use.get("status") == "True" and loop.time() - began >= patience:
             return str(in_use.get("message"))
-        if asyncio.get_running_loop().time() > deadline:
-            return f"held by {', '.join(body['metadata'].get('finalizers') or ['nothing we know of'])}"
+        if loop.time() - began > DELETE_WAIT_SECONDS:
+            return f"still held by {', '.join(body['metadata'].get('finalizers') or ['nothing we know of'])}"
         await asyncio.sleep(0.2)
 
 
