@@ -179,6 +179,17 @@ async def test_suspend_keeps_everything_and_resume_takes_up_again(platform, make
     assert {f.status.retries for f in await platform.api.list(Finetune)} == {0}
 
 
+async def test_one_that_asks_for_more_gpus_than_there_are_holds_up_nobody(platform, make_objects):
+    objects = make_objects(1)
+    greedy = {"finetune": {"llm": "base", "dataset": "data", "hyperparameter": {"ref": "g0"}}}
+    greedy["finetune"]["resources"] = {"accelerators": 1}
+    await platform.apply(FinetuneJob.parse({"metadata": {"name": "greedy"}, "spec": greedy}), *objects)
+    assert (await platform.ended(FinetuneExperiment, "e")).status.phase == "Succeeded"
+    status = (await platform.api.get(Finetune, "greedy")).status
+    assert (status.phase, status.reason, status.run) == ("Pending", "NotEnoughDevices", None)
+    assert "asks for 1 GPUs and this machine has 0" in status.message
+
+
 async def test_one_job_can_be_stopped_and_kept_while_its_neighbour_goes_on(platform, make_objects):
     platform.pace = 0.2
     await platform.apply(*make_objects(2))

@@ -177,6 +177,13 @@ def test_trainings_of_one_base_and_precision_share_a_run():
     assert packs([*found, training("d", digest="y")]) == [["a", "b"], ["c"], ["d"]]
 
 
+def test_one_that_asks_for_more_gpus_does_not_take_its_neighbours_along():
+    found = [training("a"), training("b"), training("c")]
+    for each, asked in zip(found, (0, 1, 2), strict=True):
+        each.finetune.spec.resources.accelerators = asked
+    assert packs(found) == [["a", "b"], ["c"]]
+
+
 def test_free_devices_share_the_work():
     assert packs([training(n) for n in "abcd"], devices=2) == [["a", "b"], ["c", "d"]]
 

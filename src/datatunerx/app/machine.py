@@ -24,14 +24,15 @@ class Machine:
     """Of one device."""
     precision: Precision
     """What `auto` means here."""
+    gpus: int
 
 
 def machine(gpus: int | None) -> Machine:
     """`gpus` None counts those that are there; without one the CPU is the device."""
     names = slots(gpus)
     if names == [CPU]:
-        return Machine(1, int(psutil.virtual_memory().total * CPU_SHARE), Precision.FLOAT32)
-    return Machine(len(names), int(_gpu_bytes() * GPU_SHARE), Precision.BFLOAT16)
+        return Machine(1, int(psutil.virtual_memory().total * CPU_SHARE), Precision.FLOAT32, 0)
+    return Machine(len(names), int(_gpu_bytes() * GPU_SHARE), Precision.BFLOAT16, len(names))
 
 
 def _gpu_bytes() -> int:

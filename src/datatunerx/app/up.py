@@ -138,6 +138,7 @@ async def _controlled(app: KubeApp, settings: Settings, data: Path) -> AsyncIter
     told = ControllerSettings(
         root_uri=data.as_uri(),
         devices=here.devices,
+        gpus=here.gpus,
         memory_bytes=here.memory_bytes,
         auto_precision=here.precision,
         poll_seconds=settings.poll_seconds,

@@ -21,6 +21,8 @@ class Settings:
     """Folder of all data: runs, artifacts, models and cache lie below it. file:// only."""
     devices: int = 1
     """Runs that may train at the same time: GPUs, or 1 for the CPU."""
+    gpus: int = 0
+    """GPUs there are; a training that asks for more waits and is never given a Run."""
     memory_bytes: int = 8 << 30
     """Memory of one device; decides how many trainings share a run."""
     auto_precision: Precision = Precision.FLOAT32

@@ -83,7 +83,7 @@ class FinetuneReconciler:
             self._say_what_it_waits_for(finetune, wanted)
 
     def _say_what_it_waits_for(self, finetune: Finetune, wanted: Finetune) -> None:
-        found = resolve(self._context.world, finetune)
+        found = resolve(self._context.world, finetune, gpus=self._context.settings.gpus)
         if isinstance(found, Waiting):
             wanted.status.set_condition("Ready", False, found.reason, found.message)
             if found.final:

@@ -37,7 +37,9 @@ class PlacementReconciler:
         if sum(_is_busy(run) for run in known) >= self._context.settings.devices:
             return None  # the end of a run wakes us
         waiting = [f for f in world.all(Finetune, namespace) if is_waiting(f) and not bound(f, known)]
-        ready = [t for t in (resolve(world, f) for f in waiting) if isinstance(t, Training)]
+        gpus = self._context.settings.gpus
+        resolved = (resolve(world, finetune, gpus=gpus) for finetune in waiting)
+        ready = [training for training in resolved if isinstance(training, Training)]
         if not ready:
             self._waiting.pop(namespace, None)
             return None

@@ -66,8 +66,8 @@ def _not_ready(obj: LLM | Dataset, observed: int | None, ready: bool) -> Waiting
     )
 
 
-def resolve(world: World, finetune: Finetune) -> Training | Waiting:
-    """Everything the training needs, or what it waits for."""
+def resolve(world: World, finetune: Finetune, *, gpus: int) -> Training | Waiting:
+    """Everything the training needs, or what it waits for; `gpus` is how many there are."""
     namespace, spec = finetune.metadata.namespace, finetune.spec
     groups = {g.metadata.name: g for g in world.all(Hyperparameter, namespace)}
     try:
@@ -80,6 +80,11 @@ def resolve(world: World, finetune: Finetune) -> Training | Waiting:
         return Waiting("MethodNotSupported", why, final=True)
     if spec.workers > 1:
         return Waiting("WorkersNotSupported", "workers: only 1 works here yet", final=True)
+    if (asked := spec.resources.accelerators) > gpus:
+        message = (
+            f"asks for {asked} GPUs and this machine has {gpus}; set resources.accelerators to {gpus} or less"
+        )
+        return Waiting("NotEnoughDevices", message)
     llm = ready_model(world, namespace, spec.llm)
     if isinstance(llm, Waiting):
         return llm

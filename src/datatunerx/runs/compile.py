@@ -330,16 +330,17 @@ def groups(
 ) -> list[list[Training]]:
     """Trainings that can share a run, one list per run, the most urgent first.
 
-    Those of one base and precision are spread over the free devices, and over more runs than that only
+    Those of one base, precision and number of GPUs are spread over the free devices, and over more runs than that only
     where their adapters would not fit beside the base in `memory_bytes`.
     """
-    shared: dict[tuple[str, str | None, Precision], list[Training]] = {}
+    shared: dict[tuple[str, str | None, Precision, int], list[Training]] = {}
     for training in sorted(trainings, key=_urgency):
         precision = resolved_precision(training.parameters.precision, auto)
-        key = (training.model.digest, training.model.template, precision)
+        slots = max(1, training.finetune.spec.resources.accelerators)  # 0 takes one, too
+        key = (training.model.digest, training.model.template, precision, slots)
         shared.setdefault(key, []).append(training)
     found: list[list[Training]] = []
-    for (_, _, precision), members in shared.items():
+    for (_, _, precision, _), members in shared.items():
         room = memory_bytes - base_bytes(members[0].num_parameters, precision) - WORKING_BYTES
         share = math.ceil(len(members) / max(1, devices))
         pack: list[Training] = []
