@@ -47,6 +47,8 @@ class Behaviour:
 
     fail: dict[str, str] = field(default_factory=dict)
     """Job -> reason of its failure."""
+    why: str = "rows 3 and 4"
+    """Message of a failure."""
     die: dict[str, int] = field(default_factory=dict)
     """Job -> how many runs that carry it die before it is done."""
     scores: dict[str, float | None] = field(default_factory=dict)
@@ -54,6 +56,8 @@ class Behaviour:
     broken_sources: set[str] = field(default_factory=set)
     refuse_scoring: set[str] = field(default_factory=set)
     """Jobs without a score in the result of their run."""
+    scores_die: list[int | str] = field(default_factory=list)
+    """How the next score runs end early: an exit code, or "stop" for an interruption from outside."""
 
 
 @dataclass
@@ -153,7 +157,9 @@ class Worker:
         elif command or self.stopping:
             outcome = outcome.model_copy(update={"phase": FinetunePhase.SUSPENDED})
         elif reason:
-            outcome = JobOutcome(phase=FinetunePhase.FAILED, reason=reason, message="rows 3 and 4", step=step)
+            outcome = JobOutcome(
+                phase=FinetunePhase.FAILED, reason=reason, message=self.behaviour.why, step=step
+            )
         elif step >= NUM_STEPS:
             outcome = outcome.model_copy(update={"phase": FinetunePhase.SUCCEEDED})
         else:
@@ -179,6 +185,10 @@ class Worker:
 
     def _score(self) -> None:
         assert self.plan.score
+        if self.behaviour.scores_die:
+            how = self.behaviour.scores_die.pop(0)
+            self.stopping = how == "stop"
+            return self.end(None, -15 if isinstance(how, str) else how)
         measure = self.plan.score.measure
         adapter = self.plan.score.adapter_uri
         score = self._outcome("" if adapter is None else "scored", measure.key(), measure.metrics[0])

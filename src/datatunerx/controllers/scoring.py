@@ -14,6 +14,7 @@ from datatunerx.controllers.objects import (
     write_status,
 )
 from datatunerx.controllers.readiness import Waiting, ready_dataset, ready_model
+from datatunerx.controllers.run import RETRYABLE
 from datatunerx.resources.enums import RunPhase, RunType, ScoringPhase
 from datatunerx.resources.material import LLM
 from datatunerx.resources.outcome import LLMCheckpoint, Run, RunSpec, Scoring
@@ -22,6 +23,8 @@ from datatunerx.runs.plan import RunPlan
 from datatunerx.runs.result import ScoreOutcome
 
 ENDED = (ScoringPhase.SUCCEEDED, ScoringPhase.FAILED)
+MAX_DEATHS = 2
+"""Workers that may die on one Scoring before it has failed. One that was interrupted does not count."""
 
 
 class ScoringReconciler:
@@ -77,7 +80,7 @@ class ScoringReconciler:
 
     async def _from_own_run(self, scoring: Scoring, wanted: Scoring) -> None:
         context, namespace = self._context, scoring.metadata.namespace
-        plan = self._plan(scoring)
+        plan, lost = self._attempt(scoring)
         if isinstance(plan, Waiting):
             phase = ScoringPhase.FAILED if plan.final else ScoringPhase.PENDING
             _wait(wanted, phase, plan.reason, plan.message)
@@ -90,18 +93,13 @@ class ScoringReconciler:
                     wanted, ScoringPhase.FAILED, "RunDeleted", f"Run {name}, which measured it, was deleted"
                 )
                 return
-            await must_be_fresh(context, scoring)
-            spec = RunSpec(
-                type=RunType.SCORE,
-                plan_id=plan.id,
-                plan_uri=publish_plan(plan),
-                serves=[f"Scoring/{scoring.metadata.name}"],
-            )
-            made = Run(metadata=metadata_of(name, [scoring], finalizers=(WORKER,)), spec=spec)
-            run = await ensure(context, scoring, made)
+            run = await self._start(scoring, plan)
         wanted.status.run = name
         if not run.status.phase.terminal:
-            _wait(wanted, ScoringPhase.RUNNING, "Measuring", f"Run {name} is measuring it")
+            message = f"Run {name} is measuring it"
+            if lost:
+                message += f" again: {lost.status.reason} in Run {lost.metadata.name}: {lost.status.message}"
+            _wait(wanted, ScoringPhase.RUNNING, "MeasuringAgain" if lost else "Measuring", message)
             return
         result = read_result(run.spec.plan_uri, plan.id)
         assert plan.score
@@ -113,9 +111,47 @@ class ScoringReconciler:
             stopped = run.status.phase is RunPhase.STOPPED
             reason = run.status.reason or ("RunStopped" if stopped else "ScoreMissing")
             message = run.status.message or f"Run {name} ended without the score"
+            if _died(run):
+                message += f" ({MAX_DEATHS} workers died on it)"
             _wait(wanted, ScoringPhase.FAILED, reason, message)
 
-    def _plan(self, scoring: Scoring) -> RunPlan | Waiting:
+    async def _start(self, scoring: Scoring, plan: RunPlan) -> Run:
+        await must_be_fresh(self._context, scoring)
+        spec = RunSpec(
+            type=RunType.SCORE,
+            plan_id=plan.id,
+            plan_uri=publish_plan(plan),
+            serves=[f"Scoring/{scoring.metadata.name}"],
+        )
+        made = Run(metadata=metadata_of(run_name(plan), [scoring], finalizers=(WORKER,)), spec=spec)
+        return await ensure(self._context, scoring, made)
+
+    def _attempt(self, scoring: Scoring) -> tuple[RunPlan | Waiting, Run | None]:
+        """The plan to follow, and the Run before it that was lost through no fault of the measure.
+
+        Counted from the Runs that are there; one that was deleted since is not made again for it.
+        """
+        plan = self._plan(scoring)
+        if isinstance(plan, Waiting):
+            return plan, None
+        runs = {run.metadata.name: run for run in self._context.world.owned(Run, scoring.metadata.uid)}
+        lost: Run | None = None
+        deaths = number = 0
+        while True:
+            run, number = runs.get(run_name(plan)), number + 1
+            again = self._plan(scoring, number)
+            assert isinstance(again, RunPlan)
+            if run and (_died(run) or _interrupted(run)):
+                deaths += _died(run)
+                if deaths >= MAX_DEATHS:
+                    return plan, lost
+                lost = run
+            elif run or run_name(again) != scoring.status.run:
+                return plan, lost
+            plan = again
+
+    def _plan(self, scoring: Scoring, again: int = 0) -> RunPlan | Waiting:
+        """What its Run is to do; `again` tells one that repeats a lost Run from that."""
         world, namespace = self._context.world, scoring.metadata.namespace
         if scoring.spec.measure.plugin:
             return Waiting("PluginNotSupported", "scoring plugins are not called yet", final=True)
@@ -128,7 +164,7 @@ class ScoringReconciler:
         if isinstance(dataset, Waiting):
             return dataset
         return score(
-            scoring.metadata.uid,
+            scoring.metadata.uid + (f"-again-{again}" if again else ""),
             model_files(llm),
             adapter_uri,
             data_files(dataset),
@@ -152,6 +188,16 @@ class ScoringReconciler:
             message = f"{model.name} was trained on another base model than {checkpoint.spec.llm} now is"
             return Waiting("CheckpointOfOtherBase", message, final=True)
         return llm, checkpoint.spec.uri
+
+
+def _died(run: Run) -> bool:
+    """Whether its worker ended without a word: that speaks of the worker, not of the measure."""
+    return run.status.phase is RunPhase.FAILED and run.status.reason in RETRYABLE
+
+
+def _interrupted(run: Run) -> bool:
+    """Whether it was stopped from outside, as by a shutdown, and nobody had asked for that."""
+    return run.status.phase is RunPhase.STOPPED and not run.spec.stop
 
 
 def take(wanted: Scoring, outcome: ScoreOutcome, run: str) -> None:

@@ -1,0 +1,32 @@
+"""A Scoring's own Run: lost ones are made again, a stop or a deletion by somebody is heeded."""
+
+from datatunerx.resources import FinetuneExperiment, FinetuneJob, Run, Scoring
+
+
+async def ends(platform, make_objects, deaths):
+    """An experiment whose tune run brings no score, so that e-g0 is scored in Runs of its own."""
+    platform.backend.behaviour.refuse_scoring = {"e-g0"}
+    platform.backend.behaviour.scores_die = deaths
+    await platform.apply(*make_objects(1, baseline=False))
+    await platform.ended(FinetuneExperiment, "e")
+    runs = [run for run in await platform.api.list(Run) if run.spec.type == "score"]
+    return await platform.api.get(Scoring, "e-g0"), sorted(run.status.phase for run in runs)
+
+
+async def test_a_score_run_whose_worker_was_killed_is_made_again(platform, make_objects):
+    scoring, runs = await ends(platform, make_objects, [-9])
+    assert (scoring.status.phase, scoring.status.score) == ("Succeeded", 0.5)
+    assert runs == ["Failed", "Succeeded"]
+    assert (await platform.api.get(FinetuneJob, "e-g0")).status.phase == "Succeeded"
+
+
+async def test_a_worker_that_dies_on_it_again_is_the_end_and_the_reason_says_so(platform, make_objects):
+    scoring, runs = await ends(platform, make_objects, [-9, -9, -9])
+    assert (scoring.status.phase, scoring.status.reason) == ("Failed", "WorkerDied")
+    assert "2 workers died on it" in scoring.status.message and runs == ["Failed", "Failed"]
+
+
+async def test_interruptions_from_outside_do_not_count_as_deaths(platform, make_objects):
+    scoring, runs = await ends(platform, make_objects, ["stop", "stop", -9])
+    assert scoring.status.phase == "Succeeded"
+    assert runs == ["Failed", "Stopped", "Stopped", "Succeeded"]
