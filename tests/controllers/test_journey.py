@@ -107,6 +107,16 @@ async def test_one_failed_job_stops_nothing_else_and_is_listed_with_its_log(plat
     assert "e-g0" not in [row.name for row in status.ranking]
 
 
+async def test_a_failure_with_a_very_long_reason_is_told_cut(platform, make_objects):
+    platform.backend.behaviour.fail = {"e-g0": "NonFiniteLoss"}
+    platform.backend.behaviour.why = "row 3, " * 20_000
+    await platform.apply(*make_objects(1))
+    (failure,) = (await platform.ended(FinetuneExperiment, "e")).status.failures
+    assert len(failure.message) == 65536 and failure.message.endswith("... (cut)")
+    ready = (await platform.api.get(Finetune, "e-g0")).status.condition("Ready")
+    assert len(ready.message) == 32768 and ready.message.endswith("... (cut)")
+
+
 async def test_a_dead_worker_is_retried_then_failed_with_a_fix(platform, make_objects):
     platform.backend.behaviour.die = {"e-g0": 1}
     await platform.apply(*make_objects(2))

@@ -9,7 +9,17 @@ from datatunerx.client.api import EVENTS
 from datatunerx.client.errors import AlreadyExists, ApiError, Conflict, NotFound
 from datatunerx.controllers.context import Context
 from datatunerx.resources.finetune import Finetune, FinetuneJob
-from datatunerx.resources.wire import GROUP, ObjectMeta, OwnerReference, Resource, Status, now
+from datatunerx.resources.wire import (
+    GROUP,
+    LONG_TEXT,
+    SHORT_TEXT,
+    ObjectMeta,
+    OwnerReference,
+    Resource,
+    Status,
+    cut,
+    now,
+)
 
 log = logging.getLogger(__name__)
 
@@ -44,13 +54,27 @@ def merge_diff(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]
     return patch
 
 
+SAID = {"reason": SHORT_TEXT, "message": LONG_TEXT, "why": LONG_TEXT, "whyMissing": SHORT_TEXT}
+"""Status fields that pass on what others said, with the characters they may have."""
+
+
+def fitted(document: Any) -> Any:
+    """The document with its SAID texts cut to what the API takes: else nothing of it could be written."""
+    if isinstance(document, dict):
+        return {
+            key: cut(value, SAID[key]) if key in SAID and isinstance(value, str) else fitted(value)
+            for key, value in document.items()
+        }
+    return [fitted(item) for item in document] if isinstance(document, list) else document
+
+
 def status_patch(read: Resource, wanted: Resource) -> dict[str, Any]:
     """What to send so that the status becomes `wanted`'s."""
     old: Status = read.status  # type: ignore[attr-defined]
     new: Status = wanted.status  # type: ignore[attr-defined]
     # As it was on the wire: a default that was never written is not there yet.
     before = old.model_dump(mode="json", by_alias=True, exclude_none=True, exclude_unset=True)
-    return merge_diff(before, new.dump())
+    return merge_diff(before, fitted(new.dump()))
 
 
 async def write_status(context: Context, read: Resource, wanted: Resource) -> bool:
@@ -206,7 +230,7 @@ async def tell(context: Context, obj: Resource, reason: str, message: str, *, wa
         },
         "type": "Warning" if warning else "Normal",
         "reason": reason,
-        "message": message[:1024],
+        "message": cut(message, 1024),
         "source": {"component": "datatunerx"},
         "firstTimestamp": at,
         "lastTimestamp": at,

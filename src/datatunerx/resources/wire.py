@@ -13,8 +13,16 @@ API_VERSION = f"{GROUP}/{VERSION}"
 Name = Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")]
 """The name of an object in the same namespace."""
 Uri = Annotated[str, Field(min_length=1, max_length=4096)]
-ShortText = Annotated[str, Field(max_length=256)]
-LongText = Annotated[str, Field(max_length=65536)]
+SHORT_TEXT, LONG_TEXT, CONDITION_TEXT = 256, 65536, 32768
+"""Characters."""
+ShortText = Annotated[str, Field(max_length=SHORT_TEXT)]
+LongText = Annotated[str, Field(max_length=LONG_TEXT)]
+CUT = "... (cut)"
+
+
+def cut(text: str, limit: int = LONG_TEXT) -> str:
+    """The text, or as much of it as fits, saying that it was cut."""
+    return text if len(text) <= limit else text[: limit - len(CUT)] + CUT
 
 
 class Wire(BaseModel):
@@ -65,7 +73,7 @@ class Condition(Wire):
     type: ShortText
     status: Annotated[str, Field(pattern="^(True|False|Unknown)$")]
     reason: ShortText = ""
-    message: Annotated[str, Field(max_length=32768)] = ""
+    message: Annotated[str, Field(max_length=CONDITION_TEXT)] = ""
     last_transition_time: ShortText = ""
     observed_generation: int | None = None
 
@@ -85,13 +93,16 @@ class Status(Wire):
         return found is not None and found.status == "True"
 
     def set_condition(self, type: str, value: bool | None, reason: str, message: str = "") -> None:
-        """Set one condition; the transition time moves only when the status does. None is Unknown."""
+        """Set one condition; the transition time moves only when the status does. None is Unknown.
+
+        What is too long is cut: what a worker says of a user's data has no bound.
+        """
         status = {True: "True", False: "False", None: "Unknown"}[value]
         old = self.condition(type)
         since = old.last_transition_time if old and old.status == status else now()
         fresh = Condition(
-            type=type, status=status, reason=reason, message=message, last_transition_time=since,
-            observed_generation=self.observed_generation,
+            type=type, status=status, reason=cut(reason, SHORT_TEXT), message=cut(message, CONDITION_TEXT),
+            last_transition_time=since, observed_generation=self.observed_generation,
         )  # fmt: skip
         if old is None:
             self.conditions.append(fresh)

@@ -330,8 +330,8 @@ def groups(
 ) -> list[list[Training]]:
     """Trainings that can share a run, one list per run, the most urgent first.
 
-    Those of one base, precision and number of GPUs are spread over the free devices, and over more runs than that only
-    where their adapters would not fit beside the base in `memory_bytes`.
+    Those of one base, precision and number of GPUs are spread over the free devices, and over more runs
+    than that only where their adapters would not fit beside the base in `memory_bytes`.
     """
     shared: dict[tuple[str, str | None, Precision, int], list[Training]] = {}
     for training in sorted(trainings, key=_urgency):
