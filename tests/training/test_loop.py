@@ -109,6 +109,16 @@ def test_three_steps_without_a_trained_token_end_the_job_and_name_the_rows(make_
     assert trained["b"].outcome.phase == "Succeeded"
 
 
+def test_a_message_names_twenty_rows_and_counts_the_others(make_base, make_job, watched):
+    ids = np.arange(4, dtype=np.int32)
+    rows = [(ids, np.full(4, -100, dtype=np.int32))] * 50
+
+    trained = watched.run(make_base(), [make_job("a", rows, batch_size=50)])
+
+    assert trained["a"].outcome.message.count(", row ") == 19
+    assert "and 30 more" in trained["a"].outcome.message
+
+
 def test_a_target_that_is_not_there_fails_that_job_alone(make_base, make_job, watched):
     trained = watched.run(make_base(), [make_job("a", lora={"targets": ["query"]}), make_job("b")])
 

@@ -20,6 +20,9 @@ from datatunerx.runs.events import JobOutcome
 from datatunerx.training.optimizer import Moments
 from datatunerx.training.schedule import Course
 
+ROWS_NAMED = 20
+"""Rows a message names; a step may have thousands."""
+
 Row = tuple[Any, Any]
 """Token ids and labels, int32 arrays of one length; a label of -100 carries no loss."""
 
@@ -80,6 +83,8 @@ class Lane:
     best_loss: float | None = None
     outcome: JobOutcome | None = None
     """Set when the job has left its lane."""
+    row_tokens: float = field(init=False)
+    """Mean length of its rows."""
     blocked_until: float | None = None
     """Waiting for disk space; seconds of the monotonic clock."""
     pending: Command | None = None
@@ -89,6 +94,9 @@ class Lane:
     """Time spent in its own steps since it was taken up."""
     tokens_since: int = 0
 
+    def __post_init__(self) -> None:
+        self.row_tokens = sum(len(ids) for ids, _ in self.job.rows) / len(self.job.rows)
+
     @property
     def name(self) -> str:
         return self.job.name
@@ -96,8 +104,8 @@ class Lane:
     @property
     def remaining(self) -> float:
         """Tokens still to pass, about; the longest goes first."""
-        mean = sum(len(row[0]) for row in self.job.rows) / len(self.job.rows)
-        return (self.course.steps - self.step) * min(self.course.rows_per_step, self.course.rows) * mean
+        rows = (self.course.steps - self.step) * min(self.course.rows_per_step, self.course.rows)
+        return rows * self.row_tokens
 
     def open_window(self) -> "Window":
         """The chunks of the present step, made when first asked for."""
@@ -108,6 +116,12 @@ class Lane:
     def row_name(self, row: int) -> str:
         names = self.job.row_names
         return f"row {row + 1}" if names is None else names[row]
+
+    def row_list(self, rows: Sequence[int]) -> str:
+        """The names of rows for a message: the first of them, and how many more."""
+        told = ", ".join(self.row_name(row) for row in rows[:ROWS_NAMED])
+        more = len(rows) - ROWS_NAMED
+        return f"{told} and {more} more" if more > 0 else told
 
 
 @dataclass(frozen=True)

@@ -254,7 +254,7 @@ class _Loop:
             self._note(lane, values)
             self._progress(lane)
         if lane.steps_without_labels >= STEPS_WITHOUT_LABELS:
-            names = ", ".join(lane.row_name(row) for row in rows)
+            names = lane.row_list(rows)
             self._leave(
                 lane,
                 FinetunePhase.FAILED,
@@ -394,7 +394,7 @@ def _is_disk_full(error: Exception) -> bool:
 
 
 def _non_finite(lane: Lane, rows: Sequence[int], loss: float, norm: float) -> str:
-    names = ", ".join(lane.row_name(row) for row in rows)
+    names = lane.row_list(rows)
     what = f"loss {loss}" if not math.isfinite(loss) else f"gradient norm {norm}"
     return f"step {lane.step + 1}: {what} with {names}; try a lower learningRate, or look at these rows"
 
