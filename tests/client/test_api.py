@@ -19,7 +19,7 @@ from datatunerx.client import (
 )
 from datatunerx.client.https import Https
 from datatunerx.client.kubeconfig import Access, KubeconfigError, in_cluster, load
-from datatunerx.resources import LLM, Finetune
+from datatunerx.resources import LLM, Finetune, Run
 from datatunerx.resources.crds import crd_manifests
 from datatunerx.server.app import create_app
 from datatunerx.server.listen import serve
@@ -135,6 +135,18 @@ async def test_over_https_with_the_kubeconfig_that_the_server_wrote(listening):
     async with Https(Access(access.server, token=access.token)) as transport:
         with pytest.raises(Unreachable, match="not signed by the CA"):
             await Api(transport).list(LLM)
+
+
+async def test_blank_lines_of_a_log_arrive_over_https(listening, tmp_path):
+    log = tmp_path / "run.log"
+    log.write_bytes(b"\na\n\nb")
+    run = {"metadata": {"name": "r"}, "spec": {"type": "tune", "planId": "p", "planUri": "file:///plan.json"}}
+    async with Https(load(listening)) as transport:
+        await Api(transport).create(Run.parse(run))
+        status = {"status": {"phase": "Succeeded", "logUri": log.as_uri()}}
+        await Api(transport).patch_status(Run, "r", status)
+        path = "/api/v1/namespaces/default/pods/r/log"
+        assert [line async for line in transport.stream(path)] == [b"", b"a", b"", b"b"]
 
 
 async def test_a_server_that_is_not_there_is_named_with_the_fix():

@@ -41,17 +41,18 @@ def describe(body: Json, events: Sequence[Json], now: datetime) -> str:
 def event_rows(events: Sequence[Json], now: datetime) -> list[list[str]]:
     """Events in the order they happened, with a head."""
     rows = [["LAST SEEN", "TYPE", "REASON", "OBJECT", "MESSAGE"]]
-    for event in sorted(events, key=_when):
+    for event in sorted(events, key=when):
         about = event.get("involvedObject") or {}
         count = f" (x{event['count']})" if (event.get("count") or 1) > 1 else ""
         rows.append([
-            age(_when(event) or None, now), event.get("type", ""), event.get("reason", ""),
+            age(when(event) or None, now), event.get("type", ""), event.get("reason", ""),
             f"{about.get('kind', '')}/{about.get('name', '')}", event.get("message", "") + count,
         ])  # fmt: skip
     return rows
 
 
-def _when(event: Json) -> str:
+def when(event: Json) -> str:
+    """RFC 3339 time of an Event; as text, so that a missing one comes first."""
     when = event.get("lastTimestamp") or event.get("eventTime") or event["metadata"].get("creationTimestamp")
     return str(when or "")
 

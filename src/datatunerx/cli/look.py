@@ -9,14 +9,14 @@ from typing import Any
 from datatunerx.cli import compare
 from datatunerx.cli.change import plural
 from datatunerx.cli.describe import describe as described
-from datatunerx.cli.describe import event_rows
+from datatunerx.cli.describe import event_rows, when
 from datatunerx.cli.documents import Json
 from datatunerx.cli.errors import BadInput, CommandError, Exit
 from datatunerx.cli.names import EVENT, OURS, KindName, kind_and_name, kind_named
 from datatunerx.cli.text import aligned, as_yaml, table_cells
 from datatunerx.client import Api, NotFound
 from datatunerx.client.api import path_of
-from datatunerx.client.errors import from_answer
+from datatunerx.client.errors import from_answer, from_status
 from datatunerx.resources import (
     Dataset,
     Finetune,
@@ -94,7 +94,7 @@ async def _get_kind(
         for item in items:
             print(f"{kind.qualified}/{item['metadata']['name']}")
     elif items or not several:
-        print(as_yaml([body]).rstrip() if form == "yaml" else json.dumps(body, indent=2, ensure_ascii=False))
+        _print_whole(body, form)
     return len(items)
 
 
@@ -110,9 +110,13 @@ async def _watch_table(
     widths: list[int] = []
     where = path_of(plural(kind), namespace or ("default" if name else None))
     async for line in api.transport.stream(where, query=query, headers={"accept": TABLE}):
+        if not line.strip():
+            continue
         event = json.loads(line)
         table = event["object"]
-        if event["type"] in ("BOOKMARK", "ERROR"):
+        if event["type"] == "ERROR":
+            raise from_status(table)
+        if event["type"] == "BOOKMARK":
             continue
         columns = table.get("columnDefinitions") or columns
         shown_head = bool(widths)
@@ -138,13 +142,21 @@ async def describe(api: Api, words: Sequence[str], namespace: str) -> Exit:
     return Exit.OK
 
 
-async def events(api: Api, target: str | None, namespace: str, *, watch: bool) -> Exit:
+async def events(
+    api: Api, target: str | None, namespace: str, *, watch: bool, form: str | None = None
+) -> Exit:
     """Events of the namespace or of one object, oldest first; with `watch`, new ones as they come."""
+    _must_be_whole(form)
+    if watch and form is not None:
+        raise BadInput("-w follows events as a table; leave out -o")
     fields = ""
     if target:
         kind, name = kind_and_name(target)
         fields = f"involvedObject.kind={kind.kind},involvedObject.name={name}"
     listed = await api.list_raw(plural(EVENT), namespace, fields=fields)
+    if form is not None:
+        _print_whole({"apiVersion": "v1", "kind": "EventList", "items": sorted(listed.items, key=when)}, form)
+        return Exit.OK
     rows = event_rows(listed.items, datetime.now(UTC))
     print("\n".join(aligned(rows)) if len(rows) > 1 else "No events.")
     if watch:
@@ -164,9 +176,11 @@ async def logs(api: Api, target: str, namespace: str, *, follow: bool, tail: int
     for run in runs:
         if len(runs) > 1:
             print(f"==> run {run} <==", flush=True)
-        async for chunk in _log(api, run, namespace, follow=follow, tail=tail):
-            sys.stdout.buffer.write(chunk)
-            sys.stdout.buffer.flush()
+        async for line in _log(api, run, namespace, follow=follow, tail=tail):
+            sys.stdout.buffer.write(line)
+            if follow:
+                sys.stdout.buffer.flush()
+        sys.stdout.buffer.flush()
     return Exit.OK
 
 
@@ -201,20 +215,16 @@ async def runs_of(api: Api, kind: KindName, name: str, namespace: str) -> list[s
 
 
 async def _log(api: Api, run: str, namespace: str, *, follow: bool, tail: int | None) -> AsyncIterator[bytes]:
+    """Line by line, so that a log of any size needs the memory of one line."""
     where = f"/api/v1/namespaces/{namespace}/pods/{run}/log"
     query = {"tailLines": str(tail)} if tail is not None else {}
-    if follow:
-        async for line in api.transport.stream(where, query=query | {"follow": "true"}):
-            yield line + b"\n"
-        return
-    answer = await api.transport.request("GET", where, query=query)
-    if answer.status >= 300:
-        raise from_answer(answer.status, answer.body)
-    yield answer.body
+    async for line in api.transport.stream(where, query=query | ({"follow": "true"} if follow else {})):
+        yield line + b"\n"
 
 
 async def compare_runs(api: Api, names: Sequence[str], namespace: str, *, form: str | None) -> Exit:
-    """What differs between jobs; an experiment stands for all of its jobs."""
+    """What differs between jobs; an experiment stands for all of its jobs. `form` is json, yaml or None."""
+    _must_be_whole(form)
     jobs = await _jobs_named(api, names, namespace)
     if len(jobs) < 2:
         raise BadInput("name two jobs at least, or an experiment that has two; see dtx get fj")
@@ -233,9 +243,9 @@ async def compare_runs(api: Api, names: Sequence[str], namespace: str, *, form: 
         results = compare.results_of(job.dump(), scorings.get(job.status.scoring or ""))
         columns.append(compare.Compared(job.metadata.name, settings, results))
     rows = compare.comparison(columns)
-    if form == "json":
+    if form is not None:
         document = [{"name": c.name, "settings": c.settings, "results": c.results} for c in columns]
-        print(json.dumps(document, indent=2, ensure_ascii=False))
+        _print_whole(document, form)
     else:
         print("\n".join(aligned(rows)))
     return Exit.OK
@@ -271,6 +281,17 @@ def _layers(name: str, groups: dict[str, Hyperparameter]) -> list[Json]:
 
 def _owner(job: FinetuneJob) -> str:
     return next((owner.uid for owner in job.metadata.owner_references), "")
+
+
+def _must_be_whole(form: str | None) -> None:
+    if form not in (None, "json", "yaml"):
+        raise BadInput(f"-o {form}: must be json or yaml")
+
+
+def _print_whole(document: Any, form: str | None) -> None:
+    print(
+        as_yaml([document]).rstrip() if form == "yaml" else json.dumps(document, indent=2, ensure_ascii=False)
+    )
 
 
 async def _json(api: Api, path: str, query: dict[str, str], accept: str) -> Json:

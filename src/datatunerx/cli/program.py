@@ -163,6 +163,7 @@ def logs(
 def events(
     target: Annotated[str | None, typer.Argument(metavar="[KIND/NAME]")] = None,
     watch: Annotated[bool, typer.Option("-w", "--watch", help="Go on with events as they come.")] = False,
+    output: Annotated[str | None, typer.Option("-o", "--output", help="json or yaml.")] = None,
     namespace: Namespace = "default",
     kubeconfig: Kubeconfig = None,
 ) -> None:
@@ -170,7 +171,7 @@ def events(
     from datatunerx.cli import look
     from datatunerx.cli.connect import with_api
 
-    with_api(kubeconfig, lambda api: look.events(api, target, namespace, watch=watch))
+    with_api(kubeconfig, lambda api: look.events(api, target, namespace, watch=watch, form=output))
 
 
 @app.command(rich_help_panel=LOOK)
@@ -178,7 +179,9 @@ def compare_runs(
     names: Annotated[
         list[str], typer.Argument(metavar="NAME...", help="Jobs; an experiment is all of its jobs.")
     ],
-    output: Annotated[str | None, typer.Option("-o", "--output", help="json for everything.")] = None,
+    output: Annotated[
+        str | None, typer.Option("-o", "--output", help="json or yaml, for everything.")
+    ] = None,
     namespace: Namespace = "default",
     kubeconfig: Kubeconfig = None,
 ) -> None:

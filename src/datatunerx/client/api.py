@@ -171,6 +171,8 @@ class Api:
         if timeout_seconds:
             query["timeoutSeconds"] = str(timeout_seconds)
         async for line in self.transport.stream(path_of(target, namespace), query=query, headers=_ACCEPT):
+            if not line.strip():
+                continue
             event = json.loads(line)
             if event["type"] == "ERROR":
                 raise from_status(event["object"])

@@ -74,9 +74,8 @@ class Https:
                         raise Unreachable(0, "LineTooLong", f"{path}: a line of more than {MAX_LINE} bytes")
                     *lines, rest = rest.split(b"\n")
                     for line in lines:
-                        if line.strip():
-                            yield line
-                if rest.strip():
+                        yield line
+                if rest:
                     yield rest
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise self._unreachable(error) from error

@@ -46,7 +46,10 @@ class Transport(Protocol):
     def stream(
         self, path: str, *, query: Mapping[str, str] | None = None, headers: Mapping[str, str] | None = None
     ) -> AsyncIterator[bytes]:
-        """Lines of a GET as they come, until the server ends them. Raises ApiError when it is refused."""
+        """Lines of a GET as they come, until the server ends them. Raises ApiError when it is refused.
+
+        Every line, empty ones too: in a log they say something.
+        """
         ...
 
 
@@ -161,11 +164,10 @@ async def _lines(chunks: "asyncio.Queue[bytes | None]", status: Callable[[], int
         if status() == 200:
             *lines, rest = rest.split(b"\n")
             for line in lines:
-                if line.strip():
-                    yield line
+                yield line
     if status() != 200:
         raise from_answer(status(), rest)
-    if rest.strip():
+    if rest:
         yield rest
 
 
