@@ -217,6 +217,50 @@ async def test_one_job_can_be_stopped_and_kept_while_its_neighbour_goes_on(platf
     assert (await platform.api.get(LLMCheckpoint, "e-g0")).spec.step >= 1
 
 
+async def scoring_begins(platform, name):
+    async def scoring():
+        jobs = {job.metadata.name: job for job in await platform.api.list(FinetuneJob)}
+        return name in jobs and jobs[name].status.phase == "Scoring"
+
+    await platform.until(scoring)
+
+
+async def test_stopping_a_job_that_is_being_scored_ends_its_worker(platform, make_objects):
+    platform.backend.behaviour.slow_scoring = True
+    await platform.apply(*make_objects(2))
+    await scoring_begins(platform, "e-g0")
+    await platform.api.patch(FinetuneJob, "e-g0", {"spec": {"stop": "keep"}})
+    job = await platform.ended(FinetuneJob, "e-g0")
+    assert (job.status.phase, job.status.checkpoint, job.status.scoring) == ("Stopped", "e-g0", None)
+    (worker,) = platform.backend.of("tune")
+    assert not worker.stopping  # its neighbour is still to be scored
+
+    await platform.api.patch(FinetuneJob, "e-g1", {"spec": {"stop": "keep"}})
+    assert (await platform.ended(FinetuneExperiment, "e")).status.phase == "Stopped"
+
+    async def gone():
+        return worker.phase.terminal and not await platform.api.list(Scoring)  # nor the base's
+
+    await platform.until(gone)
+    assert all(scorer.phase.terminal for scorer in platform.backend.of("score"))
+
+
+async def test_a_job_suspended_while_it_is_scored_says_that_it_is_scored_first(platform, make_objects):
+    platform.backend.behaviour.slow_scoring = True
+    await platform.apply(*make_objects(1))
+    await scoring_begins(platform, "e-g0")
+    await platform.api.patch(FinetuneJob, "e-g0", {"spec": {"suspend": True}})
+
+    async def said():
+        return "suspend comes too late" in (
+            (await platform.api.get(FinetuneJob, "e-g0")).status.message or ""
+        )
+
+    await platform.until(said)
+    platform.backend.behaviour.slow_scoring = False
+    assert (await platform.ended(FinetuneExperiment, "e")).status.phase == "Succeeded"
+
+
 async def test_deleting_an_experiment_stops_its_worker_and_returns_the_bytes(platform, make_objects):
     platform.pace = 0.1
     await platform.apply(*make_objects(2))
@@ -292,7 +336,7 @@ async def test_every_base_and_dataset_gets_its_own_base_row_and_every_base_its_o
     other_data = Dataset.parse({"metadata": {"name": "more"}, "spec": dataset.spec.dump()})
     experiment.spec.matrix.llms = ["base", "big"]
     experiment.spec.matrix.datasets = ["data", "more"]
-    platform.backend.behaviour.scores = {"e-big-more": 0.9}
+    platform.backend.behaviour.scores = {"e-big-data": 0.8, "e-big-more": 0.9}
     await platform.apply(llm, other_llm, dataset, other_data, *groups, experiment)
 
     status = (await platform.ended(FinetuneExperiment, "e")).status
@@ -304,7 +348,8 @@ async def test_every_base_and_dataset_gets_its_own_base_row_and_every_base_its_o
     ]
     bases = {(row.llm, row.dataset, row.score) for row in status.ranking if row.base}
     assert bases == {(m, d, 0.2) for m in ("base", "big") for d in ("data", "more")}
-    assert status.best.job == "e-big-more" and "different data (data, more)" in status.best.why
+    assert status.best.job == "e-big-data" and "other data (more, not data)" in status.best.why
+    assert {row.measured_on for row in status.ranking if row.rank is None} == {"more"}
     runs = [[job.name for job in worker.plan.tune.jobs] for worker in platform.backend.of("tune")]
     assert sorted(runs) == [["e-base-data", "e-base-more"], ["e-big-data", "e-big-more"]]
     assert platform.backend.of("score") == []

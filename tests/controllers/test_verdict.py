@@ -7,10 +7,10 @@ from datatunerx.resources.experiment import Ranked
 ACCURACY = Metric.FIELD_ACCURACY
 
 
-def row(name, score, low=None, high=None, *, base=False, dataset="d", n=90):
+def row(name, score, low=None, high=None, *, base=False, dataset="d", n=90, measured_on=""):
     return Ranked(
         name=name, score=score, low=low, high=high, base=base, llm="m", dataset=dataset, n=n,
-        checkpoint=None if base else name,
+        measured_on=measured_on, checkpoint=None if base else name,
     )  # fmt: skip
 
 
@@ -35,7 +35,7 @@ def test_the_reason_names_score_interval_rows_gain_and_rivals():
     best = recommend(rank(rows, ACCURACY), ACCURACY)
     assert best.why == (
         "r16-lr1e-3 scored 0.93 [0.90, 0.96] on 90 rows, 0.71 above the untouched base (0.22). "
-        "Not distinguishable from r8-lr1e-3: the intervals overlap."
+        "The 95 % intervals of r8-lr1e-3 overlap with it, so its lead over them may be chance."
     )
     assert (best.job, best.checkpoint, best.score, best.base_score) == (
         "r16-lr1e-3",
@@ -61,9 +61,24 @@ def test_a_gain_within_the_intervals_may_be_chance():
     assert "may be chance" in recommend(rank(rows, ACCURACY), ACCURACY).why
 
 
-def test_scores_on_different_data_are_not_passed_off_as_comparable():
-    rows = [row("a", 0.7), row("b", 0.6, dataset="other")]
-    assert "different data (d, other)" in recommend(rank(rows, ACCURACY), ACCURACY).why
+def test_a_score_from_other_data_than_most_never_ranks_and_is_named():
+    rows = [row("a", 0.7), row("b", 0.6), row("c", 0.9, dataset="other"), row("m", 0.2, base=True)]
+    ranked = rank(rows, ACCURACY)
+    assert [(r.rank, r.name) for r in ranked] == [(1, "a"), (2, "b"), (3, "m"), (None, "c")]
+    best = recommend(ranked, ACCURACY)
+    assert best.job == "a" and "(other, not d) and so not ranked: c; set scoring.dataset" in best.why
+
+
+def test_trainings_on_different_data_measured_on_one_are_compared():
+    rows = [row("a", 0.7, measured_on="t"), row("b", 0.8, dataset="other", measured_on="t")]
+    ranked = rank(rows, ACCURACY)
+    assert [(r.rank, r.name) for r in ranked] == [(1, "b"), (2, "a")]
+    assert "other data" not in recommend(ranked, ACCURACY).why
+
+
+def test_of_many_rivals_five_are_named():
+    rows = [row("a", 0.9, 0.1, 1.0)] + [row(f"b{n}", 0.5, 0.1, 1.0) for n in range(8)]
+    assert "of b0, b1, b2, b3, b4 and 3 more overlap" in recommend(rank(rows, ACCURACY), ACCURACY).why
 
 
 def test_nothing_is_recommended_without_a_score():

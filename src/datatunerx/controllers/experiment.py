@@ -53,6 +53,10 @@ class ExperimentReconciler:
         bases = await self._bases(experiment, combos, jobs)
         wanted = draft(experiment)
         self._sum_up(wanted, combos, jobs, bases)
+        if wanted.status.phase.terminal:
+            for scoring in bases.values():
+                if scoring and _pending(scoring):
+                    await delete(context, scoring)  # no job succeeded: there is nothing to compare it with
         await self._write(experiment, wanted)
         return None
 
@@ -161,6 +165,7 @@ class ExperimentReconciler:
             name=combo.name,
             llm=combo.llm,
             dataset=combo.dataset,
+            measured_on=job.spec.scoring.dataset or combo.dataset,
             hyperparameter=combo.hyperparameter.ref,
             checkpoint=job.status.checkpoint,
             scoring=job.status.scoring,
@@ -271,6 +276,7 @@ def _scored(row: Ranked, scoring: Scoring) -> Ranked:
     first = status.metrics.get(status.metric or "")
     return row.model_copy(
         update={
+            "measured_on": scoring.spec.measure.dataset or scoring.spec.dataset,
             "score": status.score,
             "low": status.low,
             "high": status.high,

@@ -1,22 +1,40 @@
 """The verdict of an experiment: what ranks, which is best, and why, in figures. Pure."""
 
+from collections import Counter
 from collections.abc import Sequence
 
 from datatunerx.resources.enums import Metric
 from datatunerx.resources.experiment import Best, Ranked
 
+MAX_NAMED = 5
+"""Jobs that one sentence names."""
+
 
 def rank(rows: Sequence[Ranked], metric: Metric) -> list[Ranked]:
-    """The rows, best first, ranked from 1; those without a score follow, unranked.
+    """The rows, best first, ranked from 1; then, unranked, those with no score or one from other data.
 
     Of equal scores the untouched base goes first: it costs no training.
     """
     sign = -1.0 if metric.higher_is_better else 1.0
-    scored = [row for row in rows if row.score is not None]
+    common = _common_data(rows)
+    scored = [row for row in rows if row.score is not None and measured_on(row) == common]
     scored.sort(key=lambda row: (sign * (row.score or 0.0), not row.base, row.name, row.dataset))
-    missing = sorted((row for row in rows if row.score is None), key=lambda row: (not row.base, row.name))
+    others = [row for row in rows if row.score is None or measured_on(row) != common]
+    others.sort(key=lambda row: (row.score is None, not row.base, row.name))
     ranked = [row.model_copy(update={"rank": place}) for place, row in enumerate(scored, 1)]
-    return ranked + [row.model_copy(update={"rank": None}) for row in missing]
+    return ranked + [row.model_copy(update={"rank": None}) for row in others]
+
+
+def measured_on(row: Ranked) -> str:
+    """The dataset its score comes from: its own unless the measure named another."""
+    return row.measured_on or row.dataset
+
+
+def _common_data(rows: Sequence[Ranked]) -> str | None:
+    """The dataset most jobs were measured on, of equals the first by name; scores compare within one only."""
+    scored = [row for row in rows if row.score is not None]
+    jobs = Counter(measured_on(row) for row in scored if not row.base)
+    return min((measured_on(row) for row in scored), key=lambda name: (-jobs[name], name), default=None)
 
 
 def recommend(ranked: Sequence[Ranked], metric: Metric) -> Best | None:
@@ -32,21 +50,23 @@ def recommend(ranked: Sequence[Ranked], metric: Metric) -> Best | None:
         sentences.append("The untouched base has no score to compare it with.")
     rivals = [row for row in jobs[1:] if overlap(best, row)]
     if rivals:
-        names = ", ".join(row.name for row in rivals)
-        sentences.append(f"Not distinguishable from {names}: the intervals overlap.")
+        sentences.append(
+            f"The 95 % intervals of {_names(rivals)} overlap with it, so its lead over them may be chance."
+        )
     better = [
         row for row in ranked if row.base and row is not base and row.rank and row.rank < (best.rank or 0)
     ]
     if better:
         other = better[0]
         sentences.append(
-            f"The untouched base {other.name} on {other.dataset} scored {figures(other, metric)}."
+            f"The untouched base {other.name} on {measured_on(other)} scored {figures(other, metric)}."
         )
-    datasets = sorted({row.dataset for row in ranked if row.rank is not None})
-    if len(datasets) > 1:
+    strangers = [row for row in ranked if row.score is not None and row.rank is None]
+    if strangers:
+        data = ", ".join(sorted({measured_on(row) for row in strangers}))
         sentences.append(
-            f"Scores were measured on different data ({', '.join(datasets)}) and compare only within each; "
-            "set scoring.dataset to measure all on one."
+            f"Measured on other data ({data}, not {measured_on(best)}) and so not ranked: "
+            f"{_names(strangers)}; set scoring.dataset to measure all on one."
         )
     return Best(
         job=best.name,
@@ -55,6 +75,12 @@ def recommend(ranked: Sequence[Ranked], metric: Metric) -> Best | None:
         base_score=base.score if base else None,
         why=" ".join(sentences),
     )
+
+
+def _names(rows: Sequence[Ranked]) -> str:
+    shown = ", ".join(row.name for row in rows[:MAX_NAMED])
+    more = len(rows) - MAX_NAMED
+    return f"{shown} and {more} more" if more > 0 else shown
 
 
 def _same_material(row: Ranked, other: Ranked) -> bool:

@@ -71,13 +71,15 @@ class Ranked(Wire):
     """One row of the ranking: a job, or a base model."""
 
     rank: int | None = None
-    """1 is best; a row without a score has none."""
+    """1 is best; a row without a score, or with one from other data than most, has none."""
     name: ShortText
     """The job, or the LLM of a base row."""
     base: bool = False
     """True for an untouched base model."""
     llm: ShortText = ""
     dataset: ShortText = ""
+    measured_on: ShortText = ""
+    """The dataset of the score: `dataset` itself unless scoring.dataset names another."""
     hyperparameter: ShortText = ""
     checkpoint: ShortText | None = None
     scoring: ShortText | None = None
