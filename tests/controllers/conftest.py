@@ -54,6 +54,8 @@ class Behaviour:
     scores: dict[str, float | None] = field(default_factory=dict)
     """Job (empty: the base) -> score; None is a score that could not be measured."""
     broken_sources: set[str] = field(default_factory=set)
+    slow_scoring: bool = False
+    """Runs that have trained all their jobs go on measuring."""
     refuse_scoring: set[str] = field(default_factory=set)
     """Jobs without a score in the result of their run."""
     scores_die: list[int | str] = field(default_factory=list)
@@ -135,6 +137,8 @@ class Worker:
             if self.behaviour.die.get(job.name, 0) > job.attempt:
                 return self.end(None, -9)
             self._train(job, wanted.get(job.name))
+        if self.behaviour.slow_scoring and not self.stopping:
+            return
         if len(self.done) == len(self.plan.tune.jobs) and (self.steps > NUM_STEPS + 1 or self.stopping):
             self.end(self._tuned(), 0)
 

@@ -3,7 +3,7 @@
 from datatunerx import storage
 from datatunerx.client.errors import Conflict
 from datatunerx.client.informer import Key
-from datatunerx.controllers.context import Context
+from datatunerx.controllers.context import Context, World
 from datatunerx.controllers.folder import folder_of, log_tail, read_plan, read_result, send, was_told
 from datatunerx.controllers.following import JobView
 from datatunerx.controllers.objects import (
@@ -26,7 +26,7 @@ from datatunerx.controllers.readiness import (
 )
 from datatunerx.controllers.run import RETRYABLE
 from datatunerx.resources.enums import FinetunePhase, RunPhase, RunType, StopMode
-from datatunerx.resources.finetune import Finetune
+from datatunerx.resources.finetune import Finetune, FinetuneJob
 from datatunerx.resources.material import Dataset
 from datatunerx.resources.outcome import LLMCheckpoint, LLMCheckpointSpec, Run
 from datatunerx.resources.wire import now
@@ -235,19 +235,7 @@ class FinetuneReconciler:
         if finetune.metadata.deletion_timestamp:
             mode = StopMode.DISCARD
         send(run.spec.plan_uri, Command(verb=verb, job=finetune.metadata.name, mode=mode))
-        if not run.spec.stop and not any(self._needs(run, served) for served in run.spec.serves):
-            body = {"spec": {"stop": True}}
-            await self._context.api.patch(Run, run.metadata.name, body, run.metadata.namespace)
-
-    def _needs(self, run: Run, served: str) -> bool:
-        """Whether a Finetune that the run serves still wants it to go on: to train, or to be scored."""
-        _, _, name = served.partition("/")
-        other = self._context.world.get(Finetune, run.metadata.namespace, name)
-        if other is None or other.metadata.deletion_timestamp:
-            return False
-        if other.status.phase is FinetunePhase.SUCCEEDED:
-            return True
-        return not (other.status.phase.terminal or other.spec.stop or other.spec.suspend)
+        await end_unless_needed(self._context, run)
 
     async def _leave(self, finetune: Finetune, run: Run | None) -> float | None:
         """Deleted: out of its run first, then its files, then the object."""
@@ -294,6 +282,29 @@ def current_run(context: Context, finetune: Finetune) -> Run | None:
         if run.spec.type is RunType.TUNE and run.spec.attempts.get(name) == attempt:
             return run
     return None
+
+
+async def end_unless_needed(context: Context, run: Run) -> None:
+    """End the run if no Finetune that it serves wants it to go on."""
+    if run.spec.stop or run.status.phase.terminal:
+        return
+    if not any(_needs(context.world, run, served) for served in run.spec.serves):
+        body = {"spec": {"stop": True}}
+        await context.api.patch(Run, run.metadata.name, body, run.metadata.namespace)
+
+
+def _needs(world: World, run: Run, served: str) -> bool:
+    """Whether a Finetune that the run serves still wants it to go on: to train, or to be scored."""
+    _, _, name = served.partition("/")
+    namespace = run.metadata.namespace
+    other = world.get(Finetune, namespace, name)
+    if other is None or other.metadata.deletion_timestamp:
+        return False
+    if other.status.phase is FinetunePhase.SUCCEEDED:
+        jobs = [o.name for o in other.metadata.owner_references if o.kind == FinetuneJob.kind_name]
+        job = world.get(FinetuneJob, namespace, jobs[0]) if jobs else None
+        return job is None or not (job.status.phase.terminal or job.spec.stop)
+    return not (other.status.phase.terminal or other.spec.stop or other.spec.suspend)
 
 
 def _was_suspended(finetune: Finetune, run: Run) -> bool:

@@ -1,8 +1,9 @@
 """FinetuneJob: one Finetune, then its score."""
 
-from datatunerx.client.errors import Conflict
+from datatunerx.client.errors import Conflict, NotFound
 from datatunerx.client.informer import Key
 from datatunerx.controllers.context import Context
+from datatunerx.controllers.finetune import end_unless_needed
 from datatunerx.controllers.objects import (
     CHILDREN,
     WORKER,
@@ -12,6 +13,7 @@ from datatunerx.controllers.objects import (
     hold,
     is_gone,
     metadata_of,
+    owner_uids,
     pass_suspend,
     release,
     suspended_by,
@@ -20,7 +22,7 @@ from datatunerx.controllers.objects import (
 )
 from datatunerx.resources.enums import FinetunePhase, JobPhase, ScoringPhase
 from datatunerx.resources.finetune import Finetune, FinetuneJob
-from datatunerx.resources.outcome import LLMCheckpoint, ModelRef, Scoring, ScoringSpec
+from datatunerx.resources.outcome import LLMCheckpoint, ModelRef, Run, Scoring, ScoringSpec
 
 _PHASES = {
     FinetunePhase.PENDING: JobPhase.PENDING,
@@ -101,7 +103,8 @@ class JobReconciler:
             _end(wanted, phase, finetune.status.reason, finetune.status.message)
             return
         status.checkpoint = name
-        if job.spec.stop:
+        if job.spec.stop and await self._stop_scoring(job, finetune):
+            status.scoring = None
             _end(wanted, JobPhase.STOPPED, "Stopped", "stopped before it was scored; its checkpoint is kept")
             return
         scoring = await self._scoring(job, finetune)
@@ -116,7 +119,29 @@ class JobReconciler:
             why = f"{scoring.status.reason}: {scoring.status.message}"
             _end(wanted, JobPhase.FAILED, "ScoringFailed", f"{why}; the checkpoint is kept")
         else:
-            _end(wanted, JobPhase.SCORING, scoring.status.reason, scoring.status.message)
+            message = scoring.status.message
+            if job.spec.suspend:
+                message = (
+                    f"suspend comes too late: the training has ended and its score is awaited; {message}"
+                )
+            _end(wanted, JobPhase.SCORING, scoring.status.reason, message)
+
+    async def _stop_scoring(self, job: FinetuneJob, finetune: Finetune) -> bool:
+        """End the measuring, with the run that does it once nobody else needs it. False if it has ended."""
+        context, name, namespace = self._context, job.metadata.name, job.metadata.namespace
+        try:
+            scoring = await context.api.get(Scoring, name, namespace)
+        except NotFound:
+            pass
+        else:
+            if job.metadata.uid in owner_uids(scoring):
+                if scoring.status.phase in (ScoringPhase.SUCCEEDED, ScoringPhase.FAILED):
+                    return False
+                await delete(context, scoring)  # a run of its own goes with it; kept, it would start one
+        run = context.world.get(Run, namespace, finetune.status.run) if finetune.status.run else None
+        if run:
+            await end_unless_needed(context, run)
+        return True
 
     async def _scoring(self, job: FinetuneJob, finetune: Finetune) -> Scoring | None:
         context, name = self._context, job.metadata.name
