@@ -96,6 +96,23 @@ def test_an_adapter_of_another_base_is_refused_by_name(base, tmp_path):
         load_adapter(folder, base)
 
 
+@pytest.mark.parametrize(
+    ("file", "content", "words"),
+    [
+        ("adapter_model.safetensors", b"\xff" * 64, "adapter_model.safetensors: cannot be read"),
+        ("adapter_config.json", b"{", "adapter_config.json: cannot be read"),
+        ("adapter_config.json", b"[]", "adapter_config.json: cannot be read"),
+        ("adapter_config.json", b'{"peft_type": "LORA"}', "adapter_config.json: r is missing"),
+    ],
+)
+def test_a_broken_adapter_is_refused_by_its_file(base, tmp_path, file, content, words):
+    folder = write(tmp_path / "a", make_adapter("a", AdapterShape(), base.widths, seed=1))
+    (folder / file).write_bytes(content)
+
+    with pytest.raises(UnreadableAdapter, match=words):
+        load_adapter(folder, base)
+
+
 def test_a_target_that_matches_no_layer_is_named_with_what_there_is(base):
     with pytest.raises(UnknownTarget, match="'qproj'.*down_proj.*q_proj"):
         resolve_targets(["qproj"], list(base.widths))

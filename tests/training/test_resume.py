@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -102,6 +103,35 @@ def test_other_parameters_in_the_same_folder_are_refused_by_name(make_base, make
 
     assert trained["a"].outcome.phase == "Failed"
     assert "learningRate" in trained["a"].outcome.message
+    assert trained["b"].outcome.phase == "Succeeded"
+
+
+def test_an_adapter_to_start_from_must_have_the_shape_the_job_asks_for(
+    make_base, make_job, watched, tmp_path
+):
+    watched.run(make_base(), [make_job("first", lora={"rank": 3})])
+    start = checkpoints.latest(tmp_path / "first").path
+
+    jobs = [
+        replace(make_job("alike", lora={"rank": 3}), start_from=start),
+        replace(make_job("wider", lora={"rank": 5, "targets": ["q_proj"]}), start_from=start),
+    ]
+    trained = watched.run(make_base(), jobs)
+
+    assert trained["alike"].outcome.phase == "Succeeded"
+    assert (trained["wider"].outcome.phase, trained["wider"].outcome.reason) == ("Failed", "CannotResume")
+    assert "lora.rank is 5 and there 3" in trained["wider"].outcome.message
+    assert "lora.targets is ('q_proj',) and there ('down_proj'," in trained["wider"].outcome.message
+
+
+def test_a_broken_adapter_to_start_from_fails_its_job_alone(make_base, make_job, watched, tmp_path):
+    watched.run(make_base(), [make_job("first")])
+    start = checkpoints.latest(tmp_path / "first").path
+    (start / "adapter_model.safetensors").write_bytes(b"no tensors")
+
+    trained = watched.run(make_base(), [replace(make_job("a"), start_from=start), make_job("b")])
+
+    assert (trained["a"].outcome.phase, trained["a"].outcome.reason) == ("Failed", "UnreadableAdapter")
     assert trained["b"].outcome.phase == "Succeeded"
 
 

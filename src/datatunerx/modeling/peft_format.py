@@ -3,9 +3,9 @@
 import json
 import re
 from pathlib import Path
-from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
 
@@ -62,13 +62,6 @@ def _partial(adapter: Adapter) -> bool:
     return any("." in target for target in adapter.shape.targets) or any(s != last for s in by_layer.values())
 
 
-def save_tokenizer(tokenizer: Any, folder: str | Path, chat_template: str | None) -> None:
-    """Store the tokenizer and the template an adapter was trained with beside it."""
-    tokenizer.save_pretrained(folder)
-    if chat_template is not None:
-        (Path(folder) / "chat_template.jinja").write_text(chat_template, encoding="utf-8")
-
-
 def load_adapter(folder: str | Path, base: Base, name: str = "") -> Adapter:
     """Read an adapter for `base`. Raises `UnreadableAdapter` naming the file and what does not fit."""
     folder = Path(folder)
@@ -76,23 +69,17 @@ def load_adapter(folder: str | Path, base: Base, name: str = "") -> Adapter:
     for path in (config_path, weights_path):
         if not path.is_file():
             raise UnreadableAdapter(f"{folder}: no {path.name}; this is no adapter in PEFT's format")
-    config = json.loads(config_path.read_text(encoding="utf-8"))
-    for key in ("use_dora", "use_rslora", "fan_in_fan_out", "rank_pattern", "alpha_pattern"):
-        if config.get(key):
-            raise UnreadableAdapter(f"{config_path}: {key} is not supported")
-    if config.get("peft_type") != "LORA" or config.get("bias", "none") != "none":
-        raise UnreadableAdapter(f"{config_path}: only LoRA without biases is supported")
-    tensors = load_file(weights_path)
-    shape = AdapterShape(
-        rank=int(config["r"]),
-        alpha=float(config["lora_alpha"]),
-        dropout=float(config.get("lora_dropout", 0.0)),
-        targets=_targets(config["target_modules"]),
-    )
+    shape = _read_shape(config_path)
+    try:
+        tensors = load_file(weights_path)
+    except (OSError, SafetensorError) as error:
+        raise UnreadableAdapter(f"{weights_path}: cannot be read: {error}") from error
     widths = {n: base.widths[n] for n in base.widths if f"{_PREFIX}{n}.lora_A.weight" in tensors}
-    if 2 * len(widths) != len(tensors):
-        odd = next(k for k in tensors if k.removeprefix(_PREFIX).rsplit(".lora_", 1)[0] not in widths)
-        raise UnreadableAdapter(f"{weights_path}: {odd} fits no layer of {base.path}")
+    fitting = {f"{_PREFIX}{layer}.lora_{which}.weight" for layer in widths for which in "AB"}
+    odd = sorted(fitting ^ set(tensors))
+    if odd:
+        what = f"{odd[0]} fits no layer of {base.path}" if odd[0] in tensors else f"{odd[0]} is missing"
+        raise UnreadableAdapter(f"{weights_path}: {what}")
     dtype = torch.float64 if base.dtype == torch.float64 else torch.float32
     size = sum(shape.rank * sum(width) for width in widths.values())
     adapter = view_adapter(
@@ -107,6 +94,31 @@ def load_adapter(folder: str | Path, base: Base, name: str = "") -> Adapter:
         pair.a_RD.copy_(a)
         pair.b_RO.copy_(b.T)
     return adapter
+
+
+def _read_shape(path: Path) -> AdapterShape:
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        for key in ("use_dora", "use_rslora", "fan_in_fan_out", "rank_pattern", "alpha_pattern"):
+            if config.get(key):
+                raise UnreadableAdapter(f"{path}: {key} is not supported")
+        if config.get("peft_type") != "LORA" or config.get("bias", "none") != "none":
+            raise UnreadableAdapter(f"{path}: only LoRA without biases is supported")
+        shape = AdapterShape(
+            rank=int(config["r"]),
+            alpha=float(config["lora_alpha"]),
+            dropout=float(config.get("lora_dropout", 0.0)),
+            targets=_targets(config["target_modules"]),
+        )
+    except UnreadableAdapter:
+        raise
+    except KeyError as error:
+        raise UnreadableAdapter(f"{path}: {error.args[0]} is missing") from error
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise UnreadableAdapter(f"{path}: cannot be read: {error}") from error
+    if shape.rank < 1:
+        raise UnreadableAdapter(f"{path}: r is {shape.rank}, at least 1 is needed")
+    return shape
 
 
 def _targets(found: str | list[str]) -> tuple[str, ...]:

@@ -7,10 +7,11 @@ the step is both the data cursor and the state of every random stream.
 import json
 from pathlib import Path
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
 
-from datatunerx.modeling.adapters import Adapter, AdapterShape, make_adapter
+from datatunerx.modeling.adapters import Adapter, AdapterShape, make_adapter, resolve_targets
 from datatunerx.modeling.base import Base
 from datatunerx.modeling.peft_format import adapter_files, load_adapter
 from datatunerx.resources.training import TrainingParameters
@@ -66,7 +67,12 @@ def open_lane(base: Base, job: Job, capacity: int) -> Lane:
     if found is not None:
         adapter = load_adapter(found.path, base, job.name)
         lane = Lane(job, course, adapter, new_moments(job.parameters, adapter.flat), capacity)
-        _restore(lane, found.path)
+        try:
+            _restore(lane, found.path)
+        except (OSError, KeyError, TypeError, SafetensorError) as error:
+            raise CannotResume(
+                f"{found.path}: its {STATE} or {MOMENTS} is none of ours: {error!r}"
+            ) from error
         return lane
     adapter = _new_adapter(base, job)
     return Lane(job, course, adapter, new_moments(job.parameters, adapter.flat), capacity)
@@ -74,7 +80,9 @@ def open_lane(base: Base, job: Job, capacity: int) -> Lane:
 
 def _new_adapter(base: Base, job: Job) -> Adapter:
     if job.start_from is not None:
-        return load_adapter(job.start_from, base, job.name)
+        adapter = load_adapter(job.start_from, base, job.name)
+        _must_be_alike(job, adapter, base)
+        return adapter
     dtype = base.dtype if base.dtype.itemsize == 8 else None
     return make_adapter(
         job.name,
@@ -84,6 +92,22 @@ def _new_adapter(base: Base, job: Job) -> Adapter:
         device=base.device,
         **({} if dtype is None else {"dtype": dtype}),
     )
+
+
+def _must_be_alike(job: Job, adapter: Adapter, base: Base) -> None:
+    """Raises `CannotResume` where the adapter to start from has not the shape that the job asks for."""
+    wanted, found = shape_of(job.parameters), adapter.shape
+    fields = ("rank", "alpha", "dropout")
+    wrong = [name for name in fields if getattr(wanted, name) != getattr(found, name)]
+    # "all-linear" and the names of all linear layers are one choice of layers
+    if set(resolve_targets(wanted.targets, list(base.widths))) != set(adapter.pairs):
+        wrong.append("targets")
+    if wrong:
+        told = [f"lora.{name} is {getattr(wanted, name)} and there {getattr(found, name)}" for name in wrong]
+        raise CannotResume(
+            f"resumeFrom, {job.start_from}: {', '.join(told)}; ask for what that adapter has, or leave "
+            "resumeFrom out"
+        )
 
 
 def _restore(lane: Lane, path: Path) -> None:
