@@ -1,5 +1,6 @@
 """`dtx up` as a process: it answers soon, alone on its home and port, and loses nothing when it is killed."""
 
+import asyncio
 import os
 import re
 import signal
@@ -11,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from datatunerx.app.up import _make_private
 from datatunerx.client import Api
 from datatunerx.client.https import Https
 from datatunerx.client.kubeconfig import load
-from datatunerx.resources import Hyperparameter
+from datatunerx.resources import Dataset, Hyperparameter
 
 pytestmark = pytest.mark.slow
 
@@ -121,3 +123,39 @@ def test_the_platform_loads_no_training_library(tmp_path):
     code = "import sys, datatunerx.app.up; print([m for m in ('torch', 'ray') if m in sys.modules])"
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert said.strip() == "[]"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="file modes are POSIX")
+async def test_nothing_of_a_home_is_open_to_others_even_if_the_folder_was(start, tmp_path):
+    home = tmp_path / "made-by-hand"
+    home.mkdir(mode=0o755)
+    home.chmod(0o755)
+    before = os.umask(0o022)
+    try:
+        server = start(home=home)
+        server.ready()
+    finally:
+        os.umask(before)
+    train = tmp_path / "rows.jsonl"
+    train.write_text('{"prompt": "a", "completion": "b"}\n' * 4)
+    spec = {"subsets": [{"splits": {"train": [train.as_uri()]}}]}
+    async with Https(load(home / "kubeconfig")) as transport:
+        await Api(transport).create(Dataset.parse({"metadata": {"name": "d"}, "spec": spec}))
+        async with asyncio.timeout(60):  # until the worker that inspects it has written all it writes
+            while not list(home.glob("data/runs/*/result.json")):
+                await asyncio.sleep(0.1)
+    server.end()
+    found = [home, *home.rglob("*")]
+    assert [str(path) for path in found if path.lstat().st_mode & 0o077] == []
+
+
+def test_a_folder_with_other_things_in_it_keeps_its_mode(tmp_path):
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    (shared / "of-somebody-else").touch()
+    shared.chmod(0o755)
+    _make_private(shared)
+    assert shared.stat().st_mode & 0o777 == 0o755
+    (shared / "of-somebody-else").rename(shared / "server.log")
+    _make_private(shared)
+    assert shared.stat().st_mode & 0o777 == 0o700

@@ -1,6 +1,7 @@
 """Joins the parts into one running platform: store, server, backend and controllers in one process."""
 
 import asyncio
+import os
 import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
@@ -23,6 +24,10 @@ from datatunerx.store import Locked, StoreError
 
 USER = "datatunerx:controllers"
 ADMIN = "datatunerx:admin"
+OF_HOME = frozenset(
+    ["compute", "data", "db", "kubeconfig", "secret.key", "server.log", "tls", "token", "tokens.json"]
+)
+"""Everything that lies in a home."""
 
 
 class StartError(Exception):
@@ -46,8 +51,19 @@ async def platform_in_process(settings: Settings, *, any_port: bool = False) -> 
     """The platform, for as long as the block lasts. Workers outlive it and are adopted by the next one.
 
     Raises StartError when another server has the home or the port; with `any_port` a taken port is
-    no error and a free one is used.
+    no error and a free one is used. As long as it lasts, files are made for their owner only, by this
+    process and by the workers it starts.
     """
+    umask = os.umask(0o077)
+    try:
+        async with _platform(settings, any_port=any_port) as platform:
+            yield platform
+    finally:
+        os.umask(umask)
+
+
+@asynccontextmanager
+async def _platform(settings: Settings, *, any_port: bool) -> AsyncIterator[Platform]:
     state = _opened(settings.home)
     try:
         data = settings.home / "data"
@@ -83,6 +99,7 @@ async def serve_until_stopped(settings: Settings, say: Callable[[str], None]) ->
 
 def _opened(home: Path) -> State:
     try:
+        _make_private(home)
         return open_state(home)
     except Locked as error:
         raise StartError(f"{error}, with DTX_HOME") from None
@@ -90,6 +107,14 @@ def _opened(home: Path) -> State:
         raise StartError(str(error)) from None
     except OSError as error:
         raise StartError(f"{home}: {error.strerror}; name another folder with DTX_HOME") from None
+
+
+def _make_private(home: Path) -> None:
+    """Close a folder made by hand to all but its owner, if it is ours and nothing else lies in it."""
+    home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    now = home.stat()
+    if now.st_mode & 0o077 and now.st_uid == os.geteuid() and OF_HOME.issuperset(os.listdir(home)):
+        home.chmod(0o700)
 
 
 @asynccontextmanager

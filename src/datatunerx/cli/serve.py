@@ -15,6 +15,8 @@ from datatunerx.cli.connect import answers, connected, settings
 from datatunerx.cli.errors import BadInput, CommandError, Exit, NoServer
 
 DETACH_SECONDS = 20.0
+END_SECONDS = 5.0
+"""Between asking a server that does not answer to end and killing it."""
 
 
 async def up(host: str | None, port: int | None, *, detach: bool) -> Exit:
@@ -35,9 +37,12 @@ async def up(host: str | None, port: int | None, *, detach: bool) -> Exit:
 
 
 async def _detached(found: Settings) -> Exit:
-    """Start `dtx up` as a process of its own and wait for its first answer."""
+    """Start `dtx up` as a process of its own and wait for its first answer; without one it is ended."""
+    found = replace(found, other_kubeconfig=None)  # it writes the one of its home, whatever commands use
     log = found.home / "server.log"
     log.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    log.touch(mode=0o600)
+    before = _stamp(found.kubeconfig)
     command = [sys.executable, "-m", "datatunerx.cli", "up", "--host", found.host, "--port", str(found.port)]
     with log.open("ab") as output:
         said_before = output.tell()
@@ -45,19 +50,41 @@ async def _detached(found: Settings) -> Exit:
             command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
             env={**os.environ, "DTX_HOME": str(found.home)},
         )  # fmt: skip
+    answered = False
+    try:
+        answered = await _answered(found, process, before)
+    finally:
+        ended_by_itself = process.poll() is not None
+        if not answered:
+            _end(process)
+    if answered:
+        _say(f"dtx is up (pid {process.pid}); it logs to {log}; stop it with: kill {process.pid}")
+        return Exit.OK
+    if ended_by_itself:
+        said = log.read_bytes()[said_before:].decode(errors="replace").strip().splitlines()
+        raise CommandError("\n".join(line.removeprefix("error: ") for line in said[-3:]))
+    raise NoServer(f"no answer within {DETACH_SECONDS:.0f} s, so it was ended; see {log}")
+
+
+async def _answered(found: Settings, process: "subprocess.Popen[bytes]", before: int) -> bool:
+    """Wait for the first answer; False if there is none in time or the process ended."""
     deadline = time.monotonic() + DETACH_SECONDS
-    before = _stamp(found.kubeconfig)
-    while time.monotonic() < deadline:
-        if process.poll() is not None:
-            said = log.read_bytes()[said_before:].decode(errors="replace").strip().splitlines()
-            raise CommandError("\n".join(line.removeprefix("error: ") for line in said[-3:]))
+    while time.monotonic() < deadline and process.poll() is None:
         if _stamp(found.kubeconfig) != before:
             async with connected(found) as api:
                 if await answers(api):
-                    _say(f"dtx is up (pid {process.pid}); it logs to {log}; stop it with: kill {process.pid}")
-                    return Exit.OK
+                    return True
         await asyncio.sleep(0.05)
-    raise NoServer(f"no answer within {DETACH_SECONDS:.0f} s; see {log}")
+    return False
+
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    process.terminate()
+    try:
+        process.wait(END_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def print_crds(form: str) -> None:
