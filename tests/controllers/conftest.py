@@ -1,6 +1,7 @@
 """A real server in this process, and a backend whose workers are pretended but whose files are real."""
 
 import asyncio
+import hashlib
 import json
 import shutil
 import tempfile
@@ -145,8 +146,12 @@ class Worker:
     def _train(self, job: TuneJob, command: dict[str, Any] | None) -> None:
         step = min(self.steps, NUM_STEPS)
         folder = f"{job.output_uri}/checkpoint-{step}"
-        checkpoint = CheckpointRef(step=step, uri=folder, digest=f"sha-{job.name}-{step}", bytes=10)
         local_path(folder).mkdir(parents=True, exist_ok=True)
+        manifest = json.dumps({"step": step, "files": {"adapter": {"bytes": 10}}}).encode()
+        local_path(folder).joinpath("adapter").write_bytes(b"x" * 10)
+        local_path(folder).joinpath("manifest.json").write_bytes(manifest)
+        digest = hashlib.sha256(manifest).hexdigest()
+        checkpoint = CheckpointRef(step=step, uri=folder, digest=digest, bytes=10)
         if self.paths:
             checkpoint = checkpoint.model_copy(update={"uri": str(local_path(folder))})
         self.emit(type=EventType.PROGRESS, job=job.name, progress=Progress(step=step, steps=NUM_STEPS))

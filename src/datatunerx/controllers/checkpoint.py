@@ -1,4 +1,4 @@
-"""LLMCheckpoint: Ready while its files are there; takes them along when it is deleted, unless pinned."""
+"""LLMCheckpoint: Ready while its files are what they were; takes them along when it goes, unless pinned."""
 
 from datatunerx import storage
 from datatunerx.client.informer import Key
@@ -7,7 +7,10 @@ from datatunerx.controllers.objects import FILES, draft, hold, release, write_st
 from datatunerx.controllers.users import users_of
 from datatunerx.resources.enums import ScoringPhase
 from datatunerx.resources.outcome import LLMCheckpoint, Scoring
+from datatunerx.runs import manifest
 from datatunerx.runs.compile import output_uri
+
+MANIFEST_BYTES = 1 << 20
 
 
 class CheckpointReconciler:
@@ -20,6 +23,13 @@ class CheckpointReconciler:
         if checkpoint is None:
             return None
         if checkpoint.metadata.deletion_timestamp:
+            if users := self._users(checkpoint):
+                wanted = draft(checkpoint)
+                wanted.status.used_by = users
+                message = f"deleted when these are done or deleted: {', '.join(users[:20])}"
+                wanted.status.set_condition("InUse", True, "InUse", message)
+                await write_status(context, checkpoint, wanted)
+                return None
             if not checkpoint.spec.pinned:
                 self._delete_files(checkpoint)
             await release(context, checkpoint, FILES)
@@ -28,17 +38,28 @@ class CheckpointReconciler:
             return None
         wanted = draft(checkpoint)
         status = wanted.status
-        if storage.exists(checkpoint.spec.uri):
-            status.set_condition("Ready", True, "Whole")
+        if damage := damage_of(checkpoint):
+            status.set_condition("Ready", False, *damage)
         else:
-            message = f"nothing is at {checkpoint.spec.uri} any more; train it again"
-            status.set_condition("Ready", False, "FilesMissing", message)
+            status.set_condition("Ready", True, "Whole")
         scoring = self._scoring(checkpoint)
         if scoring:
             status.metric, status.score = scoring.status.metric, scoring.status.score
-        status.used_by = users_of(context.world, checkpoint)
+        status.used_by = self._users(checkpoint)
         await write_status(context, checkpoint, wanted)
         return None
+
+    def _users(self, checkpoint: LLMCheckpoint) -> list[str]:
+        """Kind/name of each unfinished user; also the job's own Scoring, which reads the files."""
+        name, namespace = checkpoint.metadata.name, checkpoint.metadata.namespace
+        measuring = {
+            f"Scoring/{scoring.metadata.name}"
+            for scoring in self._context.world.all(Scoring, namespace)
+            if (scoring.spec.model.kind, scoring.spec.model.name) == ("LLMCheckpoint", name)
+            and scoring.status.phase in (ScoringPhase.PENDING, ScoringPhase.RUNNING)
+            and not scoring.metadata.deletion_timestamp
+        }
+        return sorted(measuring | set(users_of(self._context.world, checkpoint)))[:1000]
 
     def _scoring(self, checkpoint: LLMCheckpoint) -> Scoring | None:
         """The job's own score, else the first by name."""
@@ -58,3 +79,26 @@ class CheckpointReconciler:
             # Its place may be written as a path or as a URI; one that lies elsewhere is not ours to delete.
             if storage.local_path(folder) in storage.local_path(checkpoint.spec.uri).parents:
                 storage.delete_tree(folder, under=f"{root}/artifacts")
+
+
+def damage_of(checkpoint: LLMCheckpoint) -> tuple[str, str] | None:
+    """Reason and message if its files are not those that were written, by names and sizes; else None."""
+    uri, wanted = checkpoint.spec.uri, checkpoint.spec.manifest_digest
+    if not storage.exists(uri):
+        return "FilesMissing", f"nothing is at {uri} any more; train it again"
+    folder = storage.local_path(uri)
+    try:
+        found = manifest.parse(storage.read_bytes(str(folder / manifest.MANIFEST), MANIFEST_BYTES))
+    except (storage.Missing, storage.TooLarge):
+        found = None
+    if found is None:
+        return "FilesDamaged", f"{uri} has no readable {manifest.MANIFEST}; train it again"
+    if wanted and found.digest != wanted:
+        return "FilesChanged", f"{uri} holds another checkpoint than was published; train it again"
+    for name, size in found.sizes.items():
+        path = folder / name
+        if not path.is_file():
+            return "FilesMissing", f"{name} is missing in {uri}; train it again"
+        if path.stat().st_size != size:
+            return "FilesDamaged", f"{name} in {uri} is not {size} bytes long any more; train it again"
+    return None
