@@ -1,6 +1,7 @@
 """An experiment's whole way, against a real server in this process."""
 
 import asyncio
+import dataclasses
 
 from datatunerx.resources import (
     LLM,
@@ -12,6 +13,7 @@ from datatunerx.resources import (
     Run,
     Scoring,
 )
+from datatunerx.runs import JobOutcome
 
 
 async def test_an_experiment_goes_from_objects_to_a_recommended_checkpoint(platform, make_objects):
@@ -259,6 +261,70 @@ async def test_a_job_suspended_while_it_is_scored_says_that_it_is_scored_first(p
     await platform.until(said)
     platform.backend.behaviour.slow_scoring = False
     assert (await platform.ended(FinetuneExperiment, "e")).status.phase == "Succeeded"
+
+
+async def until_it_trains(platform, make_objects):
+    """One training with a checkpoint, whose worker is not moved on; placement makes no other run."""
+    await platform.apply(*make_objects(1))
+
+    async def training():
+        found = await platform.api.list(Finetune)
+        return found and found[0].status.phase == "Running" and found[0].status.checkpoints
+
+    platform.pace = 0.1
+    await platform.until(training)
+    await platform.kill_controllers()
+    platform.settings = dataclasses.replace(platform.settings, settle_seconds=60)
+    platform.pace = 60
+    platform.start_controllers()
+    (worker,) = platform.backend.of("tune")
+    worker.hangs = True
+    return worker
+
+
+def is_kept(checkpoint, status):
+    assert checkpoint.spec.step == status.checkpoints[-1].step
+    assert checkpoint.spec.uri == status.checkpoints[-1].uri
+    assert f"its checkpoint at step {checkpoint.spec.step} is kept" in status.message
+
+
+async def test_a_training_stopped_before_it_is_taken_up_again_keeps_its_checkpoint(platform, make_objects):
+    worker = await until_it_trains(platform, make_objects)
+    worker.end(None, -9)
+
+    async def waits():
+        return (await platform.api.get(Finetune, "e-g0")).status.phase == "Retrying"
+
+    await platform.until(waits)
+    await platform.api.patch(FinetuneJob, "e-g0", {"spec": {"stop": "keep"}})
+    status = (await platform.ended(Finetune, "e-g0")).status
+    checkpoint = await platform.api.get(LLMCheckpoint, "e-g0")
+    is_kept(checkpoint, status)
+    assert checkpoint.spec.base_digest == "digest-of-file:///models/base"
+    assert '"rank":4' in checkpoint.spec.parameters_json
+
+
+async def test_a_worker_killed_after_the_grace_of_a_stop_leaves_its_checkpoint(platform, make_objects):
+    worker = await until_it_trains(platform, make_objects)
+    worker.end = lambda result, code, end=worker.end: end(None, -9)  # it does not heed SIGTERM
+    await platform.api.patch(FinetuneJob, "e-g0", {"spec": {"stop": "keep"}})
+    status = (await platform.ended(Finetune, "e-g0")).status
+    assert status.phase == "Stopped"
+    is_kept(await platform.api.get(LLMCheckpoint, "e-g0"), status)
+
+
+async def test_a_training_whose_run_is_deleted_is_stopped_whenever_that_is_seen(platform, make_objects):
+    worker = await until_it_trains(platform, make_objects)
+    checkpoint = (await platform.api.get(Finetune, "e-g0")).status.checkpoints[-1]
+    outcome = JobOutcome(phase="Suspended", step=1, steps=3, checkpoint=checkpoint)
+    await platform.kill_controllers()
+    worker.emit(type="job", job="e-g0", outcome=outcome)  # as a worker does that is asked to leave
+    (run,) = [run for run in await platform.api.list(Run) if run.spec.type == "tune"]
+    await platform.api.delete(Run, run.metadata.name)
+    platform.start_controllers()
+    status = (await platform.ended(Finetune, "e-g0")).status
+    assert (status.phase, status.reason, status.retries) == ("Stopped", "RunDeleted", 0)
+    is_kept(await platform.api.get(LLMCheckpoint, "e-g0"), status)
 
 
 async def test_deleting_an_experiment_stops_its_worker_and_returns_the_bytes(platform, make_objects):

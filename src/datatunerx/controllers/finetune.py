@@ -26,7 +26,7 @@ from datatunerx.controllers.readiness import (
 )
 from datatunerx.controllers.run import RETRYABLE
 from datatunerx.resources.enums import FinetunePhase, RunPhase, RunType, StopMode
-from datatunerx.resources.finetune import Finetune, FinetuneJob
+from datatunerx.resources.finetune import CheckpointRef, Finetune, FinetuneJob
 from datatunerx.resources.material import Dataset
 from datatunerx.resources.outcome import LLMCheckpoint, LLMCheckpointSpec, Run
 from datatunerx.resources.wire import now
@@ -61,20 +61,21 @@ class FinetuneReconciler:
             raise Conflict(409, "Conflict", f"Run {named} has not been seen yet")
         wanted = draft(finetune)
         if run is None:
-            self._wait(finetune, wanted)
+            await self._wait(finetune, wanted)
         else:
             await self._follow(finetune, wanted, run)
         return await self._write(finetune, wanted, run)
 
     # Without a run
 
-    def _wait(self, finetune: Finetune, wanted: Finetune) -> None:
+    async def _wait(self, finetune: Finetune, wanted: Finetune) -> None:
         spec = finetune.spec
         if finetune.status.run and finetune.status.phase is not FinetunePhase.SUSPENDED:
-            message = f"Run {finetune.status.run}, which carried it, was deleted; what was saved is kept"
-            _end(wanted, FinetunePhase.STOPPED, "RunDeleted", message)
+            await self._end_with_run_deleted(finetune, wanted)
         elif spec.stop:
-            _end(wanted, FinetunePhase.STOPPED, "Stopped", "stopped before it began")
+            said = await self._keep(finetune, wanted) if finetune.status.attempt else ""
+            message = f"stopped while it waited to be taken up again; {said}"
+            _end(wanted, FinetunePhase.STOPPED, "Stopped", message if said else "stopped before it began")
         elif spec.suspend:
             _set(wanted, FinetunePhase.SUSPENDED, "Suspended", "set spec.suspend to false to go on")
         elif finetune.status.phase is FinetunePhase.SUSPENDED:
@@ -118,7 +119,7 @@ class FinetuneReconciler:
         if outcome is not None:
             await self._ended(finetune, wanted, run, outcome)
         elif run.status.phase.terminal:
-            self._run_ended_without_it(finetune, wanted, run)
+            await self._run_ended_without_it(finetune, wanted, run)
         else:
             if finetune.spec.stop:
                 await self._ask_to_leave(finetune, run, Verb.STOP)
@@ -143,19 +144,21 @@ class FinetuneReconciler:
         spec, phase = finetune.spec, outcome.phase
         kept = outcome.checkpoint is not None and spec.stop is not StopMode.DISCARD
         if phase is FinetunePhase.SUSPENDED and not spec.stop:
-            if spec.suspend:
+            if _is_deleted(finetune, run):
+                await self._end_with_run_deleted(finetune, wanted)
+            elif spec.suspend:
                 _set(wanted, phase, "Suspended", outcome.message or f"saved at step {outcome.step}")
             elif _was_suspended(finetune, run):
                 self._take_up_again(wanted, FinetunePhase.PENDING, "Resumed", "resumes from its checkpoint")
             elif run.spec.stop:
-                message = "its Run was stopped; its checkpoint is kept"
-                _end(wanted, FinetunePhase.STOPPED, "RunStopped", message)
+                said = await self._keep(finetune, wanted)
+                _end(wanted, FinetunePhase.STOPPED, "RunStopped", f"its Run was stopped; {said}")
             else:
                 self._retry(wanted, "Interrupted", outcome.message or "its worker was asked to leave", run)
             return
         if phase is FinetunePhase.SUCCEEDED or kept and phase is not FinetunePhase.FAILED:
             # Made before the phase says so: once terminal, nothing is made any more.
-            await self._checkpoint(finetune, run, outcome)
+            await self._checkpoint(finetune, outcome.checkpoint)
         if phase is FinetunePhase.FAILED:
             wanted.status.log_tail = log_tail(run.spec.plan_uri)
             _end(wanted, phase, outcome.reason or "Failed", outcome.message)
@@ -165,17 +168,21 @@ class FinetuneReconciler:
             said = "its checkpoint is kept" if kept else "no checkpoint was kept"
             _end(wanted, FinetunePhase.STOPPED, "Stopped", f"stopped at step {outcome.step}; {said}")
 
-    def _run_ended_without_it(self, finetune: Finetune, wanted: Finetune, run: Run) -> None:
+    async def _run_ended_without_it(self, finetune: Finetune, wanted: Finetune, run: Run) -> None:
         reason, message = run.status.reason or "", run.status.message or ""
         if finetune.spec.stop:
-            _end(wanted, FinetunePhase.STOPPED, "Stopped", message or "stopped")
+            said = await self._keep(finetune, wanted)
+            _end(wanted, FinetunePhase.STOPPED, "Stopped", f"{message or 'stopped'}; {said}")
+        elif _is_deleted(finetune, run):
+            await self._end_with_run_deleted(finetune, wanted)
         elif finetune.spec.suspend:
             message = "its worker left before it said what it saved; resumes from the last whole checkpoint"
             _set(wanted, FinetunePhase.SUSPENDED, "Suspended", message)
         elif _was_suspended(finetune, run):
             self._take_up_again(wanted, FinetunePhase.PENDING, "Resumed", "resumes from its last checkpoint")
         elif run.status.phase is RunPhase.STOPPED and run.spec.stop:
-            _end(wanted, FinetunePhase.STOPPED, "RunStopped", "its Run was stopped; what was saved is kept")
+            said = await self._keep(finetune, wanted)
+            _end(wanted, FinetunePhase.STOPPED, "RunStopped", f"its Run was stopped; {said}")
         elif run.status.phase is RunPhase.STOPPED:
             self._retry(wanted, "Interrupted", message or "its worker was asked to leave", run)
         elif run.status.phase is RunPhase.FAILED and reason in RETRYABLE:
@@ -203,29 +210,54 @@ class FinetuneReconciler:
             wanted.status.run = None
         _set(wanted, phase, reason, message)
 
-    async def _checkpoint(self, finetune: Finetune, run: Run, outcome: JobOutcome) -> None:
-        made = outcome.checkpoint
+    async def _end_with_run_deleted(self, finetune: Finetune, wanted: Finetune) -> None:
+        said = await self._keep(finetune, wanted)
+        message = f"Run {wanted.status.run}, which carried it, was deleted; {said}"
+        _end(wanted, FinetunePhase.STOPPED, "RunDeleted", message)
+
+    async def _keep(self, finetune: Finetune, wanted: Finetune) -> str:
+        """Make the LLMCheckpoint of the newest checkpoint, unless told to discard; what to say of it."""
+        there = [made for made in wanted.status.checkpoints if storage.exists(made.uri)]
+        if finetune.spec.stop is StopMode.DISCARD or not there:
+            return "no checkpoint was kept"
+        await self._checkpoint(finetune, there[-1])
+        return f"its checkpoint at step {there[-1].step} is kept"
+
+    async def _checkpoint(self, finetune: Finetune, made: CheckpointRef | None) -> None:
         if made is None:
             return
-        plan = read_plan(run.spec.plan_uri).tune
-        assert plan
-        job = next(job for job in plan.jobs if job.name == finetune.metadata.name)
-        data = next(files for files in plan.data if files.name == job.data)
         spec = LLMCheckpointSpec(
             finetune=finetune.metadata.name,
             llm=finetune.spec.llm,
             dataset=finetune.spec.dataset,
-            base_digest=plan.model.digest,
-            base_uri=plan.model.uri,
-            data_digest=data.digest,
-            parameters_json=job.parameters.model_dump_json(by_alias=True, exclude_none=True),
             uri=made.uri,
             step=made.step,
             bytes=made.bytes,
             manifest_digest=made.digest,
-        )
+        ).model_copy(update=self._origin(finetune))
         metadata = metadata_of(finetune.metadata.name, [finetune], finalizers=(FILES,))
         await ensure(self._context, finetune, LLMCheckpoint(metadata=metadata, spec=spec))
+
+    def _origin(self, finetune: Finetune) -> dict[str, str]:
+        """What it was trained from, as its last plan says; nothing where every plan was deleted."""
+        name = finetune.metadata.name
+        runs = self._context.world.owned(Run, finetune.metadata.uid)
+        for run in sorted(runs, key=lambda run: run.spec.attempts.get(name, -1), reverse=True):
+            try:
+                plan = read_plan(run.spec.plan_uri).tune
+            except storage.Missing:
+                continue  # the Run is being deleted, and its folder is gone
+            job = next((job for job in plan.jobs if job.name == name), None) if plan else None
+            if plan is None or job is None:
+                continue
+            data = next(files for files in plan.data if files.name == job.data)
+            return {
+                "base_digest": plan.model.digest,
+                "base_uri": plan.model.uri,
+                "data_digest": data.digest,
+                "parameters_json": job.parameters.model_dump_json(by_alias=True, exclude_none=True),
+            }
+        return {}
 
     # Leaving a run
 
@@ -305,6 +337,11 @@ def _needs(world: World, run: Run, served: str) -> bool:
         job = world.get(FinetuneJob, namespace, jobs[0]) if jobs else None
         return job is None or not (job.status.phase.terminal or job.spec.stop)
     return not (other.status.phase.terminal or other.spec.stop or other.spec.suspend)
+
+
+def _is_deleted(finetune: Finetune, run: Run) -> bool:
+    """Whether its run was deleted under it; a suspended training does not need its last one."""
+    return bool(run.metadata.deletion_timestamp) and finetune.status.phase is not FinetunePhase.SUSPENDED
 
 
 def _was_suspended(finetune: Finetune, run: Run) -> bool:

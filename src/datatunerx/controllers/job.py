@@ -119,12 +119,10 @@ class JobReconciler:
             why = f"{scoring.status.reason}: {scoring.status.message}"
             _end(wanted, JobPhase.FAILED, "ScoringFailed", f"{why}; the checkpoint is kept")
         else:
-            message = scoring.status.message
+            said = scoring.status.message or ""
             if job.spec.suspend:
-                message = (
-                    f"suspend comes too late: the training has ended and its score is awaited; {message}"
-                )
-            _end(wanted, JobPhase.SCORING, scoring.status.reason, message)
+                said = f"suspend comes too late: the training has ended and its score is awaited; {said}"
+            _end(wanted, JobPhase.SCORING, scoring.status.reason, said)
 
     async def _stop_scoring(self, job: FinetuneJob, finetune: Finetune) -> bool:
         """End the measuring, with the run that does it once nobody else needs it. False if it has ended."""
