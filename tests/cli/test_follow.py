@@ -187,6 +187,32 @@ async def test_ctrl_c_suspends_what_would_end_with_this_process(world, tmp_path)
     assert "dtx resume fe/e" in out.getvalue()
 
 
+async def test_ctrl_c_while_only_scoring_is_left_suspends_nothing_and_waits_for_nothing(world, tmp_path):
+    for name in ("e-slow", "e-fast"):
+        await world.status(FinetuneJob, name, phase="Scoring")
+    out = io.StringIO()
+    following = asyncio.create_task(follow(world.api, place(tmp_path, embedded=True), Console(file=out)))
+    await until(out, "fast  Scoring")
+    os.kill(os.getpid(), signal.SIGINT)
+    assert await asyncio.wait_for(following, 5) is Exit.INTERRUPTED
+    assert "Scoring goes on in its worker" in out.getvalue() and "dtx watch fe/e" in out.getvalue()
+    assert (await world.api.get(FinetuneExperiment, "e")).spec.suspend is False
+
+
+async def test_ctrl_c_waits_for_what_trains_and_not_for_what_is_scored(world, tmp_path):
+    await world.status(FinetuneJob, "e-slow", phase="Finetuning")
+    await world.status(FinetuneJob, "e-fast", phase="Scoring")
+    out = io.StringIO()
+    following = asyncio.create_task(follow(world.api, place(tmp_path, embedded=True), Console(file=out)))
+    await until(out, "fast  Scoring")
+    os.kill(os.getpid(), signal.SIGINT)
+    await until(out, "Suspending")
+    await world.status(FinetuneJob, "e-slow", phase="Suspended")
+    assert await asyncio.wait_for(following, 5) is Exit.INTERRUPTED
+    assert "Suspended; what was trained is kept" in out.getvalue()
+    assert "scoring of what is trained goes on" in out.getvalue() and "dtx resume fe/e" in out.getvalue()
+
+
 async def test_an_experiment_that_is_not_there_is_told(api, tmp_path):
     with pytest.raises(CommandError, match='no experiment is called "e"'):
         await follow(api, place(tmp_path), Console(file=io.StringIO()))

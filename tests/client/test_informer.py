@@ -163,3 +163,12 @@ async def test_it_knows_what_belongs_to_whom(api):
     await until(lambda: informer.owned(parent.metadata.uid) == [])
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
+
+
+def test_an_object_that_our_models_refuse_is_left_out_with_a_warning_that_names_object_and_field(api, caplog):
+    of_a_later_version = {"metadata": {"name": "new"}, "spec": {"source": "hf://a/b", "baseModel": "x"}}
+    found = Informer(api, LLM)._parsed([of_a_later_version, llm("a").dump()])
+    assert [obj.metadata.name for obj in found] == ["a"]
+    [line] = caplog.records
+    assert line.levelname == "WARNING" and line.object == "LLM/new"
+    assert list(line.fields) == ["spec.baseModel"]

@@ -26,6 +26,7 @@ from datatunerx.resources import (
     Resource,
     Scoring,
 )
+from datatunerx.resources.enums import JobPhase
 from datatunerx.storage.errors import StorageError
 from datatunerx.storage.paths import is_local, local_path
 
@@ -157,16 +158,22 @@ async def _leave(api: Api, scene: Scene, place: Place, console: Console, interru
     if not place.embedded:
         console.print(f"Training goes on. Look again with: dtx watch fe/{place.name}")
         return Exit.INTERRUPTED
+    if scene.jobs and not _phases(scene) & {JobPhase.PENDING, JobPhase.FINETUNING}:
+        console.print("All is trained. Scoring goes on in its worker without this command; to see it:")
+        console.print(f"    dtx up    and then    dtx watch fe/{place.name}")
+        return Exit.INTERRUPTED
     console.print("Suspending: each job saves a checkpoint. Ctrl-C again leaves at once.")
     interrupted.clear()
     await api.patch(FinetuneExperiment, place.name, {"spec": {"suspend": True}}, place.namespace)
     loop = asyncio.get_running_loop()
     deadline = loop.time() + SUSPEND_SECONDS
-    while not (scene.suspended and _quiet(scene)) and loop.time() < deadline and not interrupted.is_set():
+    while not _saved(scene) and loop.time() < deadline and not interrupted.is_set():
         with suppress(TimeoutError):
             await asyncio.wait_for(interrupted.wait(), DRAW_SECONDS)
-    if scene.suspended and _quiet(scene):
+    if _saved(scene):
         console.print("Suspended; what was trained is kept. The same command takes it up again, or:")
+        if JobPhase.SCORING in _phases(scene):
+            console.print("(The scoring of what is trained goes on in its worker without this command.)")
     else:
         console.print(
             "Left before all was saved; the worker finishes its step and saves by itself. Go on with:"
@@ -177,8 +184,16 @@ async def _leave(api: Api, scene: Scene, place: Place, console: Console, interru
 
 def _quiet(scene: Scene) -> bool:
     """Nothing of it is at work."""
-    phases = {job.status.phase.value for job in scene.jobs.values()}
-    return not phases & {"Finetuning", "Scoring"} and bool(scene.experiment)
+    return not _phases(scene) & {JobPhase.FINETUNING, JobPhase.SCORING} and bool(scene.experiment)
+
+
+def _saved(scene: Scene) -> bool:
+    """It is suspended and none trains. Scoring is not waited for: it saves nothing, and needs no server."""
+    return scene.suspended and JobPhase.FINETUNING not in _phases(scene)
+
+
+def _phases(scene: Scene) -> set[JobPhase]:
+    return {job.status.phase for job in scene.jobs.values()}
 
 
 async def _pong(api: Api) -> bool:

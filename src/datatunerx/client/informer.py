@@ -128,9 +128,10 @@ class Informer(Generic[R]):
                 yield self._model.parse(item)
             except ValidationError as error:
                 name = item.get("metadata", {}).get("name")
-                log.error(
-                    "object of another version left out",
-                    extra={"kind": self._model.kind_name, "object": name, "error": str(error)[:500]},
+                fields = {".".join(map(str, e["loc"])): e["msg"] for e in error.errors(include_url=False)}
+                log.warning(
+                    "object that our models refuse left out",
+                    extra={"object": f"{self._model.kind_name}/{name}", "fields": fields},
                 )
 
     def _keep(self, obj: R) -> None:
