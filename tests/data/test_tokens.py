@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from datatunerx.data import ChatTemplate, DataError, questions, tokenise
+from datatunerx.data import ChatTemplate, DataError, content_digest, questions, tokenise
 from datatunerx.data import cache as cache_module
 from datatunerx.data import tokens as tokens_module
 from datatunerx.resources.enums import Split, TooLong, Untrainable
@@ -204,8 +204,6 @@ def test_progress_is_told_in_rows_and_rows_per_second(tokenised, dataset, write_
 
 
 def test_files_that_changed_since_their_inspection_are_refused(tokenised, dataset, write_rows, chat_row):
-    from datatunerx.data import content_digest
-
     files = dataset(write_rows([chat_row("a", "b")]))
     files.digest = content_digest(files)
     tokenised(files)
@@ -395,6 +393,23 @@ def test_a_question_is_everything_before_the_last_answer(dataset, write_rows, ch
     assert (first.reference, first.row) == ("d", f"{path}:1")
     assert (second.messages[-1]["content"], second.reference, second.row) == ("e", "f", f"{path}:3")
     assert len(questions(dataset(path), Split.TRAIN, limit=1)) == 1
+
+
+def test_bad_rows_among_the_questions_are_told(dataset, write_rows, chat_row):
+    bad = []
+    questions(dataset(write_rows(["{", chat_row("a", "b"), "["])), Split.TRAIN, on_bad=bad.append)
+    assert [problem.line for problem in bad] == [1, 3]
+
+
+def test_questions_from_files_that_changed_since_they_were_inspected_are_refused(
+    dataset, write_rows, chat_row
+):
+    files = dataset(write_rows([chat_row("a", "b")]))
+    files.digest = content_digest(files)
+    assert len(questions(files, Split.TRAIN)) == 1
+    write_rows([chat_row("a", "c")])
+    with pytest.raises(DataError, match="the files of dataset d changed since they were inspected"):
+        questions(files, Split.TRAIN)
 
 
 def test_a_split_without_a_question_in_it_is_refused(dataset, write_rows):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from datatunerx.data import content_digest
 from datatunerx.resources.enums import Metric, RunPhase, RunType, Split
 from datatunerx.resources.finetune import GenerationSettings
 from datatunerx.runs import ScorePlan
@@ -57,3 +58,20 @@ def test_a_question_too_long_for_the_model_counts_as_not_answered_and_is_told(ro
     assert code == 0 and result.scores[0].metrics["exact-match"].n == 3
     assert [p["finish"] for p in predictions(result.scores[0].predictions_uri)][2] == "too-long"
     assert any("1 of 3 questions leave no room" in (e.message or "") for e in room.events(plan))
+
+
+@pytest.mark.slow
+def test_a_changed_test_file_is_not_scored_and_bad_rows_are_told(room):
+    data = room.data(test=[*room.rows(2), "{"])
+    inspected = data.model_copy(update={"digest": content_digest(data)})
+    for files, seen in ((inspected, True), (data.model_copy(update={"digest": "0" * 64}), False)):
+        content = ScorePlan(model=room.model, data=files, measure=room.measure(files))
+        plan = identified(RunType.SCORE, room.root_uri, {"score": content})
+        code, result = room.run(plan)
+        found = result.scores[0].metrics["exact-match"]
+        assert code == 0 and (found.value is not None) is seen
+        said = " ".join(e.message or "" for e in room.events(plan))
+        if seen:
+            assert "1 bad rows of colours's test split are not asked; the first: " in said
+        else:
+            assert "changed since they were inspected" in found.why_missing

@@ -68,11 +68,18 @@ def read_files(files: DataFiles, split: Split) -> Iterator[Row]:
         yield from read_file(uri, files.format, files.features)
 
 
-def questions(files: DataFiles, split: Split, limit: int | None = None) -> list[Question]:
-    """The first `limit` rows of the split as questions with their references; bad rows are passed over.
+def questions(
+    files: DataFiles,
+    split: Split,
+    limit: int | None = None,
+    on_bad: Callable[[Problem], None] = lambda problem: None,
+) -> list[Question]:
+    """The first `limit` rows of the split as questions with their references; bad rows go to `on_bad`.
 
-    Raises DataError if the split has rows and none is a conversation.
+    Raises DataError if the files are not those that were inspected, or if the split has rows and none is a
+    conversation.
     """
+    unchanged_digest(files)
     found: list[Question] = []
     problem: Problem | None = None
     for row in read_rows(files, split):
@@ -80,6 +87,7 @@ def questions(files: DataFiles, split: Split, limit: int | None = None) -> list[
             break
         if isinstance(row.value, Problem):
             problem = problem or row.value
+            on_bad(row.value)
             continue
         messages = row.value.messages
         last = max(i for i, message in enumerate(messages) if message["role"] == "assistant")
@@ -87,6 +95,18 @@ def questions(files: DataFiles, split: Split, limit: int | None = None) -> list[
     if not found and problem is not None:
         raise problem.error()
     return found
+
+
+def unchanged_digest(files: DataFiles) -> str:
+    """The files' `content_digest`. Raises DataError if they are not those that were inspected."""
+    digest = content_digest(files)
+    if files.digest and files.digest != digest:
+        raise DataError(
+            f"the files of dataset {files.name} changed since they were inspected ({files.digest[:12]} then, "
+            f"{digest[:12]} now)",
+            fix="apply the Dataset again so that it is inspected anew",
+        )
+    return digest
 
 
 def content_digest(files: DataFiles) -> str:

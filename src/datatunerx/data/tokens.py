@@ -12,7 +12,7 @@ from typing import Any
 from datatunerx.data.cache import RowWriter, TokenRows, cached, code_version
 from datatunerx.data.errors import DataError, Problem, TemplateError
 from datatunerx.data.report import Tally
-from datatunerx.data.rows import Row, content_digest, read_rows
+from datatunerx.data.rows import Row, read_rows, unchanged_digest
 from datatunerx.data.templates import MASKING_VERSION, ChatTemplate, Example
 from datatunerx.resources.enums import Split, TooLong, Untrainable
 from datatunerx.resources.material import DataReport
@@ -45,12 +45,7 @@ def tokenise(
     rows and none can be trained on. A split without rows gives no rows.
     """
     chat = ChatTemplate.load(tokenizer_dir, template)
-    digest = content_digest(files)
-    if files.digest and files.digest != digest:
-        raise DataError(
-            f"the files of dataset {files.name} changed since they were inspected ({files.digest[:12]} then, "
-            f"{digest[:12]} now)", fix="apply the Dataset again so that it is inspected anew",
-        )  # fmt: skip
+    digest = unchanged_digest(files)
     key = cache_key(
         files, split, digest, chat, tokenizer_dir, cutoff_length, too_long, untrainable, model_digest
     )

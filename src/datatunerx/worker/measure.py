@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from tokenizers import Tokenizer
 
 from datatunerx import scoring, storage
-from datatunerx.data import ChatTemplate, DataError, questions
+from datatunerx.data import ChatTemplate, DataError, Problem, questions
 from datatunerx.modeling.adapters import Adapter
 from datatunerx.modeling.base import Base
 from datatunerx.modeling.generate import Answer, Decoding, Likelihood, Prompt, generate, log_likelihood
@@ -58,7 +58,7 @@ def measure(
     """
     names = [subject.name or "the base" for subject in subjects]
     try:
-        rows = _ask(template, plan, data)
+        rows = _ask(template, plan, data, journal)
         journal.activity(f"scoring {', '.join(names)} on {len(rows)} rows")
         answers = _answer(base, template, subjects, plan, rows, journal)
         return [
@@ -84,9 +84,16 @@ def measure(
         ]  # fmt: skip
 
 
-def _ask(template: ChatTemplate, plan: MeasurePlan, data: DataFiles) -> list[Asked]:
+def _ask(template: ChatTemplate, plan: MeasurePlan, data: DataFiles, journal: Journal) -> list[Asked]:
     """Rows of the split, then the measure's own questions."""
-    rows = [(row.messages, row.reference) for row in questions(data, plan.split, plan.limit)]
+    bad: list[Problem] = []
+    found = questions(data, plan.split, plan.limit, bad.append)
+    if bad:
+        journal.warn(
+            f"{len(bad)} bad rows of {data.name}'s {plan.split} split are not asked; the first: "
+            f"{bad[0].error()}"
+        )
+    rows = [(row.messages, row.reference) for row in found]
     own = [([{"role": "user", "content": q.question}], q.answer) for q in plan.questions]
     if not rows and not any(reference is not None for _, reference in own):
         raise DataError(
