@@ -385,6 +385,19 @@ async def test_a_method_that_no_engine_takes_fails_at_once_and_names_what_works(
     assert failure.reason == "MethodNotSupported" and "lora" in failure.message
 
 
+async def test_what_a_worker_warns_of_stands_in_the_training(platform, make_objects):
+    worker = await until_it_trains(platform, make_objects)
+    worker.emit(type="warning", message="the disk is nearly full")
+    worker.emit(type="warning", job="e-g0", message="row 3 was cut")
+
+    async def warned():
+        return (await platform.api.get(Finetune, "e-g0")).status.condition("Warning")
+
+    warning = await platform.until(warned)
+    assert (warning.status, warning.reason) == ("True", "WorkerWarned")
+    assert warning.message == "the disk is nearly full\nrow 3 was cut"
+
+
 async def test_events_tell_what_happened(platform, make_objects):
     await platform.apply(*make_objects(1))
     await platform.ended(FinetuneExperiment, "e")

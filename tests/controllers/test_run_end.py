@@ -92,8 +92,10 @@ def test_events_fold_into_what_is_latest():
         Event(type=EventType.METRICS, job="a", values={"loss": 2.0, "learningRate": 0.1}, time=2.0),
         Event(type=EventType.METRICS, job="a", values={"loss": 1.0}, time=3.0),
         Event(type=EventType.WARNING, message="slow", time=4.0),
+        Event(type=EventType.WARNING, job="a", message="row 3 is long", time=4.0),
     ):
         fold(view, event)
+    assert view.warned("a") == ["slow", "row 3 is long"] and view.warned("b") == ["slow"]
     assert view.jobs["a"].metrics == {"loss": 1.0, "learningRate": 0.1}
     assert (view.heard, view.activity, view.warnings) == (4.0, "loading", ["slow"])
 

@@ -115,6 +115,8 @@ class FinetuneReconciler:
         status.run = run.metadata.name
         view = await self._context.feeds.view(folder_of(run.spec.plan_uri))
         _take(wanted, view.job(name))
+        if warnings := view.warned(name):
+            status.set_condition("Warning", True, "WorkerWarned", "\n".join(warnings))
         outcome = self._outcome(finetune, run, view.job(name))
         if outcome is not None:
             await self._ended(finetune, wanted, run, outcome)

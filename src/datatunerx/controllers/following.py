@@ -12,6 +12,7 @@ from datatunerx.telemetry.events import read_events
 
 MAX_SAMPLES = 256
 MAX_FEEDS = 256
+MAX_WARNINGS = 5
 
 
 @dataclass
@@ -21,6 +22,7 @@ class JobView:
     report: DataReport | None = None
     checkpoints: dict[int, CheckpointRef] = field(default_factory=dict)
     samples: list[Sample] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
     outcome: JobOutcome | None = None
 
 
@@ -36,6 +38,10 @@ class RunView:
     def job(self, name: str) -> JobView:
         return self.jobs.setdefault(name, JobView())
 
+    def warned(self, name: str) -> list[str]:
+        """The latest warnings about the whole run, then those about the job."""
+        return list(dict.fromkeys([*self.warnings, *self.job(name).warnings]))[-MAX_WARNINGS:]
+
 
 def fold(view: RunView, event: Event) -> None:
     """Take one event in."""
@@ -44,9 +50,11 @@ def fold(view: RunView, event: Event) -> None:
         if event.activity:
             view.activity = event.activity
         if event.type is EventType.WARNING and event.message:
-            view.warnings = [*view.warnings, event.message][-20:]
+            view.warnings = [*view.warnings, event.message][-MAX_WARNINGS:]
         return
     job = view.job(event.job)
+    if event.type is EventType.WARNING and event.message:
+        job.warnings = [*job.warnings, event.message][-MAX_WARNINGS:]
     if event.progress:
         job.progress = event.progress
     elif event.activity and job.progress:
