@@ -3,6 +3,7 @@
 import errno
 import os
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -180,6 +181,66 @@ def test_a_full_disk_does_not_hold_up_the_neighbours(make_base, make_job, watche
     assert refused
     assert {t.outcome.phase for t in trained.values()} == {"Succeeded"}
     assert watched.of_type(EventType.JOB)[0].job == "b"
+
+
+@pytest.fixture
+def disk(monkeypatch):
+    """Refuses checkpoints while it is full; says which were asked for."""
+    real = checkpoints.save
+    disk = SimpleNamespace(full=True, asked=[])
+
+    def save(folder, step, *arguments, **settings):
+        disk.asked.append(step)
+        if disk.full:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(folder, step, *arguments, **settings)
+
+    monkeypatch.setattr(checkpoints, "save", save)
+    return disk
+
+
+def run_on_full_disk(watched, base, job, disk, *commands, until):
+    """Commands are said one a look, as soon as the disk has refused; space comes after `until` refusals."""
+    time, waiting = iter(range(10**6)), iter(commands)
+
+    def poll():
+        disk.full = disk.full and len(disk.asked) < until
+        command = next(waiting, None) if disk.asked else None
+        return [command] if command else []
+
+    return watched.run(
+        base, [job], capacity=1000, poll_commands=poll, clock=lambda: float(next(time)), sleep=lambda _: None
+    )
+
+
+def test_a_save_asked_of_a_waiting_job_costs_it_no_step(make_base, make_job, watched, disk):
+    job = make_job("a", max_steps=2, samples=[SamplePrompt("hi", [1, 2])])
+    save = Command(verb=Verb.SAVE, job="a")
+
+    trained = run_on_full_disk(watched, make_base(), job, disk, save, until=4)
+
+    assert (trained["a"].outcome.phase, trained["a"].outcome.step) == ("Succeeded", 2)
+    assert [e.sample.step for e in watched.of_type(EventType.SAMPLE)] == [0, 2]
+    assert len(watched.values("a", "loss")) == 2
+
+
+def test_a_wish_to_leave_that_waits_for_space_is_not_lost_to_a_later_wish(
+    make_base, make_job, make_rows, watched, disk
+):
+    job = make_job("a", max_steps=9, save_every=3, validate=make_rows(2))
+    commands = [Command(verb=verb, job="a") for verb in (Verb.SUSPEND, Verb.SAVE, Verb.EVALUATE)]
+
+    trained = run_on_full_disk(watched, make_base(), job, disk, *commands, until=9)
+
+    assert (trained["a"].outcome.phase, trained["a"].outcome.step) == ("Suspended", 3)
+    assert checkpoints.latest(job.folder).step == 3
+
+
+def test_a_pause_is_warned_of_once(make_base, make_job, watched, disk):
+    run_on_full_disk(watched, make_base(), make_job("a", max_steps=2), disk, until=5)
+
+    assert len(disk.asked) > 5
+    assert [e.message[:8] for e in watched.of_type(EventType.WARNING)] == ["DiskFull"]
 
 
 def test_memory_that_runs_out_narrows_the_pass_and_keeps_the_numbers(

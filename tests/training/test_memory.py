@@ -8,6 +8,7 @@ import torch
 
 from datatunerx.runs.events import EventType
 from datatunerx.training import loop, memory
+from datatunerx.training.lanes import SamplePrompt
 
 MEASURE = """
 import resource, sys, tempfile, torch
@@ -50,17 +51,69 @@ def test_before_the_first_step_it_says_what_is_needed_and_what_is_free(make_base
     assert "of memory are needed" in watched.of_type(EventType.ACTIVITY)[0].activity
 
 
-def test_a_row_too_long_fails_before_the_first_step_and_names_it(make_base, make_job, watched, monkeypatch):
-    def refuse(*_):
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate")
+def refuse(*_, **__):
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate")
 
-    monkeypatch.setattr(loop, "mean_nll", refuse)
+
+def test_a_row_too_long_fails_before_the_first_step_and_names_it(make_base, make_job, watched, monkeypatch):
+    monkeypatch.setattr(loop, "train_pass", refuse)
 
     trained = watched.run(make_base(), [make_job("a")])
 
     outcome = trained["a"].outcome
     assert (outcome.reason, outcome.step) == ("OutOfMemory", 0)
     assert "set cutoffLength to" in outcome.message
+
+
+def test_a_validate_row_too_long_fails_the_job_whose_row_it_is(
+    make_base, make_job, make_rows, watched, monkeypatch
+):
+    monkeypatch.setattr(loop, "mean_nll", refuse)
+    jobs = [
+        make_job("trainer", make_rows(9, shortest=30, longest=40)),
+        make_job("b", make_rows(9), validate=make_rows(1, shortest=5, longest=5)),
+    ]
+
+    trained = watched.run(make_base(), jobs)
+
+    assert trained["trainer"].outcome.phase == "Succeeded"
+    assert (trained["b"].outcome.reason, trained["b"].outcome.step) == ("OutOfMemory", 0)
+    assert "5 tokens (row 1 of the validate split)" in trained["b"].outcome.message
+
+
+def test_a_loss_on_validate_that_does_not_fit_fails_its_job_alone(
+    make_base, make_job, make_rows, watched, monkeypatch
+):
+    monkeypatch.setattr(loop, "validation_loss", refuse)
+
+    trained = watched.run(make_base(), [make_job("a", validate=make_rows(3)), make_job("b")])
+
+    assert (trained["a"].outcome.phase, trained["a"].outcome.reason) == ("Failed", "OutOfMemory")
+    assert "validate" in trained["a"].outcome.message
+    assert trained["b"].outcome.phase == "Succeeded"
+
+
+def test_sample_answers_that_do_not_fit_together_are_made_one_job_at_a_time(
+    make_base, make_job, watched, monkeypatch
+):
+    real = loop.generate
+
+    def small(base, prompts, *rest):
+        if any(len(prompt.ids) > 9 for prompt in prompts):
+            refuse()
+        return real(base, prompts, *rest)
+
+    monkeypatch.setattr(loop, "generate", small)
+    jobs = [
+        make_job("a", samples=[SamplePrompt("long", list(range(10)))]),
+        make_job("b", samples=[SamplePrompt("short", [1, 2])]),
+    ]
+
+    trained = watched.run(make_base(), jobs)
+
+    assert (trained["a"].outcome.reason, trained["a"].outcome.step) == ("OutOfMemory", 0)
+    assert trained["b"].outcome.phase == "Succeeded"
+    assert [event.sample.step for event in watched.of_type(EventType.SAMPLE, "b")] == [0, 6]
 
 
 def test_other_errors_are_not_taken_for_a_lack_of_memory():

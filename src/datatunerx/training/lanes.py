@@ -89,6 +89,10 @@ class Lane:
     """Waiting for disk space; seconds of the monotonic clock."""
     pending: Command | None = None
     """What was asked while the disk was full."""
+    step_is_open: bool = False
+    """What is due after the present step is not done yet: the disk was full."""
+    paused: bool = False
+    """Its user was told that it waits for disk space."""
     window: "Window | None" = None
     seconds: float = 0.0
     """Time spent in its own steps since it was taken up."""

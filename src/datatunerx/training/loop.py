@@ -10,6 +10,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from datatunerx import storage
 from datatunerx.modeling.adapters import Adapter, UnknownTarget
@@ -30,6 +31,7 @@ from datatunerx.training.state import CannotResume, lane_files, open_lane
 
 OnEvent = Callable[[Event], None]
 PollCommands = Callable[[], Iterable[Command]]
+T = TypeVar("T")
 
 STEPS_WITHOUT_LABELS = 3
 DISK_RETRY_SECONDS = 2.0
@@ -144,10 +146,11 @@ class _Loop:
             return True
         if self.clock() >= lane.blocked_until:
             lane.blocked_until = None
-            if lane.pending is None:
+            if lane.step_is_open:
                 self._finish_step(lane)
-            else:
-                self.obey(lane.pending, [lane])
+            if lane.blocked_until is None and lane.pending is not None:
+                command, lane.pending = lane.pending, None
+                self.obey(command, [lane])
         return lane.blocked_until is None and lane.outcome is None
 
     def rehearse(self, lanes: Sequence[Lane]) -> None:
@@ -165,21 +168,26 @@ class _Loop:
         # the base is shared: the longest row of all jobs stands for every job
         trainer = max(lanes, key=lambda lane: max(len(ids) for ids, _ in lane.job.rows))
         row = max(range(len(trainer.job.rows)), key=lambda n: len(trainer.job.rows[n][0]))
-        evaluator = max(lanes, key=lambda lane: max((len(ids) for ids, _ in lane.job.validate), default=0))
-        rows = sorted(evaluator.job.validate, key=lambda one: len(one[0]))[-1:]
-        trainer.window = make_window(trainer.job.rows, [row], self.capacity)
-        try:
-            train_pass(self.base, [(trainer, trainer.window.chunks)])
-            mean_nll(self.base, evaluator, rows)
-        except (MemoryError, RuntimeError) as error:
-            if not is_out_of_memory(error):
-                raise
-            self._too_long(trainer, row, longest, error)
+        window = trainer.window = make_window(trainer.job.rows, [row], self.capacity)
+        _, shortage = _within_memory(lambda: train_pass(self.base, [(trainer, window.chunks)]))
         trainer.window = None
         trainer.adapter.grad.zero_()
+        if shortage:
+            self._too_long(trainer, trainer.row_name(row), longest, shortage)
+        self._rehearse_validation([lane for lane in lanes if lane.outcome is None and lane.job.validate])
 
-    def _too_long(self, lane: Lane, row: int, tokens: int, error: Exception) -> None:
-        peak, name, first = memory_peak(self.base.device), lane.row_name(row), _first_line(error)
+    def _rehearse_validation(self, lanes: Sequence[Lane]) -> None:
+        if not lanes:
+            return
+        lane = max(lanes, key=lambda one: max(len(ids) for ids, _ in one.job.validate))
+        rows = lane.job.validate
+        row = max(range(len(rows)), key=lambda n: len(rows[n][0]))
+        _, shortage = _within_memory(lambda: mean_nll(self.base, lane, [rows[row]]))
+        if shortage:
+            self._too_long(lane, f"row {row + 1} of the validate split", len(rows[row][0]), shortage)
+
+    def _too_long(self, lane: Lane, name: str, tokens: int, error: Exception) -> None:
+        peak, first = memory_peak(self.base.device), _first_line(error)
         why = f"one row of {tokens} tokens ({name}) does not fit: peak {peak}; set cutoffLength to "
         why += f"{tokens // 2} or less. {first}"
         self._leave(lane, FinetunePhase.FAILED, "OutOfMemory", why)
@@ -187,20 +195,15 @@ class _Loop:
     def tick(self, lanes: Sequence[Lane]) -> None:
         chosen = choose(lanes, self.capacity)
         start = self.clock()
-        try:
-            train_pass(self.base, chosen)
-        except (MemoryError, RuntimeError) as error:
-            if not is_out_of_memory(error):
-                raise
-            shortage: Exception = error.with_traceback(None)  # its frames hold the tensors that did not fit
-        else:
-            self._share_time(chosen, self.clock() - start)
-            for lane, _ in chosen:
-                window = lane.open_window()
-                if window.passed == len(window.chunks):
-                    self._step(lane)
+        _, shortage = _within_memory(lambda: train_pass(self.base, chosen))
+        if shortage:
+            self._make_do(chosen, shortage)
             return
-        self._make_do(chosen, shortage)
+        self._share_time(chosen, self.clock() - start)
+        for lane, _ in chosen:
+            window = lane.open_window()
+            if window.passed == len(window.chunks):
+                self._step(lane)
 
     def _share_time(self, chosen: Sequence[tuple[Lane, Sequence[Chunk]]], seconds: float) -> None:
         tokens = [sum(chunk.tokens for chunk in chunks) for _, chunks in chosen]
@@ -215,7 +218,7 @@ class _Loop:
         rows = sum(len(chunk.rows) for _, chunks in chosen for chunk in chunks)
         if rows == 1:
             lane, chunks = chosen[0]
-            self._too_long(lane, chunks[0].rows[0], tokens, shortage)
+            self._too_long(lane, lane.row_name(chunks[0].rows[0]), tokens, shortage)
             return
         self.capacity = max(1, min(self.capacity, tokens) // 2)
         for lane, _ in chosen:
@@ -268,15 +271,17 @@ class _Loop:
     def _finish_step(self, lane: Lane) -> None:
         """What is due after a step. Called again after a full disk, so it must not do a thing twice."""
         parameters, steps = lane.job.parameters, lane.course.steps
+        lane.step_is_open = True
         save_due = is_due(lane.step, save_interval(parameters, steps), steps)
         eval_due = is_due(lane.step, parameters.eval_every, steps) or (save_due and not parameters.eval_every)
         if eval_due and lane.eval_loss is None:
             self._evaluate(lane)
-        if save_due:
+        if save_due and lane.outcome is None:
             if not self._save(lane):
                 return
             self._answer([lane], lane.step)
-        if lane.step >= steps:
+        lane.step_is_open = False
+        if lane.step >= steps and lane.outcome is None:
             self._leave(lane, FinetunePhase.SUCCEEDED)
 
     def _note(self, lane: Lane, values: dict[str, float]) -> None:
@@ -299,7 +304,10 @@ class _Loop:
     def _evaluate(self, lane: Lane) -> None:
         if not lane.job.validate:
             return
-        loss = validation_loss(self.base, lane)
+        loss, shortage = _within_memory(lambda: validation_loss(self.base, lane))
+        if shortage:
+            self._lack_memory(lane, "measuring the loss on the validate split", "cutoffLength", shortage)
+            return
         if loss is None or not math.isfinite(loss):
             self.on_event(
                 Event(
@@ -320,29 +328,32 @@ class _Loop:
     def _save(self, lane: Lane) -> bool:
         """Write a checkpoint; False if it could not be: the lane then waits for space, or has left."""
         fresh = checkpoints.intact(checkpoints.checkpoint_path(lane.job.folder, lane.step)) is None
+        files = lane_files(lane, self.base_name)
         try:
-            saved = checkpoints.save(
-                lane.job.folder, lane.step, lane_files(lane, self.base_name), eval_loss=lane.eval_loss
-            )
+            saved = checkpoints.save(lane.job.folder, lane.step, files, eval_loss=lane.eval_loss)
             checkpoints.prune(lane.job.folder, lane.job.parameters.keep_checkpoints)
         except (OSError, storage.StorageError) as error:
             if _is_disk_full(error):
-                self._block(lane)
+                self._block(lane, sum(len(content) for content in files.values()))
             else:
                 why = f"the checkpoint of step {lane.step} could not be written: {error}"
                 self._leave(lane, FinetunePhase.FAILED, "CannotSave", why)
             return False
+        lane.paused = False
         if fresh:
             self.on_event(
                 Event(type=EventType.CHECKPOINT, job=lane.name, step=lane.step, checkpoint=_reference(saved))
             )
         return True
 
-    def _block(self, lane: Lane) -> None:
+    def _block(self, lane: Lane, need: int) -> None:
         lane.blocked_until = self.clock() + DISK_RETRY_SECONDS
-        need = sum(len(content) for content in lane_files(lane, self.base_name).values())
-        message = f"DiskFull: no space for the {need:,} bytes of a checkpoint in {lane.job.folder}; free some"
-        self.on_event(Event(type=EventType.WARNING, job=lane.name, step=lane.step, message=message))
+        if not lane.paused:
+            message = f"DiskFull: no space for the {need:,} bytes of a checkpoint in {lane.job.folder}; "
+            message += "free some"
+            self.on_event(Event(type=EventType.WARNING, job=lane.name, step=lane.step, message=message))
+        lane.paused = True
+        # told at each try: the disk that is full may be the one that holds the events
         self._progress(lane, "paused: DiskFull")
 
     def first_samples(self, lanes: Sequence[Lane]) -> None:
@@ -356,30 +367,55 @@ class _Loop:
             for lane, sample in asked
         ]
         distinct = {(id(adapter), ids): Prompt(ids, adapter) for adapter, ids in ways}
-        made = generate(self.base, list(distinct.values()), self.stop_ids, Decoding(SAMPLE_TOKENS))
-        answers = dict(zip(distinct, made, strict=True))
+        prompts = list(distinct.values())
+        made, shortage = _within_memory(
+            lambda: generate(self.base, prompts, self.stop_ids, Decoding(SAMPLE_TOKENS))
+        )
+        if shortage and len(lanes) > 1:
+            for lane in lanes:
+                self._answer([lane], step)
+            return
+        if shortage:
+            self._lack_memory(lanes[0], "answering the sample prompts", "the prompts' length", shortage)
+            return
+        answers = dict(zip(distinct, made or (), strict=True))
         for (lane, sample), (adapter, ids) in zip(asked, ways, strict=True):
             text = self.decode(answers[id(adapter), ids].ids)
             told = Sample(step=step, prompt=sample.text, answer=text)
             self.on_event(Event(type=EventType.SAMPLE, job=lane.name, step=step, sample=told))
+
+    def _lack_memory(self, lane: Lane, doing: str, setting: str, error: Exception) -> None:
+        why = f"memory ran out while {doing}: peak {memory_peak(self.base.device)}; lower {setting}. "
+        self._leave(lane, FinetunePhase.FAILED, "OutOfMemory", why + _first_line(error))
 
     def obey(self, command: Command, lanes: Sequence[Lane]) -> None:
         """Do what was asked of a lane between two of its passes. A lane that has left is past asking."""
         lane = next((one for one in lanes if one.name == command.job and one.outcome is None), None)
         if lane is None:
             return
-        lane.pending = None
         at = f"step {lane.step}"
         if command.verb is Verb.EVALUATE:
             self._evaluate(lane)
         elif command.verb is Verb.STOP and command.mode is StopMode.DISCARD:
             self._leave(lane, FinetunePhase.STOPPED, "Stopped", f"stopped at {at} without saving")
         elif not self._save(lane):
-            lane.pending = command
+            # whatever waits already saves too, and a wish to leave must not be lost to a wish to save
+            if lane.pending is None or command.verb is not Verb.SAVE:
+                lane.pending = command
         elif command.verb is Verb.SUSPEND:
             self._leave(lane, FinetunePhase.SUSPENDED, "Suspended", f"saved at {at}")
         elif command.verb is Verb.STOP:
             self._leave(lane, FinetunePhase.STOPPED, "Stopped", f"stopped and saved at {at}")
+
+
+def _within_memory(work: Callable[[], T]) -> tuple[T | None, Exception | None]:
+    """What `work` returns, or how memory ran out in it. Other errors are raised."""
+    try:
+        return work(), None
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        return None, error.with_traceback(None)  # its frames hold the tensors that did not fit
 
 
 def _first_line(error: Exception) -> str:
