@@ -119,7 +119,7 @@ async def test_a_second_experiment_waits_for_the_device_and_says_so(platform, ma
         found = [f for f in await platform.api.list(Finetune) if f.metadata.name == "f-g0"]
         return found and found[0].status.reason == "Queued" and found[0].status.message
 
-    assert "1 run(s) are before it" in await platform.until(waits)
+    assert "place 1 of 1 in the queue" in await platform.until(waits)
     platform.pace = 0.02
     assert (await platform.ended(FinetuneExperiment, "f")).status.phase == "Succeeded"
     assert len(platform.backend.of("tune")) == 2

@@ -48,8 +48,8 @@ class World(Protocol):
 
     def get(self, model: type[R], namespace: str, name: str) -> R | None: ...
 
-    def all(self, model: type[R], namespace: str) -> list[R]:
-        """In order of name."""
+    def all(self, model: type[R], namespace: str | None) -> list[R]:
+        """In order of name; None is all namespaces, one after the other."""
         ...
 
     def owned(self, model: type[R], uid: str) -> list[R]:

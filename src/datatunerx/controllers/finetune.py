@@ -14,10 +14,12 @@ from datatunerx.controllers.objects import (
     hold,
     is_gone,
     metadata_of,
+    owner_uids,
     release,
     tell,
     write_status,
 )
+from datatunerx.controllers.placement import is_queued
 from datatunerx.controllers.readiness import (
     Waiting,
     no_checkpoint_before_end,
@@ -26,12 +28,12 @@ from datatunerx.controllers.readiness import (
 )
 from datatunerx.controllers.run import RETRYABLE
 from datatunerx.resources.enums import FinetunePhase, RunPhase, RunType, StopMode
-from datatunerx.resources.finetune import CheckpointRef, Finetune, FinetuneJob
+from datatunerx.resources.finetune import CheckpointRef, Finetune, FinetuneJob, FinetuneSpec
 from datatunerx.resources.material import Dataset
 from datatunerx.resources.outcome import LLMCheckpoint, LLMCheckpointSpec, Run
 from datatunerx.resources.wire import now
 from datatunerx.runs.commands import Command, Verb
-from datatunerx.runs.compile import Training, output_uri
+from datatunerx.runs.compile import Training, output_uri, urgency
 from datatunerx.runs.events import JobOutcome
 
 
@@ -94,13 +96,25 @@ class FinetuneReconciler:
             return
         self._warn_of_late_checkpoint(found, wanted)
         if finetune.status.phase is not FinetunePhase.RETRYING:
-            ahead = self._runs_ahead(finetune)
-            message = f"waits for a free device; {ahead} run(s) are before it" if ahead else "about to start"
-            _set(wanted, FinetunePhase.PENDING, "Queued", message)
+            _set(wanted, FinetunePhase.PENDING, "Queued", self._place(finetune))
 
-    def _runs_ahead(self, finetune: Finetune) -> int:
-        runs = self._context.world.all(Run, finetune.metadata.namespace)
-        return sum(run.spec.type is RunType.TUNE and not run.status.phase.terminal for run in runs)
+    def _place(self, finetune: Finetune) -> str:
+        """Its place among all that wait for a device; those that lack something else are not in the queue."""
+        world = self._context.world
+        runs = world.all(Run, None)
+        busy = sum(run.spec.type is RunType.TUNE and not run.status.phase.terminal for run in runs)
+        if not busy:
+            return "about to start"
+        others = [
+            other
+            for other in world.all(Finetune, None)
+            if other.metadata.uid != finetune.metadata.uid and is_queued(other)
+        ]
+        mine = urgency(finetune)
+        place = 1 + sum(urgency(other) < mine for other in others)
+        return (
+            f"waits for a free device behind {busy} run(s); place {place} of {len(others) + 1} in the queue"
+        )
 
     def _warn_of_late_checkpoint(self, found: Training, wanted: Finetune) -> None:
         dataset = self._context.world.get(Dataset, wanted.metadata.namespace, wanted.spec.dataset)
@@ -275,6 +289,8 @@ class FinetuneReconciler:
         """Deleted: out of its run first, then its files, then the object."""
         context = self._context
         self._written.pop(finetune.metadata.uid, None)
+        if run is None and not finetune.status.phase.terminal:
+            run = await self._bound_unseen(finetune)
         if run is not None and not run.status.phase.terminal:
             view = await context.feeds.view(folder_of(run.spec.plan_uri))
             outcome = view.job(finetune.metadata.name).outcome
@@ -288,6 +304,14 @@ class FinetuneReconciler:
         await release(context, finetune, WORKER)
         return None
 
+    async def _bound_unseen(self, finetune: Finetune) -> Run | None:
+        """The unfinished Run that the API, not yet our view, has of it: its worker must be told first."""
+        runs = await self._context.api.list(Run, finetune.metadata.namespace)
+        mine = (run for run in runs if finetune.metadata.uid in owner_uids(run))
+        return next(
+            (run for run in mine if run.spec.type is RunType.TUNE and not run.status.phase.terminal), None
+        )
+
     # Writing
 
     async def _write(self, finetune: Finetune, wanted: Finetune, run: Run | None) -> float | None:
@@ -300,6 +324,9 @@ class FinetuneReconciler:
         if not moved and 0 <= since < context.settings.status_seconds:
             return context.settings.status_seconds - since
         _ready(wanted)
+        if idle := _without_effect(finetune.spec):
+            message = f"{', '.join(idle)}: not used on one machine"
+            status.set_condition("ClusterSettings", False, "NotBuilt", message)
         if await write_status(context, finetune, wanted):
             self._written[uid] = context.clock()
         if status.phase is not finetune.status.phase and status.phase is not FinetunePhase.PENDING:
@@ -339,6 +366,12 @@ def _needs(world: World, run: Run, served: str) -> bool:
         job = world.get(FinetuneJob, namespace, jobs[0]) if jobs else None
         return job is None or not (job.status.phase.terminal or job.spec.stop)
     return not (other.status.phase.terminal or other.spec.stop or other.spec.suspend)
+
+
+def _without_effect(spec: FinetuneSpec) -> list[str]:
+    """What was set and nothing acts on here."""
+    given = {"resources.memory": spec.resources.memory, "env": spec.env, "nodeSelector": spec.node_selector}
+    return [name for name, value in given.items() if value]
 
 
 def _is_deleted(finetune: Finetune, run: Run) -> bool:

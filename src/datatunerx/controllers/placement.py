@@ -24,6 +24,12 @@ def is_waiting(finetune: Finetune) -> bool:
     return status.phase in WAITING and status.run is None and not asked_off
 
 
+def is_queued(finetune: Finetune) -> bool:
+    """Whether it has said that a device is all it waits for."""
+    status = finetune.status
+    return is_waiting(finetune) and (status.reason == "Queued" or status.phase is FinetunePhase.RETRYING)
+
+
 class PlacementReconciler:
     """Its key is a namespace; the name is empty."""
 

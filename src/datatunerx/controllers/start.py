@@ -44,7 +44,7 @@ class InformedWorld:
     def get(self, model: type[R], namespace: str, name: str) -> R | None:
         return cast(R | None, self.informers[model].get(Key(namespace, name)))
 
-    def all(self, model: type[R], namespace: str) -> list[R]:
+    def all(self, model: type[R], namespace: str | None) -> list[R]:
         return cast(list[R], self.informers[model].all(namespace))
 
     def owned(self, model: type[R], uid: str) -> list[R]:

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from datatunerx.client.informer import Key
 from datatunerx.controllers.context import World
+from datatunerx.controllers.placement import is_waiting
 from datatunerx.controllers.users import needs
 from datatunerx.resources.experiment import FinetuneExperiment
 from datatunerx.resources.finetune import Finetune, FinetuneJob
@@ -42,6 +43,10 @@ def wakes(world: World, old: Resource | None, new: Resource | None) -> Iterator[
             if isinstance(obj, Hyperparameter) or (obj.kind, obj.metadata.name) in needs(user):
                 yield Wake(user.kind, Key(namespace, user.metadata.name))
     if isinstance(obj, Run):
+        if new is None or obj.status.phase.terminal:
+            # Devices know no namespaces: whoever waits for one may go on.
+            for waiting in {f.metadata.namespace for f in world.all(Finetune, None) if is_waiting(f)}:
+                yield Wake(PLACEMENT, Key(waiting, ""))
         for scoring in world.all(Scoring, namespace):
             if obj.metadata.name in (scoring.spec.run, scoring.status.run):
                 yield Wake("Scoring", Key(namespace, scoring.metadata.name))

@@ -334,7 +334,7 @@ def groups(
     than that only where their adapters would not fit beside the base in `memory_bytes`.
     """
     shared: dict[tuple[str, str | None, Precision, int], list[Training]] = {}
-    for training in sorted(trainings, key=_urgency):
+    for training in sorted(trainings, key=lambda training: urgency(training.finetune)):
         precision = resolved_precision(training.parameters.precision, auto)
         slots = max(1, training.finetune.spec.resources.accelerators)  # 0 takes one, too
         key = (training.model.digest, training.model.template, precision, slots)
@@ -353,9 +353,10 @@ def groups(
             pack.append(member)
             used += need
         found.append(pack)
-    return sorted(found, key=lambda pack: _urgency(pack[0]))
+    return sorted(found, key=lambda pack: urgency(pack[0].finetune))
 
 
-def _urgency(training: Training) -> tuple[int, str, str]:
-    metadata = training.finetune.metadata
-    return (-training.finetune.spec.priority, metadata.creation_timestamp or "", metadata.name)
+def urgency(finetune: Finetune) -> tuple[int, str, str]:
+    """Less goes first: by priority, then by age."""
+    metadata = finetune.metadata
+    return (-finetune.spec.priority, metadata.creation_timestamp or "", metadata.name)
