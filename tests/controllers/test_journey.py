@@ -81,6 +81,7 @@ async def test_a_failed_inspection_says_why_and_how_to_try_again(platform, make_
 
     ready = await platform.until(refused)
     assert ready.reason == "NotAModel" and "no config.json" in ready.message
+    assert "datatunerx.io/retry=$(date +%s) --overwrite" in ready.message  # another value each time
     platform.backend.behaviour.broken_sources = set()
     await platform.api.patch(LLM, "base", {"metadata": {"annotations": {"datatunerx.io/retry": "1"}}})
     assert (await platform.ended(FinetuneExperiment, "e")).status.phase == "Succeeded"
@@ -396,6 +397,14 @@ async def test_what_a_worker_warns_of_stands_in_the_training(platform, make_obje
     warning = await platform.until(warned)
     assert (warning.status, warning.reason) == ("True", "WorkerWarned")
     assert warning.message == "the disk is nearly full\nrow 3 was cut"
+
+
+async def test_settings_that_only_a_cluster_acts_on_are_named(platform, make_objects):
+    await platform.apply(*make_objects(1, resources={"memory": "8Gi"}))
+    await platform.ended(FinetuneExperiment, "e")
+    said = (await platform.api.get(Finetune, "e-g0")).status.condition("ClusterSettings")
+    assert (said.status, said.reason) == ("False", "NotBuilt")
+    assert said.message == "resources.memory: not used on one machine"
 
 
 async def test_events_tell_what_happened(platform, make_objects):

@@ -19,13 +19,11 @@ from datatunerx.cli.follow import Place, follow
 from datatunerx.cli.names import of_model
 from datatunerx.cli.text import as_yaml
 from datatunerx.client import Api, ApiError
-from datatunerx.resources import GROUP, FinetuneExperiment
-from datatunerx.resources.wire import now
+from datatunerx.resources import FinetuneExperiment
+from datatunerx.resources.wire import RETRY, now
 
 EXAMPLE = "support-tickets"
 PIPE_WIDTH = 140
-RETRY = f"{GROUP}/retry"
-"""Annotation: another value has an LLM or a Dataset inspected again."""
 
 
 def console() -> Console:
@@ -36,6 +34,8 @@ def console() -> Console:
 async def tune(
     found: Settings, request: objects.Request, namespace: str, *, dry_run: str | None, followed: bool
 ) -> Exit:
+    if dry_run not in (None, "json", "yaml"):
+        raise BadInput(f"-o {dry_run}: must be json or yaml")
     bodies = objects.build(request, Path.cwd())
     if dry_run is not None:
         print(json.dumps(bodies, indent=2) if dry_run == "json" else as_yaml(bodies).rstrip())

@@ -8,13 +8,10 @@ from datatunerx.controllers.objects import WORKER, delete, ensure, is_gone, meta
 from datatunerx.resources.enums import RunPhase, RunType
 from datatunerx.resources.material import LLM, Dataset
 from datatunerx.resources.outcome import Run, RunSpec
-from datatunerx.resources.wire import GROUP
+from datatunerx.resources.wire import RETRY
 from datatunerx.runs.compile import run_name
 from datatunerx.runs.plan import RunPlan
 from datatunerx.runs.result import RunResult
-
-RETRY = f"{GROUP}/retry"
-"""Annotation of an LLM or a Dataset: another value has it inspected again."""
 
 
 @dataclass(frozen=True)
@@ -72,5 +69,7 @@ async def inspect(context: Context, obj: LLM | Dataset, plan: RunPlan) -> Inspec
         return Inspected(name, result)
     reason = (result.reason if result else "") or run.status.reason or "InspectionFailed"
     message = (result.message if result else "") or run.status.message or "the inspection failed"
-    again = f"to try again: kubectl annotate {obj.kind.lower()} {obj.metadata.name} {RETRY}=1 --overwrite"
+    # A value that no earlier try had: the same one again would change nothing.
+    annotated = f"{obj.kind.lower()} {obj.metadata.name} -n {namespace} {RETRY}=$(date +%s)"
+    again = f"to try again: kubectl annotate {annotated} --overwrite"
     return Inspected(name, None, reason, f"{message.rstrip('.')}; {again}")

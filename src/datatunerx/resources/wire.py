@@ -9,6 +9,8 @@ from pydantic.alias_generators import to_camel
 GROUP = "datatunerx.io"
 VERSION = "v1beta1"
 API_VERSION = f"{GROUP}/{VERSION}"
+RETRY = f"{GROUP}/retry"
+"""Annotation of an LLM or a Dataset: another value has it inspected again."""
 
 Name = Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")]
 """The name of an object in the same namespace."""
