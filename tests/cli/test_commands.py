@@ -132,6 +132,10 @@ def test_crds_and_dry_runs_need_no_server(lonely, tmp_path):
     (tmp_path / "train.jsonl").write_text("{}")
     shown = lonely("tune", "--llm", "a/b", "--data", str(tmp_path), "--dry-run", "-o", "yaml")
     assert [body["kind"] for body in yaml.safe_load_all(shown)][-1] == "FinetuneExperiment"
+    assert "-o wide: must be" in lonely(
+        "tune", "--llm", "a/b", "--data", "x", "--dry-run", "-o", "wide", code=2
+    )
+    assert "-o yaml: must be json" in lonely("doctor", "-o", "yaml", code=2)
     assert not lonely.home.exists()
 
 

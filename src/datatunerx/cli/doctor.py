@@ -12,7 +12,7 @@ from importlib.metadata import PackageNotFoundError, requires, version
 
 from datatunerx.app.settings import Settings
 from datatunerx.cli.connect import access, answers, connected
-from datatunerx.cli.errors import CommandError, Exit
+from datatunerx.cli.errors import BadInput, CommandError, Exit
 from datatunerx.cli.text import aligned
 
 LOW_DISK_BYTES = 5 << 30
@@ -38,6 +38,8 @@ class Finding:
 
 async def doctor(found: Settings, *, form: str | None) -> Exit:
     """Print every finding; exit 1 if something dtx itself needs is missing."""
+    if form not in (None, "json"):
+        raise BadInput(f"-o {form}: must be json")
     findings = [
         _python(), *packages(), *_devices(), _kubectl(), _disk(found), _home(found), await _server(found)
     ]  # fmt: skip
