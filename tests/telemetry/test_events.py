@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import resource
@@ -131,3 +132,22 @@ def test_a_full_disk_loses_events_counts_them_and_says_so_later(path, monkeypatc
     assert [(e.type, e.step) for e in found] == [("metrics", 1), ("warning", None), ("metrics", 5)]
     assert found[1].message is not None and found[1].message.startswith("3 events were lost")
     assert writer.lost == 0
+
+
+def test_another_error_of_the_disk_stops_nobody_and_is_told_with_its_words(path, monkeypatch, caplog):
+    writer = EventWriter(path)
+    real = os.write
+
+    def broken(*_):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "write", broken)
+    writer.write(step(1))
+    writer.write(step(2))
+    monkeypatch.setattr(os, "write", real)
+    writer.write(step(3))
+
+    found, _ = read_events(path, 0)
+    assert [e.step for e in found] == [None, 3]
+    assert found[0].message == "2 events were lost: [Errno 5] Input/output error"
+    assert [record.message for record in caplog.records] == ["events are being lost"]

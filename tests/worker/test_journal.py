@@ -5,7 +5,7 @@ import pytest
 
 from datatunerx import storage
 from datatunerx.resources.enums import RunPhase, RunType, Split
-from datatunerx.runs import DataFiles, InspectDataPlan, RunResult
+from datatunerx.runs import DataFiles, Event, EventType, InspectDataPlan, RunResult
 from datatunerx.runs.plan import identified
 from datatunerx.worker import __main__ as entry
 from datatunerx.worker import journal as journal_module
@@ -44,6 +44,48 @@ def test_an_error_that_is_not_a_full_disk_is_not_waited_for(plan):
 
     with Journal(plan) as journal, pytest.raises(PermissionError):
         journal.with_space(denied)
+
+
+def test_warnings_are_in_the_log_too(plan, capsys):
+    with Journal(plan) as journal:
+        journal.write(Event(type=EventType.WARNING, job="a", message="memory ran out"))
+        journal.warn("look here")
+
+    log = capsys.readouterr().out
+    assert log.count("warning: memory ran out (a)") == log.count("warning: look here") == 1
+
+
+def test_events_that_cannot_be_opened_fail_the_run_with_a_result(plan):
+    storage.local_path(f"{plan.output_uri}/events.jsonl").mkdir(parents=True)
+
+    assert entry.run(plan) is RunPhase.FAILED
+    result = RunResult.model_validate_json(storage.read_bytes(f"{plan.output_uri}/result.json"))
+    assert result.reason == "IsADirectoryError"
+
+
+def test_a_disk_that_is_full_at_the_start_is_waited_for(plan, stopping, monkeypatch, capsys):
+    monkeypatch.setattr(journal_module, "RETRY_SECONDS", 0.01)
+    monkeypatch.setattr(entry.faulthandler, "enable", lambda: None)  # these two are for this process
+    monkeypatch.setattr(entry, "_be_first_to_go", lambda: None)
+    refused = []
+
+    def full_at_first(real):
+        def call(*arguments):
+            if refused.count(real) < 2:
+                refused.append(real)
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return real(*arguments)
+
+        return call
+
+    monkeypatch.setattr(entry, "_claim", full_at_first(entry._claim))
+    monkeypatch.setattr(journal_module, "EventWriter", full_at_first(journal_module.EventWriter))
+    uri = f"{plan.output_uri}/plan.json"
+    storage.write_atomic(uri, plan.model_dump_json(by_alias=True, exclude_none=True).encode())
+
+    assert entry.main([uri]) == 1  # its data is nowhere
+    assert capsys.readouterr().out.count("DiskFull") == 2
+    assert len(refused) == 4
 
 
 @pytest.fixture

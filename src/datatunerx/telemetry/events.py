@@ -18,13 +18,15 @@ log = logging.getLogger(__name__)
 
 PAGE_BYTES = 4 << 20
 """How much of a file one look reads, at most."""
+NO_SPACE = "no space was left on the disk"
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 
 class EventWriter:
     """Appends events, each in one write, from any thread.
 
-    A full disk stops nobody: events are then lost, counted, and the count is told once there is space.
+    A disk that takes nothing stops nobody: events are then lost, counted, and the count is told once it
+    takes something again.
     """
 
     def __init__(self, path: Path | str) -> None:
@@ -34,17 +36,18 @@ class EventWriter:
         self._file = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
         self._torn = not self._ends_in_line_break()
         self._lost = 0
+        self._why = ""
 
     @property
     def lost(self) -> int:
-        """Events that found no space and have not been told of yet."""
+        """Events that could not be written and have not been told of yet."""
         return self._lost
 
     def write(self, event: Event) -> None:
         """Append one event. Values that are not finite numbers are left out."""
         line = encode(event)
         with self._lock:
-            if self._lost and self._append(encode(_loss(self._lost))):
+            if self._lost and self._append(encode(_loss(self._lost, self._why))):
                 self._lost = 0
             if self._lost or not self._append(line):
                 self._lost += 1
@@ -59,11 +62,18 @@ class EventWriter:
         try:
             written = os.write(self._file, data)
         except OSError as error:
-            if error.errno not in _NO_SPACE:
-                raise
+            # also when it is no full disk: without events, and the heartbeat among them, work goes on
+            self._note(NO_SPACE if error.errno in _NO_SPACE else str(error))
             return False
         self._torn = written < len(data)
+        if self._torn:
+            self._note(NO_SPACE)
         return not self._torn
+
+    def _note(self, why: str) -> None:
+        if not self._lost:
+            log.error("events are being lost", extra={"path": str(self._path), "error": why})
+        self._why = why
 
     def _ends_in_line_break(self) -> bool:
         size = os.fstat(self._file).st_size
@@ -145,5 +155,5 @@ def _is_odd(value: Any) -> bool:
     return isinstance(value, float) and not math.isfinite(value)
 
 
-def _loss(count: int) -> Event:
-    return Event(type=EventType.WARNING, message=f"{count} events were lost: no space was left on the disk")
+def _loss(count: int, why: str) -> Event:
+    return Event(type=EventType.WARNING, message=f"{count} events were lost: {why}")

@@ -16,7 +16,7 @@ from datatunerx import storage
 from datatunerx.resources.enums import RunPhase
 from datatunerx.runs import RunPlan, RunResult, files
 from datatunerx.worker.failure import explain
-from datatunerx.worker.journal import Journal
+from datatunerx.worker.journal import Journal, say, with_space, write_result
 from datatunerx.worker.stopping import Interrupted, Stopping
 
 LOCK = "worker.lock"
@@ -33,7 +33,7 @@ def main(argv: Sequence[str]) -> int:
         return 2
     try:
         plan = RunPlan.model_validate_json(storage.read_bytes(argv[0], limit=PLAN_BYTES))
-        _claim(plan)
+        with_space(lambda: _claim(plan), say)
     except (storage.StorageError, ValidationError, OSError) as error:
         print(f"{argv[0]}: no plan that can be worked on: {error}", file=sys.stderr)
         return 2
@@ -45,7 +45,13 @@ def main(argv: Sequence[str]) -> int:
 def run(plan: RunPlan) -> RunPhase:
     """Do the plan; however it ends, its result is written last."""
     stopping = Stopping()
-    with Journal(plan) as journal:
+    try:
+        opened = with_space(lambda: Journal(plan), say)
+    except OSError as error:  # no events can be written, but a result perhaps can
+        traceback.print_exc()
+        write_result(plan, _ended(plan, RunPhase.FAILED, *explain(error, "opening its events")), say)
+        return RunPhase.FAILED
+    with opened as journal:
         try:
             stopping.listen()
             result = _work(plan, journal, stopping)

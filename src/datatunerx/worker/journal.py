@@ -18,6 +18,33 @@ RETRY_SECONDS = 2.0
 T = TypeVar("T")
 
 
+def say(text: str) -> None:
+    """A line in the worker's log."""
+    print(f"{time.strftime('%H:%M:%S')} {text}", flush=True)
+
+
+def with_space(write: Callable[[], T], warn: Callable[[str], None]) -> T:
+    """What `write` returns, tried again as long as the disk is full; `warn` is called once."""
+    told = False
+    while True:
+        try:
+            return write()
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+        if not told:
+            warn("DiskFull: no space left on the disk; the run waits and goes on once there is some")
+            told = True
+        time.sleep(RETRY_SECONDS)
+
+
+def write_result(plan: RunPlan, result: RunResult, warn: Callable[[str], None]) -> None:
+    """Write the result, whole and durable. On a full disk this waits for space."""
+    data = result.model_dump_json(by_alias=True, exclude_none=True, indent=1).encode()
+    uri = files.in_folder(plan.output_uri, files.RESULT)
+    with_space(lambda: storage.write_atomic(uri, data), warn)
+
+
 class Journal:
     """The events and the result of one run. A context manager: within it the heart beats."""
 
@@ -46,37 +73,28 @@ class Journal:
         return files.in_folder(self._folder, name)
 
     def write(self, event: Event) -> None:
+        """Append one event; a warning is also said in the log."""
+        if event.type is EventType.WARNING:
+            say(f"warning: {event.message}" + (f" ({event.job})" if event.job else ""))
         self._events.write(event)
 
     def activity(self, text: str, job: str | None = None) -> None:
         """Say what is being done now, also in the log."""
         self.doing = text
-        print(f"{time.strftime('%H:%M:%S')} {text}" + (f" ({job})" if job else ""), flush=True)
+        say(text + (f" ({job})" if job else ""))
         self.write(Event(type=EventType.ACTIVITY, job=job, activity=text[:256]))
 
     def warn(self, message: str, job: str | None = None) -> None:
         """Tell the user something that does not end the run."""
-        print(f"{time.strftime('%H:%M:%S')} warning: {message}" + (f" ({job})" if job else ""), flush=True)
         self.write(Event(type=EventType.WARNING, job=job, message=message))
 
     def finish(self, result: RunResult) -> None:
         """Write the result, whole and durable. On a full disk this waits for space."""
-        data = result.model_dump_json(by_alias=True, exclude_none=True, indent=1).encode()
-        self.with_space(lambda: storage.write_atomic(self.uri(files.RESULT), data))
+        write_result(self.plan, result, self.warn)
 
     def with_space(self, write: Callable[[], T]) -> T:
         """What `write` returns, tried again as long as the disk is full; the user is told once."""
-        told = False
-        while True:
-            try:
-                return write()
-            except OSError as error:
-                if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                    raise
-            if not told:
-                self.warn("DiskFull: no space left on the disk; the run waits and goes on once there is some")
-                told = True
-            time.sleep(RETRY_SECONDS)
+        return with_space(write, self.warn)
 
     def _beat(self) -> None:
         while not self._ended.wait(HEARTBEAT_SECONDS):
