@@ -30,3 +30,13 @@ async def test_interruptions_from_outside_do_not_count_as_deaths(platform, make_
     scoring, runs = await ends(platform, make_objects, ["stop", "stop", -9])
     assert scoring.status.phase == "Succeeded"
     assert runs == ["Failed", "Stopped", "Stopped", "Succeeded"]
+
+
+async def test_an_adapter_is_scored_in_the_precision_it_was_trained_in(platform, make_objects):
+    platform.backend.behaviour.refuse_scoring = {"e-g0"}
+    llm, data, group, experiment = make_objects(1, baseline=False)
+    group.spec = group.spec.model_validate({"precision": "bfloat16"})
+    await platform.apply(llm, data, group, experiment)
+    await platform.ended(FinetuneExperiment, "e")
+    (worker,) = platform.backend.of("score")
+    assert worker.plan.score.precision == "bfloat16"

@@ -15,9 +15,10 @@ from datatunerx.controllers.objects import (
 )
 from datatunerx.controllers.readiness import Waiting, ready_dataset, ready_model
 from datatunerx.controllers.run import RETRYABLE
-from datatunerx.resources.enums import RunPhase, RunType, ScoringPhase
+from datatunerx.resources.enums import Precision, RunPhase, RunType, ScoringPhase
 from datatunerx.resources.material import LLM
 from datatunerx.resources.outcome import LLMCheckpoint, Run, RunSpec, Scoring
+from datatunerx.resources.training import TrainingParameters
 from datatunerx.runs.compile import data_files, measure_plan, model_files, run_name, score
 from datatunerx.runs.plan import RunPlan
 from datatunerx.runs.result import ScoreOutcome
@@ -158,7 +159,7 @@ class ScoringReconciler:
         found = self._model(scoring)
         if isinstance(found, Waiting):
             return found
-        llm, adapter_uri = found
+        llm, adapter_uri, precision = found
         measure = measure_plan(scoring.spec.measure, scoring.spec.dataset)
         dataset = ready_dataset(world, namespace, measure.data)
         if isinstance(dataset, Waiting):
@@ -170,14 +171,15 @@ class ScoringReconciler:
             data_files(dataset),
             measure,
             self._context.settings.root_uri,
+            precision,
         )
 
-    def _model(self, scoring: Scoring) -> tuple[LLM, str | None] | Waiting:
-        """The base model, and the adapter's folder for a checkpoint of it."""
+    def _model(self, scoring: Scoring) -> tuple[LLM, str | None, Precision] | Waiting:
+        """The base model, and for a checkpoint of it the adapter's folder and what it was trained in."""
         world, namespace, model = self._context.world, scoring.metadata.namespace, scoring.spec.model
         if model.kind == "LLM":
             llm = ready_model(world, namespace, model.name)
-            return llm if isinstance(llm, Waiting) else (llm, None)
+            return llm if isinstance(llm, Waiting) else (llm, None, Precision.AUTO)
         checkpoint = world.get(LLMCheckpoint, namespace, model.name)
         if checkpoint is None:
             return Waiting("CheckpointNotFound", f"there is no LLMCheckpoint {model.name!r}")
@@ -187,7 +189,13 @@ class ScoringReconciler:
         if checkpoint.spec.base_digest and llm.status.digest != checkpoint.spec.base_digest:
             message = f"{model.name} was trained on another base model than {checkpoint.spec.llm} now is"
             return Waiting("CheckpointOfOtherBase", message, final=True)
-        return llm, checkpoint.spec.uri
+        return llm, checkpoint.spec.uri, _precision(checkpoint)
+
+
+def _precision(checkpoint: LLMCheckpoint) -> Precision:
+    if not checkpoint.spec.parameters_json:
+        return Precision.AUTO
+    return TrainingParameters.model_validate_json(checkpoint.spec.parameters_json).precision
 
 
 def _died(run: Run) -> bool:

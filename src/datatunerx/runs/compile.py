@@ -242,10 +242,16 @@ def inspect_data(dataset: Dataset, model: ModelFiles | None, root_uri: str, salt
 
 
 def score(
-    uid: str, model: ModelFiles, adapter_uri: str | None, data: DataFiles, measure: MeasurePlan, root_uri: str
+    uid: str,
+    model: ModelFiles,
+    adapter_uri: str | None,
+    data: DataFiles,
+    measure: MeasurePlan,
+    root_uri: str,
+    precision: Precision = Precision.AUTO,
 ) -> RunPlan:
     """A run that scores one model; `uid` is the Scoring's."""
-    part = ScorePlan(model=model, adapter_uri=adapter_uri, data=data, measure=measure)
+    part = ScorePlan(model=model, adapter_uri=adapter_uri, data=data, measure=measure, precision=precision)
     return identified(RunType.SCORE, root_uri, {"score": part}, uid)
 
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from datatunerx.resources.enums import DataFormat, Metric, RunType, Split
+from datatunerx.resources.enums import DataFormat, Metric, Precision, RunType, Split
 from datatunerx.resources.finetune import GenerationSettings, Question
 from datatunerx.resources.material import AutoSplit
 from datatunerx.resources.training import TrainingParameters
@@ -102,6 +102,11 @@ class ScorePlan(Wire):
     """None scores the untouched base."""
     data: DataFiles
     measure: MeasurePlan
+    precision: Precision = Precision.AUTO
+    """What the base is loaded in: an adapter is scored in the precision it was trained in."""
+    predictions_uri: Uri | None = None
+    """Answers that this very model has given to these very questions already: only the metrics are missing.
+    A shortcut to the same result, so it is not part of the plan's id."""
 
 
 class RunPlan(Wire):

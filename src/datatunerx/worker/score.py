@@ -2,7 +2,7 @@
 
 from datatunerx import storage
 from datatunerx.data import ChatTemplate
-from datatunerx.resources.enums import Precision, RunPhase
+from datatunerx.resources.enums import RunPhase
 from datatunerx.runs import RunResult, ScorePlan
 from datatunerx.worker.background import load
 from datatunerx.worker.journal import Journal
@@ -19,7 +19,7 @@ def score_model(plan: ScorePlan, journal: Journal) -> RunResult:
     model_dir = storage.local_path(plan.model.uri)
     template = ChatTemplate.load(model_dir, plan.model.template)
     journal.activity(f"loading the base {plan.model.name}")
-    base = load(model_dir, Precision.AUTO)
+    base = load(model_dir, plan.precision)
     subject = Subject("", None)
     if plan.adapter_uri is not None:
         subject = Subject(ADAPTER, load_adapter(storage.local_path(plan.adapter_uri), base))
