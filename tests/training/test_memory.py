@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from datatunerx.runs.events import EventType
-from datatunerx.training import loop, memory
+from datatunerx.training import loop
 from datatunerx.training.lanes import SamplePrompt
+from datatunerx.training.shortage import is_out_of_memory
 
 MEASURE = """
 import resource, sys, tempfile, torch
@@ -117,5 +118,5 @@ def test_sample_answers_that_do_not_fit_together_are_made_one_job_at_a_time(
 
 
 def test_other_errors_are_not_taken_for_a_lack_of_memory():
-    assert not memory.is_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
-    assert not memory.is_out_of_memory(ValueError("out of memory"))
+    assert not is_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+    assert not is_out_of_memory(ValueError("out of memory"))

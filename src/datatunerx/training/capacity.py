@@ -16,7 +16,7 @@ from datatunerx import storage
 from datatunerx.modeling.adapters import AdapterShape, make_adapter
 from datatunerx.modeling.base import Base
 from datatunerx.modeling.stream import Part, pack
-from datatunerx.training.memory import is_out_of_memory
+from datatunerx.training.shortage import is_out_of_memory
 
 SIZES = (256, 512, 1024, 2048, 4096, 8192, 16384, 32768)
 WORTH = 1.08

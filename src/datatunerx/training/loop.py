@@ -23,10 +23,11 @@ from datatunerx.runs.commands import Command, Verb
 from datatunerx.runs.events import Event, EventType, JobOutcome
 from datatunerx.training import checkpoints
 from datatunerx.training.lanes import Chunk, Job, Lane, Point, choose, make_window
-from datatunerx.training.memory import estimate, free_bytes, in_gib, is_out_of_memory, memory_peak
+from datatunerx.training.memory import estimate, free_bytes, in_gib, memory_peak
 from datatunerx.training.optimizer import clip, update
 from datatunerx.training.passes import mean_nll, train_pass, validation_loss
 from datatunerx.training.schedule import is_due, learning_rate, save_interval
+from datatunerx.training.shortage import is_out_of_memory
 from datatunerx.training.state import CannotResume, lane_files, open_lane
 
 OnEvent = Callable[[Event], None]

@@ -1,4 +1,4 @@
-"""Memory: what a training will take, what there is, and how running out of it looks."""
+"""Memory: what a training will take, what there is, and what it took."""
 
 import resource
 from collections.abc import Sequence
@@ -65,16 +65,6 @@ def free_bytes(device: torch.device) -> int:
         return min(free, int(limit.read_text()) - int(used.read_text()))
     except (OSError, ValueError):  # no such group, or no limit ("max")
         return free
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Python's and torch's ways to say that an allocation failed."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    text = str(error)
-    return isinstance(error, RuntimeError) and (
-        "not enough memory" in text or "can't allocate memory" in text or "out of memory" in text
-    )
 
 
 def memory_peak(device: torch.device) -> str:

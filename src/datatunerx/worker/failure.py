@@ -5,8 +5,9 @@ import os
 import resource
 import sys
 
+from datatunerx.training.shortage import is_out_of_memory
+
 MESSAGE_CHARACTERS = 2000
-_NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "cannot allocate memory")
 
 
 def explain(error: BaseException, doing: str = "") -> tuple[str, str]:
@@ -26,13 +27,6 @@ def explain(error: BaseException, doing: str = "") -> tuple[str, str]:
         )
     text = " ".join(str(error).split()) or "no more is known; the log has the traceback"
     return type(error).__name__, text[:MESSAGE_CHARACTERS]
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Python's and torch's ways to say so; torch is not imported to tell."""
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return True
-    return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in _NO_MEMORY)
 
 
 def _out_of_memory(doing: str) -> str:
