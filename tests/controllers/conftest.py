@@ -210,6 +210,8 @@ class Worker:
         else:
             result = MetricResult(value=value, low=value - 0.05, high=value + 0.05, n=20)
         uri = f"{self.plan.output_uri}/predictions/{subject or 'base'}-{measure}.jsonl"
+        local_path(uri).parent.mkdir(parents=True, exist_ok=True)
+        local_path(uri).touch()
         return ScoreOutcome(subject=subject, measure=measure, metrics={metric: result}, predictions_uri=uri)
 
 

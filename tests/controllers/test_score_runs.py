@@ -1,6 +1,10 @@
 """A Scoring's own Run: lost ones are made again, a stop or a deletion by somebody is heeded."""
 
 from datatunerx.resources import FinetuneExperiment, FinetuneJob, Run, Scoring
+from datatunerx.resources.finetune import Measure
+from datatunerx.resources.outcome import ModelRef, ScoringSpec
+from datatunerx.resources.wire import ObjectMeta
+from datatunerx.storage import local_path
 
 
 async def ends(platform, make_objects, deaths):
@@ -40,3 +44,27 @@ async def test_an_adapter_is_scored_in_the_precision_it_was_trained_in(platform,
     await platform.ended(FinetuneExperiment, "e")
     (worker,) = platform.backend.of("score")
     assert worker.plan.score.precision == "bfloat16"
+
+
+async def test_a_new_metric_is_measured_on_answers_that_are_stored_and_on_no_others(platform, make_objects):
+    await platform.apply(*make_objects(1))
+    await platform.ended(FinetuneExperiment, "e")
+    stored = (await platform.api.get(Scoring, "e-g0")).status.predictions_uri
+
+    async def asked(name, **measure):
+        spec = ScoringSpec(
+            model=ModelRef(name="e-g0"), dataset="data", measure=Measure(metrics=["bleu"], **measure)
+        )
+        await platform.apply(Scoring(metadata=ObjectMeta(name=name), spec=spec))
+
+        async def done():
+            return (await platform.api.get(Scoring, name)).status.phase == "Succeeded"
+
+        await platform.until(done)
+        return platform.backend.of("score")[-1].plan.score.predictions_uri
+
+    assert await asked("bleu") == stored
+    assert await asked("fewer", limit=3) is None
+    local_path(stored).unlink()
+    await platform.api.delete(Scoring, "bleu")
+    assert await asked("again") is None

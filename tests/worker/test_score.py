@@ -75,3 +75,27 @@ def test_a_changed_test_file_is_not_scored_and_bad_rows_are_told(room):
             assert "1 bad rows of colours's test split are not asked; the first: " in said
         else:
             assert "changed since they were inspected" in found.why_missing
+
+
+@pytest.mark.slow
+def test_a_new_metric_on_stored_answers_needs_no_model(room):
+    data = room.data(test=room.rows(4))
+
+    def plan(measure, **told):
+        content = ScorePlan(model=room.model, data=data, measure=measure, **told)
+        return identified(RunType.SCORE, room.root_uri, {"score": content})
+
+    code, first = room.run(plan(room.measure(data)))
+    assert code == 0
+    stored = first.scores[0].predictions_uri
+    elsewhere = room.model.model_copy(update={"uri": f"{room.root_uri}/no-model"})
+    later = plan(room.measure(data, metrics=[Metric.BLEU]), predictions_uri=stored)
+    later.score.model = elsewhere
+    code, second = room.run(later)
+    assert code == 0 and second.scores[0].metrics["bleu"].n == 4, room.log(later)
+    assert second.scores[0].predictions_uri != stored
+    assert predictions(second.scores[0].predictions_uri) == predictions(stored)
+
+    # Likelihoods were not stored: the model is asked.
+    code, third = room.run(plan(room.measure(data, metrics=[Metric.PERPLEXITY]), predictions_uri=stored))
+    assert code == 0 and third.scores[0].metrics["perplexity"].value is not None

@@ -15,6 +15,7 @@ from datatunerx.controllers.objects import (
 )
 from datatunerx.controllers.readiness import Waiting, ready_dataset, ready_model
 from datatunerx.controllers.run import RETRYABLE
+from datatunerx.controllers.stored import stored_predictions
 from datatunerx.resources.enums import Precision, RunPhase, RunType, ScoringPhase
 from datatunerx.resources.material import LLM
 from datatunerx.resources.outcome import LLMCheckpoint, Run, RunSpec, Scoring
@@ -118,10 +119,15 @@ class ScoringReconciler:
 
     async def _start(self, scoring: Scoring, plan: RunPlan) -> Run:
         await must_be_fresh(self._context, scoring)
+        assert plan.score
+        stored = stored_predictions(self._context.world, scoring, plan.score)
+        told = plan.model_copy(
+            update={"score": plan.score.model_copy(update={"predictions_uri": stored})}
+        )  # the id stays: it is the same result
         spec = RunSpec(
             type=RunType.SCORE,
             plan_id=plan.id,
-            plan_uri=publish_plan(plan),
+            plan_uri=publish_plan(told),
             serves=[f"Scoring/{scoring.metadata.name}"],
         )
         made = Run(metadata=metadata_of(run_name(plan), [scoring], finalizers=(WORKER,)), spec=spec)

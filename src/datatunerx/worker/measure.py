@@ -19,6 +19,8 @@ from datatunerx.worker.journal import Journal
 
 BASE = "base"
 """What stands for the untouched base in the name of a predictions file."""
+UNSCORED = ".unscored.jsonl"
+"""End of the name of the file with the answers that nothing is held against."""
 TOO_LONG = "too-long"
 """Finish of a row that could not be asked: the prompt leaves no room for an answer."""
 _WHY_CHARACTERS = 256
@@ -154,12 +156,43 @@ def _score(
     uri = _predictions_uri(subject, plan, journal)
     _write(uri, scored, journal)
     if shown:
-        _write(uri.replace(".jsonl", ".unscored.jsonl"), shown, journal)
+        _write(uri.replace(".jsonl", UNSCORED), shown, journal)
+    return _outcome(subject, plan, scored, uri)
+
+
+def _outcome(
+    subject: Subject, plan: MeasurePlan, scored: Sequence[scoring.Prediction], uri: str
+) -> ScoreOutcome:
     values = scoring.score(scored, [metric.value for metric in plan.metrics], seed=plan.generation.seed)
     return ScoreOutcome(
         subject=subject.name, measure=plan.key(), predictions_uri=uri,
         metrics={name: MetricResult(**_shortened(asdict(value))) for name, value in values.items()},
     )  # fmt: skip
+
+
+def measure_stored(
+    subject: Subject, plan: MeasurePlan, stored_uri: str, journal: Journal
+) -> ScoreOutcome | None:
+    """The metrics of answers that were stored, which are kept with this run too; None if they do not do."""
+    path = storage.local_path(stored_uri)
+    unscored = path.with_suffix(UNSCORED)
+    try:
+        stored = scoring.read_predictions(path)
+        shown = scoring.read_predictions(unscored) if unscored.exists() else []
+    except (OSError, scoring.PredictionsError) as error:
+        journal.warn(f"stored predictions cannot be read and are made again: {error}")
+        return None
+    if Metric.PERPLEXITY in plan.metrics and all(prediction.nll is None for prediction in stored):
+        return None  # likelihoods were not asked for then, and only the model can give them
+    journal.activity(f"scoring {len(stored)} stored answers")
+    uri = _predictions_uri(subject, plan, journal)
+    _write(uri, stored, journal)
+    if shown:
+        _write(uri.replace(".jsonl", UNSCORED), shown, journal)
+    try:
+        return _outcome(subject, plan, stored, uri)
+    except scoring.ScoringError:
+        return None  # asked in full, it says why
 
 
 def _likelihoods(
