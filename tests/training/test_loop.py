@@ -236,11 +236,14 @@ def test_a_wish_to_leave_that_waits_for_space_is_not_lost_to_a_later_wish(
     assert checkpoints.latest(job.folder).step == 3
 
 
-def test_a_pause_is_warned_of_once(make_base, make_job, watched, disk):
-    run_on_full_disk(watched, make_base(), make_job("a", max_steps=2), disk, until=5)
+def test_a_pause_is_warned_of_once_and_measures_nothing_again(make_base, make_job, watched, disk):
+    ids = np.arange(4, dtype=np.int32)
+    job = make_job("a", max_steps=2, validate=[(ids, np.full(4, -100, dtype=np.int32))])
+    run_on_full_disk(watched, make_base(), job, disk, until=5)
 
     assert len(disk.asked) > 5
-    assert [e.message[:8] for e in watched.of_type(EventType.WARNING)] == ["DiskFull"]
+    told = [e.message for e in watched.of_type(EventType.WARNING)]
+    assert [message.split()[0] for message in told] == ["no", "DiskFull:"]
 
 
 def test_memory_that_runs_out_narrows_the_pass_and_keeps_the_numbers(

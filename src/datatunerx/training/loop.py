@@ -272,10 +272,10 @@ class _Loop:
     def _finish_step(self, lane: Lane) -> None:
         """What is due after a step. Called again after a full disk, so it must not do a thing twice."""
         parameters, steps = lane.job.parameters, lane.course.steps
-        lane.step_is_open = True
+        again, lane.step_is_open = lane.step_is_open, True
         save_due = is_due(lane.step, save_interval(parameters, steps), steps)
         eval_due = is_due(lane.step, parameters.eval_every, steps) or (save_due and not parameters.eval_every)
-        if eval_due and lane.eval_loss is None:
+        if eval_due and not again:
             self._evaluate(lane)
         if save_due and lane.outcome is None:
             if not self._save(lane):
