@@ -96,7 +96,7 @@ async def test_a_worker_sees_its_token_and_its_threads_but_not_the_servers_secre
     environment = json.loads((place.folder(run.run) / "environment").read_text())
     assert len(environment["DTX_RUN_TOKEN"]) == 32
     assert environment["OMP_NUM_THREADS"] == str(len(os.sched_getaffinity(0)))
-    assert environment["OMP_WAIT_POLICY"] == "PASSIVE"
+    assert environment["GOMP_SPINCOUNT"] == "2000"
     assert environment["CUDA_VISIBLE_DEVICES"] == "" and "MY_API_KEY" not in environment
 
 

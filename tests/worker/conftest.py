@@ -100,7 +100,7 @@ class Room:
         log = (self.folder(plan) / "worker.log").open("a")
         worker = subprocess.Popen(
             [sys.executable, "-m", "datatunerx.worker", uri], stdout=log, stderr=log, text=True,
-            env=os.environ | {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"} | environment,
+            env=os.environ | {"OMP_NUM_THREADS": "1", "GOMP_SPINCOUNT": "2000"} | environment,
             start_new_session=True,
         )  # fmt: skip
         log.close()

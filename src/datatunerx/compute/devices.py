@@ -34,9 +34,9 @@ def environment(base: Mapping[str, str], held: list[str], num_slots: int) -> dic
     return kept | {
         "OMP_NUM_THREADS": threads,
         "MKL_NUM_THREADS": threads,
-        # Threads that spin while they wait for one another took training from 200 to 8 tokens/s here, on two
-        # cores that had other work too; sleeping costs nothing that could be measured.
-        "OMP_WAIT_POLICY": "PASSIVE",
+        # Threads that spin long while they wait for one another took training from 200 to 8 tokens/s on two
+        # cores that had other work too; threads that sleep at once lose a third on free ones (docs/log.md).
+        "GOMP_SPINCOUNT": "2000",
         "CUDA_VISIBLE_DEVICES": ",".join(name for name in held if name != CPU),
         "PYTHONUNBUFFERED": "1",
         "TQDM_DISABLE": "1",  # a log is read line by line
