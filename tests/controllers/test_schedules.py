@@ -410,7 +410,7 @@ async def test_every_schedule_ends_in_the_same_state(scenario, part, root, make_
         if scenario == "children deleted":
             assert state["finetuneexperiments/e"]["phase"] in TERMINAL, f"seed {seed}"
             continue
-        assert "llmcheckpoints/e-g2" in state
+        assert "llmcheckpoints/e-g2" in state, f"seed {seed}: {[(k, v['phase']) for k, v in state.items()]}"
         first = first or state
         assert state == first, f"seed {seed} ended otherwise"
         experiment = state["finetuneexperiments/e"]

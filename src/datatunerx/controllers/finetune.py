@@ -350,8 +350,18 @@ async def end_unless_needed(context: Context, run: Run) -> None:
     if run.spec.stop or run.status.phase.terminal:
         return
     if not any(_needs(context.world, run, served) for served in run.spec.serves):
+        # Told to each before the run is stopped: one that is wanted back before it told its worker itself
+        # must find that it was suspended, and not take the stop for its end.
+        for name in _suspended(context.world, run):
+            send(run.spec.plan_uri, Command(verb=Verb.SUSPEND, job=name))
         body = {"spec": {"stop": True}}
         await context.api.patch(Run, run.metadata.name, body, run.metadata.namespace)
+
+
+def _suspended(world: World, run: Run) -> list[str]:
+    names = [served.partition("/")[2] for served in run.spec.serves]
+    found = [world.get(Finetune, run.metadata.namespace, name) for name in names]
+    return [f.metadata.name for f in found if f and f.spec.suspend and not f.status.phase.terminal]
 
 
 def _needs(world: World, run: Run, served: str) -> bool:
