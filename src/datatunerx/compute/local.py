@@ -149,9 +149,7 @@ class LocalBackend:
             try:
                 with self._lock:
                     self._tick()
-            except (
-                Exception
-            ):  # whatever it is: nobody else looks after the runs, and the queue would stand still
+            except Exception:  # whatever it is: nobody else looks after the runs, the queue would stand still
                 log.exception("looking after the runs failed; trying again")
 
     def _tick(self) -> None:
