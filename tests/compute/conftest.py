@@ -13,11 +13,15 @@ from datatunerx.compute.processes import TOKEN
 from datatunerx.resources.enums import RunType
 
 # Stands for the interpreter: called as `python -m datatunerx.worker PLAN_URI`, it does what the plan says.
+# A plan that is a real one is done by the real worker.
 WORKER = """#!{python} -SE
 import json, os, signal, subprocess, sys, time
 plan = sys.argv[3].removeprefix("file://")
 folder = os.path.dirname(plan)
-do = json.load(open(plan))["do"]
+told = json.load(open(plan))
+if "tune" in told:
+    os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
+do = told["do"]
 with open(folder + "/starts", "a") as file:
     file.write(str(os.getpid()) + "\\n")
 with open(folder + "/environment", "w") as file:
