@@ -1,7 +1,7 @@
 """The SQLite file: its tables, how it is opened, what is read from it at start.
 
-Three tables change together in every transaction: `log` (each change, in order of version, with the
-object before it), `current` (the newest version of each object) and `meta` (counters).
+A change is one row of `log` (in order of version, with the object before it); a trigger keeps `current`, the
+newest version of each object, in step within the same transaction. `meta` remembers what `log` forgot.
 """
 
 import sqlite3
@@ -25,6 +25,17 @@ CREATE TABLE current (
 ) WITHOUT ROWID;
 CREATE TABLE meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
 INSERT INTO meta VALUES ('version', 0), ('floor', 0);
+"""
+
+# Not in the file but in the writing connection: a batch is then one statement, and so one turn of the
+# interpreter's lock, which a busy loop gives away only once in a while.
+_TRIGGERS = """
+CREATE TEMP TRIGGER keep_current AFTER INSERT ON main.log WHEN NEW.type <> 'DELETED' BEGIN
+    INSERT OR REPLACE INTO current VALUES (NEW.resource, NEW.namespace, NEW.name, NEW.version, NEW.data);
+END;
+CREATE TEMP TRIGGER drop_current AFTER INSERT ON main.log WHEN NEW.type = 'DELETED' BEGIN
+    DELETE FROM current WHERE resource = NEW.resource AND namespace = NEW.namespace AND name = NEW.name;
+END;
 """
 
 
@@ -52,7 +63,8 @@ def prepare(db: sqlite3.Connection) -> None:
 def counters(db: sqlite3.Connection) -> tuple[int, int]:
     """(version, floor): the newest version given out, and the newest one no longer in the log."""
     found = dict(db.execute("SELECT name, value FROM meta"))
-    return found["version"], found["floor"]
+    newest = db.execute("SELECT MAX(version) FROM log").fetchone()[0]
+    return max(found["version"], found["floor"], newest or 0), found["floor"]
 
 
 def read_current(db: sqlite3.Connection, seals: Seals) -> Iterator[Entry]:
@@ -74,30 +86,21 @@ def read_log(db: sqlite3.Connection, seals: Seals) -> Iterator[Event]:
         yield Event(version, type_, Key(resource, namespace, name), data, prev, at)
 
 
+def follow(db: sqlite3.Connection) -> None:
+    """Make this connection keep `current` in step with `log`; before its first `apply`."""
+    db.execute("PRAGMA temp_store = MEMORY")
+    db.executescript(_TRIGGERS)
+
+
 def apply(db: sqlite3.Connection, events: list[Event], seals: Seals) -> None:
-    """Write changes into all three tables; the caller owns the transaction."""
-    log_rows, newest = [], {}
+    """Commit changes, all or none: returns when they are on the disk."""
+    values: list[Any] = []
     for event in events:
-        seal = seals.get(event.key.resource)
-        data = seal.seal(event.data) if seal else event.data
-        prev = seal.seal(event.prev) if seal and event.prev else event.prev
-        log_rows.append((event.version, event.type, *event.key, data, prev, event.at))
-        newest[event.key] = None if event.type == "DELETED" else (*event.key, event.version, data)
-    _insert(db, "INSERT INTO log VALUES", log_rows)
-    _insert(db, "INSERT OR REPLACE INTO current VALUES", [found for found in newest.values() if found])
-    gone = [key for key, found in newest.items() if found is None]
-    if gone:
-        db.executemany("DELETE FROM current WHERE resource = ? AND namespace = ? AND name = ?", gone)
-    db.execute("UPDATE meta SET value = ? WHERE name = 'version'", (events[-1].version,))
-
-
-def _insert(db: sqlite3.Connection, statement: str, rows: list[tuple[Any, ...]]) -> None:
-    """Insert many rows with few statements: after each the thread must wait for the interpreter's lock."""
-    while rows:
-        count = next(size for size in (64, 16, 4, 1) if size <= len(rows))
-        chunk, rows = rows[:count], rows[count:]
-        marks = f"({', '.join('?' * len(chunk[0]))})"
-        db.execute(f"{statement} {', '.join([marks] * count)}", [value for row in chunk for value in row])
+        data, prev = event.data, event.prev
+        if seal := seals.get(event.key.resource):
+            data, prev = seal.seal(data), prev and seal.seal(prev)
+        values += (event.version, event.type, *event.key, data, prev, event.at)
+    db.execute("INSERT INTO log VALUES " + ",".join(["(?,?,?,?,?,?,?,?)"] * len(events)), values)
 
 
 def compact(db: sqlite3.Connection, floor: int, limit: int) -> bool:

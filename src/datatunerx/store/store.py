@@ -44,6 +44,7 @@ class Store:
         self._compacted = floor
         self._staged: dict[Key, tuple[Entry | None, int]] = {}
         self._pending: dict[int, asyncio.Future[Entry]] = {}
+        self._outbox: list[Staged] = []
         self._epoch = 0
         self._watches: dict[str, list[Watch]] = {}
         self._listeners: list[Listener] = []
@@ -169,8 +170,15 @@ class Store:
         self._staged[key] = (None if delete else Entry(key, version, event.data), version)
         future: asyncio.Future[Entry] = self._loop.create_future()
         self._pending[version] = future
-        self._writer.put(Staged(event, self._epoch))
+        if not self._outbox:  # whatever else this turn of the loop stages shares the commit
+            self._loop.call_soon(self._hand_over)
+        self._outbox.append(Staged(event, self._epoch))
         return future
+
+    def _hand_over(self) -> None:
+        if self._outbox:
+            self._writer.put(self._outbox)
+            self._outbox = []
 
     def _done(self, batch: list[Staged], error: StoreError | None) -> None:
         """On the writer's thread: carry the news to the loop."""
@@ -224,6 +232,7 @@ class Store:
         if self._closed:
             return
         self._closed = True
+        self._hand_over()
         for watches in list(self._watches.values()):
             for watch in list(watches):
                 watch.close()

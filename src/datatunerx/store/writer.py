@@ -3,7 +3,6 @@
 Changes that wait together are committed together (group commit), so many clients share one fsync.
 """
 
-import itertools
 import logging
 import queue
 import sqlite3
@@ -41,17 +40,18 @@ class Writer:
 
     def __init__(self, path: Path, seals: Seals, done: Done) -> None:
         self._db = database.connect(path)
+        database.follow(self._db)
         self._seals = seals
         self._done = done
-        self._queue: queue.SimpleQueue[Staged | _Compact | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[list[Staged] | _Compact | None] = queue.SimpleQueue()
         self._failed_epoch = -1
         self._broken: StoreError | None = None
         self._last_error: StoreError | None = None
         self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
         self._thread.start()
 
-    def put(self, staged: Staged) -> None:
-        """Hand over one change; never blocks."""
+    def put(self, staged: list[Staged]) -> None:
+        """Hand over changes, to be committed together (as far as BATCH allows); never blocks."""
         self._queue.put(staged)
 
     def compact(self, floor: int) -> None:
@@ -69,20 +69,19 @@ class Writer:
 
     def _run(self) -> None:
         while True:
-            items = [self._queue.get()]
-            while not self._queue.empty() and len(items) < BATCH:
-                items.append(self._queue.get())
-            for _, group in itertools.groupby(items, type):
-                changes: list[Staged] = []
-                for item in group:
-                    if item is None:
-                        return self._finish()
-                    if isinstance(item, _Compact):
-                        self._compact(item.floor)
-                    else:
-                        changes.append(item)
-                if changes:
-                    self._commit(changes)
+            item = self._queue.get()
+            changes: list[Staged] = []
+            while isinstance(item, list):
+                changes += item
+                if self._queue.empty() or len(changes) >= BATCH:
+                    break
+                item = self._queue.get()
+            for start in range(0, len(changes), BATCH):
+                self._commit(changes[start : start + BATCH])
+            if item is None:
+                return self._finish()
+            if isinstance(item, _Compact):
+                self._compact(item.floor)
 
     def _commit(self, batch: list[Staged]) -> None:
         # A change built on one that failed must fail too: its author could not yet know.
@@ -100,9 +99,7 @@ class Writer:
 
     def _try(self, batch: list[Staged]) -> StoreError | None:
         try:
-            self._db.execute("BEGIN IMMEDIATE")
             database.apply(self._db, [staged.event for staged in batch], self._seals)
-            self._db.execute("COMMIT")
         except sqlite3.Error as failure:
             return self._explain(failure)
         return None
