@@ -19,6 +19,7 @@ KEPT = (
     "minItems", "maxItems", "minProperties", "maxProperties",
 )  # fmt: skip
 MAX_PROPERTIES = 256
+SCALE = {"specReplicasPath": ".spec.replicas", "statusReplicasPath": ".status.replicas"}
 
 
 def crd_manifests() -> list[dict[str, Any]]:
@@ -48,7 +49,7 @@ def crd(kind: Kind) -> dict[str, Any]:
         "served": True,
         "storage": True,
         "schema": {"openAPIV3Schema": schema},
-        "subresources": {"status": {}},
+        "subresources": {"status": {}} | ({"scale": SCALE} if kind.scalable else {}),
         "additionalPrinterColumns": [
             {"name": c.name, "type": c.type, "jsonPath": c.path} | ({"priority": 1} if c.wide else {})
             for c in kind.columns
@@ -86,7 +87,7 @@ def _part(kind: Kind, name: str) -> Schema:
 def structural(model: type[BaseModel]) -> Schema:
     """The model's schema, rewritten. Raises ValueError, naming the path, for what a CRD cannot say."""
     document = model.model_json_schema(by_alias=True, mode="validation")
-    keys = {m.__name__: getattr(m, "list_key", None) for m in _models(model)}
+    keys = {m.__name__: getattr(m, "list_key", ()) for m in _models(model)}
     return _rewrite(document, document.get("$defs", {}), keys, model.__name__)
 
 
@@ -108,7 +109,9 @@ def _mentioned(annotation: Any) -> list[type[BaseModel]]:
     return [m for arg in getattr(annotation, "__args__", ()) for m in _mentioned(arg)]
 
 
-def _rewrite(node: Schema, defs: Mapping[str, Schema], keys: Mapping[str, str | None], path: str) -> Schema:
+def _rewrite(
+    node: Schema, defs: Mapping[str, Schema], keys: Mapping[str, tuple[str, ...]], path: str
+) -> Schema:
     node = _follow(node, defs, path)
     if not node.get("type") and "enum" not in node and "const" not in node:
         return {"x-kubernetes-preserve-unknown-fields": True} | _described(node)
@@ -122,12 +125,12 @@ def _rewrite(node: Schema, defs: Mapping[str, Schema], keys: Mapping[str, str | 
         case "array":
             items = _follow(node["items"], defs, path)
             out["items"] = _rewrite(items, defs, keys, f"{path}[]")
-            key = keys.get(items.get("title", ""))
-            if key:
-                out |= {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": [key]}
+            if found := keys.get(items.get("title", "")):
+                out |= {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": list(found)}
                 required = out["items"].setdefault("required", [])
-                if key not in required and "default" not in out["items"]["properties"][key]:
-                    required.append(key)
+                for key in found:
+                    if key not in required and "default" not in out["items"]["properties"][key]:
+                        required.append(key)
     if out.get("default", 0) in (None, [], {}) and "properties" not in out:
         del out["default"]  # an empty list or map says no more than its absence
     return out
@@ -162,7 +165,7 @@ def _bounds(node: Schema, out: Schema) -> None:
 
 
 def _object(
-    node: Schema, out: Schema, defs: Mapping[str, Schema], keys: Mapping[str, str | None], path: str
+    node: Schema, out: Schema, defs: Mapping[str, Schema], keys: Mapping[str, tuple[str, ...]], path: str
 ) -> None:
     if "properties" not in node:
         values = node.get("additionalProperties")

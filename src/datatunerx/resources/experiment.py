@@ -15,7 +15,7 @@ Names = Annotated[list[Name], Field(min_length=1, max_length=64)]
 class JobTemplate(Wire):
     """One combination, named."""
 
-    list_key: ClassVar[str] = "name"
+    list_key: ClassVar[tuple[str, ...]] = ("name",)
 
     name: Annotated[str, Field(min_length=1, max_length=40, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")]
     """The job will be called <experiment>-<name>."""
@@ -100,7 +100,7 @@ class Best(Wire):
 
 
 class JobFailure(Wire):
-    list_key: ClassVar[str] = "job"
+    list_key: ClassVar[tuple[str, ...]] = ("job",)
 
     job: ShortText
     phase: JobPhase

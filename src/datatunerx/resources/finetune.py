@@ -22,7 +22,7 @@ class Resources(Wire):
 
 
 class EnvVar(Wire):
-    list_key: ClassVar[str] = "name"
+    list_key: ClassVar[tuple[str, ...]] = ("name",)
 
     name: Annotated[str, Field(min_length=1, max_length=256, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
     value: Annotated[str, Field(max_length=4096)] = ""
@@ -69,7 +69,7 @@ class Progress(Wire):
 
 
 class CheckpointRef(Wire):
-    list_key: ClassVar[str] = "step"
+    list_key: ClassVar[tuple[str, ...]] = ("step",)
 
     step: int
     uri: Uri

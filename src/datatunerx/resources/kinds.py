@@ -45,6 +45,8 @@ class Kind:
     columns: tuple[Column, ...]
     rules: tuple[Rule, ...] = ()
     selectable: tuple[str, ...] = ()
+    scalable: bool = False
+    """`kubectl scale` sets spec.replicas; status.replicas says how many there are."""
 
     @property
     def name(self) -> str:
@@ -168,7 +170,17 @@ KINDS: tuple[Kind, ...] = (
     ),
     Kind(
         InferenceService, "inferenceservices", "isvc",
-        (PHASE, Column("URL", ".status.url"), Column("Models", ".status.modelsReady", "integer"), AGE),
+        (
+            PHASE,
+            Column("URL", ".status.url"),
+            Column("Models", ".status.modelsReady", "integer"),
+            Column("Engine", ".spec.engine", wide=True),
+            Column("Replicas", ".spec.replicas", "integer", wide=True),
+            AGE,
+        ),
+        (Rule("self.replicas >= 0 && self.replicas <= 64", "replicas must be between 0 and 64"),),
+        ("spec.engine",),
+        scalable=True,
     ),
     Kind(
         Run, "runs", "run",

@@ -60,14 +60,14 @@ class Splits(Wire):
 
 
 class Subset(Wire):
-    list_key: ClassVar[str] = "name"
+    list_key: ClassVar[tuple[str, ...]] = ("name",)
 
     name: ShortText = "default"
     splits: Splits
 
 
 class Feature(Wire):
-    list_key: ClassVar[str] = "name"
+    list_key: ClassVar[tuple[str, ...]] = ("name",)
 
     name: Annotated[str, Field(max_length=64)]
     """The part of a row that the format knows: messages, instruction, output, prompt, completion, ..."""
@@ -115,7 +115,7 @@ class DatasetSpec(Wire):
 class Dropped(Wire):
     """Rows left out for one reason, with the first places where it happened."""
 
-    list_key: ClassVar[str] = "reason"
+    list_key: ClassVar[tuple[str, ...]] = ("reason",)
 
     reason: ShortText
     count: int

@@ -14,6 +14,8 @@ from datatunerx.resources.wire import LongText, Name, Resource, ShortText, Statu
 class ModelRef(Wire):
     """A base model, or a checkpoint of one."""
 
+    list_key: ClassVar[tuple[str, ...]] = ("kind", "name")
+
     kind: Literal["LLM", "LLMCheckpoint"] = "LLMCheckpoint"
     name: Name
 
@@ -98,6 +100,8 @@ class InferenceServiceSpec(Wire):
     models: Annotated[list[ModelRef], Field(min_length=1, max_length=64)]
     """Those that share a base share one process."""
     engine: Engine = Engine.TRANSFORMERS
+    replicas: Annotated[int, Field(le=1_000_000)] = 1
+    """How many processes serve the models; 0 unloads them. `kubectl scale` sets it."""
     resources: Resources = Resources()
 
 
@@ -107,6 +111,8 @@ class InferenceServiceStatus(Status):
     message: LongText | None = None
     url: Uri | None = None
     models_ready: int = 0
+    replicas: int = 0
+    """Processes that serve now."""
 
 
 class InferenceService(Resource):

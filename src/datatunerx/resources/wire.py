@@ -70,7 +70,7 @@ class ObjectMeta(Wire):
 class Condition(Wire):
     """One thing that is true of an object or not, and why, in words a user can act on."""
 
-    list_key: ClassVar[str] = "type"
+    list_key: ClassVar[tuple[str, ...]] = ("type",)
 
     type: ShortText
     status: Annotated[str, Field(pattern="^(True|False|Unknown)$")]
