@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -270,6 +271,12 @@ def stranger(app: KubeApp) -> Api:
 
 
 @pytest.fixture
+def stranger_of() -> Callable[[KubeApp], Api]:
+    """Who calls an app from outside."""
+    return lambda app: Api(app, user=None)
+
+
+@pytest.fixture
 def widgets() -> str:
     return f"{G}/namespaces/default/widgets"
 
@@ -363,6 +370,63 @@ class Process:
     def env(self) -> dict[str, str]:
         config = {"KUBECONFIG": str(self.home / "kubeconfig"), "KUBECACHEDIR": str(self.home / "cache")}
         return {**os.environ, **config}
+
+
+class Kubectl:
+    """An unmodified kubectl that speaks to a server of ours."""
+
+    def __init__(self, program: str, server: Process) -> None:
+        self.program, self.server = program, server
+
+    def __call__(self, *arguments: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [self.program, *arguments], input=stdin, capture_output=True, text=True, env=self.server.env,
+            timeout=90,
+        )  # fmt: skip
+
+    def ok(self, *arguments: str, stdin: Any = None) -> str:
+        """What it printed; the command must succeed. `stdin` may be an object."""
+        text = stdin if stdin is None or isinstance(stdin, str) else json.dumps(stdin)
+        ran = self(*arguments, stdin=text)
+        assert ran.returncode == 0, f"{' '.join(arguments)}: {ran.stderr}"
+        return ran.stdout + ran.stderr
+
+    def refused(self, *arguments: str, stdin: Any = None) -> str:
+        """What it said; the command must fail."""
+        text = stdin if stdin is None or isinstance(stdin, str) else json.dumps(stdin)
+        ran = self(*arguments, stdin=text)
+        assert ran.returncode != 0, f"{' '.join(arguments)}: {ran.stdout}"
+        return ran.stdout + ran.stderr
+
+
+KUBECTLS = Path(os.environ.get("DTX_KUBECTLS") or Path(__file__).resolve().parents[2] / ".venv" / "kubectl")
+"""MINOR/kubectl of each version; `make kubectl` puts them there."""
+
+
+def kubectl_of(minor: str | None, server: Process) -> Kubectl:
+    """The one of that minor version; with None the newest there is, or the one on the PATH."""
+    if minor is None:
+        found = sorted(KUBECTLS.glob("*/kubectl"))
+        program = str(found[-1]) if found else shutil.which("kubectl")
+    else:
+        path = KUBECTLS / minor / "kubectl"
+        program = str(path) if path.exists() else None
+    if program is None:
+        pytest.skip(f"no kubectl {minor or ''} here: make kubectl")
+    return Kubectl(program, server)
+
+
+@pytest.fixture
+def kubectl(server: Process) -> Kubectl:
+    return kubectl_of(None, server)
+
+
+@pytest.fixture(scope="module")
+def shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
+    """One server for many tests, each in a namespace of its own."""
+    process = Process(tmp_path_factory.mktemp("shared") / "home").start()
+    yield process
+    process.stop()
 
 
 @pytest.fixture

@@ -257,7 +257,7 @@ async def test_a_database_of_a_newer_release_is_not_touched(tmp_path):
         Store.open(tmp_path / "db")
 
 
-async def test_a_lost_key_is_said_and_not_taken_for_an_empty_database(tmp_path, make):
+async def test_a_lost_key_is_said_and_the_rest_goes_on(tmp_path, make, key):
     class Other:
         def seal(self, data: bytes) -> bytes:
             return b"sealed" + data
@@ -266,8 +266,18 @@ async def test_a_lost_key_is_said_and_not_taken_for_an_empty_database(tmp_path, 
             raise ValueError("put back the key")
 
     store = Store.open(tmp_path / "db", seals={"secrets": Other()})
-    await store.write(Key("secrets", "default", "s"), make("s"), 0)
+    secret = Key("secrets", "default", "s")
+    await store.write(secret, make("s"), 0)
     await store.close()
 
-    with pytest.raises(Broken, match="put back the key"):
-        Store.open(tmp_path / "db", seals={"secrets": Other()})
+    store = Store.open(tmp_path / "db", seals={"secrets": Other()})
+    assert store.locked == {"secrets": "put back the key"}
+    for refused in (lambda: store.entries("secrets"), lambda: store.stage(secret, make("s"), 0)):
+        with pytest.raises(StoreError, match="put back the key"):
+            refused()
+    assert (await store.write(key("a"), make("a"), 0)).version == 2
+    assert [event.key.name for event in await store.watch(THINGS, since=1).take(0)] == ["a"]
+    await store.close()
+    with sqlite3.connect(tmp_path / "db" / "objects.db") as db:  # and nothing of it is lost
+        assert db.execute("SELECT count(*) FROM current WHERE resource = 'secrets'").fetchone() == (1,)
+    db.close()

@@ -49,7 +49,12 @@ class Https:
         timeout = aiohttp.ClientTimeout(total=REQUEST_SECONDS, connect=CONNECT_SECONDS)
         try:
             async with self._open().request(
-                method, self._url(path, query), data=body, headers=self._headers(headers), timeout=timeout
+                method,
+                self._url(path, query),
+                data=body,
+                headers=self._headers(headers),
+                timeout=timeout,
+                server_hostname=self._access.tls_name,
             ) as answer:
                 return Response(
                     answer.status, {k.lower(): v for k, v in answer.headers.items()}, await answer.read()
@@ -63,7 +68,10 @@ class Https:
         timeout = aiohttp.ClientTimeout(total=None, connect=CONNECT_SECONDS)
         try:
             async with self._open().get(
-                self._url(path, query), headers=self._headers(headers), timeout=timeout
+                self._url(path, query),
+                headers=self._headers(headers),
+                timeout=timeout,
+                server_hostname=self._access.tls_name,
             ) as answer:
                 if answer.status != 200:
                     raise from_answer(answer.status, await answer.read())

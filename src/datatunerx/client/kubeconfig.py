@@ -29,6 +29,8 @@ class Access:
     client_certificate: bytes | None = None
     client_key: bytes | None = None
     verify: bool = True
+    tls_name: str | None = None
+    """What the certificate is for, when the server is reached by another name."""
 
     def bearer(self) -> str | None:
         """The token as it is now: a cluster rotates the file."""
@@ -65,6 +67,7 @@ def load(path: Path, context: str | None = None) -> Access:
         client_certificate=_material(user, "client-certificate", path),
         client_key=_material(user, "client-key", path),
         verify=not cluster.get("insecure-skip-tls-verify", False),
+        tls_name=cluster.get("tls-server-name"),
     )
 
 

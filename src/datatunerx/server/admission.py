@@ -125,6 +125,11 @@ def _builtin(kind: Kind, new: Json, live: Json | None) -> Iterator[Cause]:
     ):
         yield Cause("FieldValueForbidden", "data", "Forbidden: field is immutable when `immutable` is set")
     if kind.resource == builtin.SECRETS:
+        if builtin.REDACTED in (new["metadata"].get("annotations") or {}):
+            why = "this copy is from a list, without its values; get the Secret by name and change that"
+            yield Cause(
+                "FieldValueForbidden", f"metadata.annotations[{builtin.REDACTED}]", f"Forbidden: {why}"
+            )
         for name, value in (new.get("data") or {}).items():
             try:
                 base64.b64decode(value, validate=True)

@@ -5,11 +5,10 @@ import logging
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import orjson
 
-from datatunerx.server import builtin, discovery, kinds, pods, watch, writes
+from datatunerx.server import builtin, discovery, kinds, origin, pods, roles, watch, writes
 from datatunerx.server.about import BUILD
 from datatunerx.server.collector import Collector
 from datatunerx.server.errors import (
@@ -26,9 +25,8 @@ from datatunerx.server.kinds import Kind, Registry
 from datatunerx.server.negotiate import discovery as discovery_version
 from datatunerx.server.openapi import Documents
 from datatunerx.server.resource_paths import ResourcePaths
-from datatunerx.server.reviews import Authorize, allow_all
-from datatunerx.server.tls import LOCAL_NAMES
-from datatunerx.server.tokens import Tokens, User, allowed_host
+from datatunerx.server.roles import Access
+from datatunerx.server.tokens import Tokens, User, administrator
 from datatunerx.store import Event, Key, Store
 
 log = logging.getLogger(__name__)
@@ -48,21 +46,20 @@ class KubeApp:
         tokens: Tokens,
         hosts: Collection[str],
         mounts: Mapping[str, ASGIApp],
-        authorize: Authorize,
         log_root: Path | None,
     ) -> None:
         self.store = store
-        self.watches = watch.Watches()
+        self.tokens = tokens
+        self.watches = watch.Watches(tokens.valid)
         self._crds = crds
-        self._tokens = tokens
-        self._hosts = frozenset(host.lower() for host in (*LOCAL_NAMES, *hosts))
+        self._names = origin.names(hosts)
         self._mounts = dict(mounts)
         self._registry = Registry()
         self._documents = Documents(self._registry)
         self._collector = Collector(store, self._registry)
         self._collecting: asyncio.Task[None] | None = None
         own = frozenset(crd["metadata"]["name"] for crd in crds)
-        self._paths = ResourcePaths(store, self._registry, self.watches, authorize, log_root, own)
+        self._paths = ResourcePaths(store, self._registry, self.watches, log_root, own)
         self._load_kinds()
 
     # Life
@@ -75,14 +72,26 @@ class KubeApp:
         for entry in self.store.entries(builtin.CRDS):
             if entry.key.name not in {crd["metadata"]["name"] for crd in self._crds}:
                 self._registry.add(kinds.from_crd(entry.decode()))
+        for entry in self.store.entries(builtin.TOKENS):
+            self.tokens.learn(entry.decode())
         self.store.listen(self._on_event)
 
     def _on_event(self, event: Event) -> None:
+        if event.key.resource == builtin.TOKENS:
+            self._on_token(event)
         if event.key.resource != builtin.CRDS:
             return
         self._registry.remove(event.key.name)
         if event.type != "DELETED":
             self._registry.add(kinds.from_crd(orjson.loads(event.data)))
+
+    def _on_token(self, event: Event) -> None:
+        obj = orjson.loads(event.data)
+        if event.type == "DELETED" or "deletionTimestamp" in obj["metadata"]:  # held or not, it is revoked
+            self.tokens.forget(event.key.name)
+        else:
+            self.tokens.learn(obj)
+        self.watches.end_refused()
 
     async def start(self) -> None:
         """Make what must always be there and begin collecting garbage. Doing it again does nothing."""
@@ -92,7 +101,10 @@ class KubeApp:
             await self._ensure(builtin.CRDS, crd)
         namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "default"}}
         await self._ensure(builtin.NAMESPACES, namespace)
+        for resource, why in self.store.locked.items():
+            log.error("not served until the server is started anew", extra={"kind": resource, "why": why})
         stored = [kind.resource for kind in self._registry if kind.facade is None and "list" in kind.verbs]
+        stored = [resource for resource in stored if resource not in self.store.locked]
         self._collector.load(stored)
         self._collecting = asyncio.create_task(self._collector.run(), name="garbage-collector")
         self._collecting.add_done_callback(_tell_if_failed)
@@ -141,7 +153,10 @@ class KubeApp:
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         mounted = self._mounted(scope["path"])
-        user = self._user(scope, Request({**scope, "method": "GET"}, receive, send))
+        try:
+            user = self._user(scope, Request({**scope, "method": "GET"}, receive, send))
+        except ApiError:
+            user = None
         if mounted is None or user is None:
             await receive()
             return await send({"type": "websocket.close", "code": 1008})
@@ -155,13 +170,9 @@ class KubeApp:
         # Only a caller in this process can put this here: from the network the listener makes the scope.
         name = (scope.get("extensions") or {}).get(USER_EXTENSION)
         if name:
-            return User(str(name), ("system:masters", "system:authenticated"))
-        host, origin = request.header("host"), request.header("origin")
-        if not allowed_host(host, self._hosts):
-            raise forbidden(f'Host "{host}" is not a name of this server')
-        if origin and not allowed_host(urlsplit(origin).netloc, self._hosts):
-            raise forbidden(f'Origin "{origin}" may not use this server')
-        return self._tokens.user(request.header("authorization"))
+            return name if isinstance(name, User) else administrator(str(name))
+        origin.check(request, self._names)
+        return self.tokens.user(request.header("authorization"))
 
     async def _answer(self, request: Request, scope: Scope, receive: Receive, send: Send) -> None:
         path = request.path.rstrip("/") or "/"
@@ -171,11 +182,17 @@ class KubeApp:
         if user is None:
             raise unauthorized()
         request.user = user
+        if request.header("impersonate-user"):
+            why = "this server knows no impersonation; use a token of that user"
+            raise forbidden(f'User "{user.name}" cannot impersonate anyone: {why}')
         if mounted := self._mounted(path):
             return await mounted({**scope, "user": user}, receive, send)
         parts = path.strip("/").split("/")
         if parts[0] in ("api", "apis") and await self._paths.answer(parts, request):
             return
+        access = Access(request.method.lower(), path=path)
+        if not roles.authorize(user, access):
+            raise roles.refusal(user, access)
         if request.method not in ("GET", "HEAD"):
             raise not_allowed(f"{request.method} is not possible here")
         await self._documents_of(parts, request)
@@ -237,15 +254,16 @@ def create_app(
     tokens: Tokens,
     hosts: Collection[str] = (),
     mounts: Mapping[str, ASGIApp] | None = None,
-    authorize: Authorize = allow_all,
     log_root: Path | None = None,
 ) -> KubeApp:
     """An ASGI app that serves the kinds of `crds` from `store`.
 
-    `hosts` are further names the server may be reached by (Host and Origin are checked).
+    `tokens` are those that stay; the ones of Token objects are added as these come and go.
+    `hosts` are the names of the certificate: further names the server may be called by.
     `mounts` are apps for other path prefixes; they get `scope["user"]`, and only with a token.
     `log_root`: worker logs outside it are not served.
-    A call with `scope["extensions"]["datatunerx.user"]`, which only this process can make, is that user's.
+    A call with `scope["extensions"]["datatunerx.user"]`, which only this process can make, is that user's:
+    a `User` with its own rights, or the name of an administrator.
     Start it by the lifespan protocol, or with `start` and `stop`.
     """
-    return KubeApp(store, [dict(crd) for crd in crds], tokens, hosts, mounts or {}, authorize, log_root)
+    return KubeApp(store, [dict(crd) for crd in crds], tokens, hosts, mounts or {}, log_root)

@@ -8,12 +8,17 @@ from datatunerx.server.errors import Json
 from datatunerx.server.kinds import Column, Kind
 from datatunerx.server.structural import PRESERVE
 from datatunerx.server.table import age
+from datatunerx.server.tokens import EVERYWHERE, ROLES
 
 SECRETS = "secrets"
 NAMESPACES = "namespaces"
 CONFIG_MAPS = "configmaps"
 EVENTS = "events"
 CRDS = "customresourcedefinitions.apiextensions.k8s.io"
+REDACTED = "datatunerx.io/redacted"
+"""Annotation of a Secret in a list, whose values are left out; such a copy is not taken back."""
+LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
+TOKENS = "tokens.auth.datatunerx.io"
 
 _ANY: Json = {"type": "object", PRESERVE: True}
 _STRINGS: Json = {"type": "object", "additionalProperties": {"type": "string"}}
@@ -53,9 +58,49 @@ def _secret_cells(secret: Json) -> list[object]:
     return [secret.get("type", ""), len(secret.get("data") or {}), _age(secret)]
 
 
+def _without_values(secret: Json) -> Json:
+    meta = secret["metadata"]
+    annotations = {
+        name: text for name, text in (meta.get("annotations") or {}).items() if name != LAST_APPLIED
+    }
+    meta["annotations"] = annotations | {REDACTED: "true"}
+    if "data" in secret:
+        secret["data"] = dict.fromkeys(secret["data"], "")
+    return secret
+
+
 def _config_map_cells(config: Json) -> list[object]:
     return [len(config.get("data") or {}) + len(config.get("binaryData") or {}), _age(config)]
 
+
+def _token_cells(token: Json) -> list[object]:
+    spec = token["spec"]
+    end = spec.get("expires")
+    where = "all" if EVERYWHERE in spec["namespaces"] else ",".join(spec["namespaces"])
+    return [spec["user"], spec["role"], where, end or "never", _age(token)]
+
+
+_TOKEN: Json = {
+    "type": "object",
+    "required": ["user", "role", "namespaces", "sha256"],
+    "properties": {
+        "user": {
+            "type": "string",
+            "minLength": 1,
+            "maxLength": 253,
+            "pattern": r"^[A-Za-z0-9][-A-Za-z0-9_.@]*$",
+        },
+        "role": {"type": "string", "enum": list(ROLES)},
+        "namespaces": {"type": "array", "minItems": 1, "maxItems": 100, "items": {"type": "string"}},
+        "sha256": {"type": "string", "pattern": "^[0-9a-f]{64}$"},
+        "expires": {"type": "string", "format": "date-time"},
+    },
+    "x-kubernetes-validations": [
+        {"rule": "self.user == oldSelf.user", "message": "user is immutable; make another token"},
+        {"rule": "self.sha256 == oldSelf.sha256", "message": "sha256 is immutable; make another token"},
+    ],
+}
+"""The pattern of `user` has no colon: names with one are the server's own."""
 
 EVENT_FIELDS = (
     *(
@@ -91,7 +136,7 @@ def core_kinds() -> list[Kind]:
         ),
         core(
             "Secret", SECRETS, "secret", schema=secret, selectable=("type",),
-            columns=_columns("Type", "Data", "Age"), cells=_secret_cells,
+            columns=_columns("Type", "Data", "Age"), cells=_secret_cells, listed=_without_values,
         ),
         core(
             "ConfigMap", CONFIG_MAPS, "configmap", short_names=("cm",), schema=config_map,
@@ -102,6 +147,11 @@ def core_kinds() -> list[Kind]:
         Kind(
             "coordination.k8s.io", "v1", "Lease", "leases", "lease", builtin=True,
             schema=_schema(spec=_ANY), columns=(Column("Holder", ".spec.holderIdentity"), _AGE),
+        ),
+        Kind(
+            "auth.datatunerx.io", "v1", "Token", "tokens", "token", namespaced=False, builtin=True,
+            schema={"type": "object", "required": ["spec"], "properties": {"spec": _TOKEN}},
+            columns=_columns("User", "Role", "Namespaces", "Expires", "Age"), cells=_token_cells,
         ),
         Kind(
             "apiextensions.k8s.io", "v1", "CustomResourceDefinition", "customresourcedefinitions",
@@ -120,8 +170,9 @@ def fill(kind: Kind, obj: Json) -> None:
     """What the server itself sets in a built-in object before it is checked."""
     match kind.resource:
         case "secrets":
-            plain = obj.pop("stringData", None) or {}
-            if plain:
+            plain = obj.get("stringData") or {}
+            if isinstance(plain, dict) and all(isinstance(text, str) for text in plain.values()):
+                obj.pop("stringData", None)
                 coded = {name: base64.b64encode(text.encode()).decode() for name, text in plain.items()}
                 obj["data"] = (obj.get("data") or {}) | coded
             obj.setdefault("type", "Opaque")

@@ -112,6 +112,6 @@ async def delete_collection(store: Store, kind: Kind, namespace: str | None, req
             await remove(store, kind, entry, policy, dry=dry)
         except StoreError as error:
             raise from_store(error, kind.resource, chosen.key.name) from error
-        items.append(chosen.decode())
+        items.append(reads.listed(kind, chosen.data))
     head = {"kind": f"{kind.name}List", "apiVersion": kind.api_version}
     return head | {"metadata": {"resourceVersion": str(store.version)}, "items": items}

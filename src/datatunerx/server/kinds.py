@@ -68,6 +68,8 @@ class Kind:
     verbs: tuple[str, ...] = VERBS
     builtin: bool = False
     facade: Facade | None = None
+    listed: Callable[[Json], Json] | None = None
+    """What lists and watches show of an object, for kinds whose objects hold more than many should see."""
     cells: Callable[[Json], list[object]] | None = None
     """Computes the row of `columns`, for kinds whose columns are more than paths."""
 

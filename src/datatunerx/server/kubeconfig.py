@@ -9,13 +9,29 @@ from datatunerx.server.files import write_private
 NAME = "datatunerx"
 
 
-def write(path: Path, *, server: str, ca: bytes, token: str, namespace: str = "default") -> None:
-    """Replace the file atomically, mode 0600. JSON is YAML, and needs no YAML library to write."""
-    authority = base64.b64encode(ca).decode()
+def write(
+    path: Path,
+    *,
+    server: str,
+    ca: bytes | None,
+    token: str,
+    namespace: str = "default",
+    tls_name: str | None = None,
+) -> None:
+    """Replace the file atomically, mode 0600. JSON is YAML, and needs no YAML library to write.
+
+    `ca` None leaves it to the system whom to trust; `tls_name` is what the certificate is for, when the
+    server is reached by another name.
+    """
+    cluster = {"server": server}
+    if ca is not None:
+        cluster["certificate-authority-data"] = base64.b64encode(ca).decode()
+    if tls_name is not None:
+        cluster["tls-server-name"] = tls_name
     config = {
         "apiVersion": "v1",
         "kind": "Config",
-        "clusters": [{"name": NAME, "cluster": {"server": server, "certificate-authority-data": authority}}],
+        "clusters": [{"name": NAME, "cluster": cluster}],
         "users": [{"name": NAME, "user": {"token": token}}],
         "contexts": [{"name": NAME, "context": {"cluster": NAME, "user": NAME, "namespace": namespace}}],
         "current-context": NAME,

@@ -20,6 +20,16 @@ def shown_bytes(kind: Kind, data: bytes) -> bytes:
     return orjson.dumps(kind.facade.show(orjson.loads(data)))
 
 
+def listed_bytes(kind: Kind, data: bytes) -> bytes:
+    """An object as lists and watches show it."""
+    return shown_bytes(kind, data) if kind.listed is None else orjson.dumps(kind.listed(orjson.loads(data)))
+
+
+def listed(kind: Kind, data: bytes) -> Json:
+    """The same, decoded."""
+    return shown(kind, data) if kind.listed is None else kind.listed(orjson.loads(data))
+
+
 def shown(kind: Kind, data: bytes) -> Json:
     """The same, decoded."""
     obj: Json = orjson.loads(data)
@@ -95,9 +105,9 @@ async def list_objects(store: Store, kind: Kind, namespace: str | None, request:
     form = negotiate.form(request.header("accept"))
     if form == "object":
         head = kind.listed_metadata + b',"metadata":' + orjson.dumps(metadata) + b',"items":['
-        data = b",".join([shown_bytes(kind, entry.data) for entry in found])
+        data = b",".join([listed_bytes(kind, entry.data) for entry in found])
         return await request.answer(200, head + data + b"]}", JSON)
-    objects = [shown(kind, entry.data) for entry in found]
+    objects = [listed(kind, entry.data) for entry in found]
     if form == "table":
         include = request.query.get("includeObject", "Metadata")
         return await request.json(200, table(kind, objects, include, metadata))

@@ -5,11 +5,11 @@ from urllib.parse import unquote
 
 import orjson
 
-from datatunerx.server import deletes, pods, reads, reviews, watch, writes
-from datatunerx.server.errors import forbidden, no_such_path, not_allowed
+from datatunerx.server import body, deletes, negotiate, pods, reads, reviews, roles, watch, writes
+from datatunerx.server.errors import ApiError, no_such_path, not_allowed
 from datatunerx.server.http import Request
 from datatunerx.server.kinds import Kind, Registry
-from datatunerx.server.reviews import Access, Authorize
+from datatunerx.server.roles import Access
 from datatunerx.server.watch import Watches
 from datatunerx.server.writes import Target
 from datatunerx.store import Store
@@ -32,14 +32,12 @@ class ResourcePaths:
         store: Store,
         registry: Registry,
         watches: Watches,
-        authorize: Authorize,
         log_root: Path | None,
         own: frozenset[str],
     ) -> None:
         self._store = store
         self._registry = registry
         self._watches = watches
-        self._authorize = authorize
         self._log_root = log_root
         self._own = own
 
@@ -72,7 +70,7 @@ class ResourcePaths:
                 filter(None, (request.query.get("fieldSelector"), chosen))
             )
             name = ""
-        self._check(kind, request, namespace, name, watching)
+        self._check(Target(kind, namespace or "", name, subresource), request, watching)
         if not name:
             await self._collection(kind, namespace, request, watching)
         elif kind.namespaced and namespace is None:
@@ -81,24 +79,29 @@ class ResourcePaths:
             await self._object(Target(kind, namespace or "", name, subresource), request)
         return True
 
-    def _check(self, kind: Kind, request: Request, namespace: str | None, name: str, watching: bool) -> None:
-        verb = _VERBS.get(request.method)
+    def _check(self, target: Target, request: Request, watching: bool) -> None:
+        kind, verb = target.kind, _VERBS.get(request.method)
         if verb is None:
             raise not_allowed(f"{request.method} is not possible here")
-        if not name:
+        if not target.name:
             verb = {"get": "watch" if watching else "list", "delete": "deletecollection"}.get(verb, verb)
         if verb not in kind.verbs:
             why = kind.facade.refusal if kind.facade else f"{verb} is not possible for {kind.plural}"
             raise not_allowed(why)
-        if kind.verbs == ("create",):
-            return  # anyone known may ask about themselves
-        if not self._authorize(request.user, Access(verb, kind.resource, namespace or "", name)):
-            where = f' in the namespace "{namespace}"' if namespace else ""
-            raise forbidden(
-                f'{kind.resource} is forbidden: User "{request.user.name}" cannot {verb} it{where}',
-                kind.resource,
-                name,
-            )
+        self._allow(target, request, verb)
+        applied = verb == "patch" and negotiate.content_type(request.header("content-type")) == body.APPLY
+        if applied and not target.subresource and self._store.latest(target.key) is None:
+            self._allow(target, request, "create")
+
+        if locked := self._store.locked.get(kind.stored_as):
+            raise ApiError(503, "ServiceUnavailable", f"{kind.resource}: {locked}")
+
+    def _allow(self, target: Target, request: Request, verb: str) -> None:
+        kind = target.kind
+        resource = f"{kind.plural}/{target.subresource}" if target.subresource else kind.plural
+        access = Access(verb, kind.group, resource, target.namespace, target.name)
+        if not roles.authorize(request.user, access):
+            raise roles.refusal(request.user, access)
 
     async def _collection(self, kind: Kind, namespace: str | None, request: Request, watching: bool) -> None:
         if watching:
@@ -108,7 +111,7 @@ class ResourcePaths:
         if request.method not in ("POST", "DELETE"):
             raise not_allowed(f"{request.method} needs the name of an object in the path")
         if kind.verbs == ("create",):
-            return await request.json(201, await reviews.answer(kind, request, self._authorize))
+            return await request.json(201, await reviews.answer(kind, request))
         if kind.namespaced and namespace is None:
             raise not_allowed("name the namespace in the path: namespaces/NAMESPACE/" + kind.plural)
         if request.method == "POST":
@@ -127,7 +130,7 @@ class ResourcePaths:
             case "log" if target.kind.plural == "pods" and request.method == "GET":
                 place = (target.kind, target.namespace, target.name)
                 await pods.serve_log(
-                    self._store, place, request, self._log_root, lambda: self._watches.stopping
+                    self._store, place, request, self._log_root, lambda: self._watches.over(request.user)
                 )
             case _:
                 raise no_such_path()

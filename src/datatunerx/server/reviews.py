@@ -1,48 +1,35 @@
-"""Reviews of oneself: who am I, what may I do."""
+"""Reviews of oneself: who am I, what may I do. Answered by the rules that requests are judged by."""
 
-from collections.abc import Callable
-from typing import NamedTuple
-
-from datatunerx.server import body
+from datatunerx.server import body, roles
 from datatunerx.server.errors import Json
 from datatunerx.server.http import Request
 from datatunerx.server.kinds import Kind
-from datatunerx.server.tokens import User
+from datatunerx.server.roles import Access
 
 
-class Access(NamedTuple):
-    """One thing someone wants to do."""
-
-    verb: str
-    resource: str
-    """plural.group; empty for a path that is no resource."""
-    namespace: str
-    name: str
-
-
-Authorize = Callable[[User, Access], bool]
-
-
-def allow_all(user: User, access: Access) -> bool:
-    """Whoever has a token may do everything; roles come here."""
-    return True
-
-
-async def answer(kind: Kind, request: Request, authorize: Authorize) -> Json:
+async def answer(kind: Kind, request: Request) -> Json:
     """The review with its status."""
     review = await body.read(request, kind)
-    spec = review.get("spec") or {}
+    spec = review.get("spec")
+    spec = spec if isinstance(spec, dict) else {}
     if kind.name == "SelfSubjectAccessReview":
-        wanted = spec.get("resourceAttributes") or {}
-        plural, group = wanted.get("resource", ""), wanted.get("group", "")
-        resource = f"{plural}.{group}" if group else plural
-        access = Access(wanted.get("verb", ""), resource, wanted.get("namespace", ""), wanted.get("name", ""))
-        review["status"] = {"allowed": authorize(request.user, access)}
+        review["status"] = {"allowed": roles.authorize(request.user, _wanted(spec))}
     elif kind.name == "SelfSubjectRulesReview":
-        rule = {"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}
-        paths = {"verbs": ["*"], "nonResourceURLs": ["*"]}
-        review["status"] = {"resourceRules": [rule], "nonResourceRules": [paths], "incomplete": False}
+        review["status"] = roles.listed(request.user, str(spec.get("namespace") or ""))
     else:
         user = {"username": request.user.name, "groups": list(request.user.groups)}
         review["status"] = {"userInfo": user}
     return review
+
+
+def _wanted(spec: Json) -> Access:
+    found = spec.get("nonResourceAttributes")
+    if isinstance(found, dict):
+        return Access(str(found.get("verb", "")), path=str(found.get("path") or "/"))
+    found = spec.get("resourceAttributes")
+    asked = {name: str(value) for name, value in found.items()} if isinstance(found, dict) else {}
+    resource, subresource = asked.get("resource", ""), asked.get("subresource", "")
+    if subresource:
+        resource = f"{resource}/{subresource}"
+    place = asked.get("namespace", ""), asked.get("name", "")
+    return Access(asked.get("verb", ""), asked.get("group", ""), resource, *place)

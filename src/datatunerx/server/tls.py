@@ -1,6 +1,8 @@
-"""A certificate authority of our own and a certificate for this machine, made at first start."""
+"""The certificate: made for this machine by an authority of our own, or given by the user."""
 
 import ipaddress
+import socket
+import ssl
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -16,33 +18,103 @@ LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
 _CA_DAYS, _LEAF_DAYS, _RENEW_DAYS = 3650, 365, 30
 
 
+class BadCertificate(Exception):
+    """The files given cannot be served with; the message names the file and what is wrong."""
+
+
 class TlsFiles(NamedTuple):
     """Where the parts lie."""
 
-    ca: Path
     certificate: Path
     key: Path
+    ca: Path | None = None
+    """What clients must trust; None when they know the issuer already."""
+
+
+def names_for(host: str) -> list[str]:
+    """What a server bound to `host` may be called; bound to every address, by each, and by its own name."""
+    if host not in ("0.0.0.0", "::"):
+        return [host]
+    import psutil
+
+    found = [socket.gethostname()]
+    for addresses in psutil.net_if_addrs().values():
+        found += [a.address for a in addresses if a.family in (socket.AF_INET, socket.AF_INET6)]
+    return [name for name in found if "%" not in name]  # a link-local address counts on its own link only
 
 
 def ensure(directory: Path, names: Iterable[str] = LOCAL_NAMES) -> TlsFiles:
-    """The files of `directory`, made or renewed when they are missing, old, or lack a name."""
-    files = TlsFiles(directory / "ca.crt", directory / "server.crt", directory / "server.key")
-    wanted = list(dict.fromkeys((*LOCAL_NAMES, *names)))
-    if all(path.exists() for path in files) and _good(files.certificate, wanted):
-        return files
-    _make(directory, files, wanted)
+    """The files of `directory`, made anew when they are missing, near their end, or for other names."""
+    files = TlsFiles(directory / "server.crt", directory / "server.key", directory / "ca.crt")
+    wanted = list(dict.fromkeys(_plain(name) for name in (*LOCAL_NAMES, *names)))
+    if not _good(files, wanted):
+        _make(directory, files, wanted)
     return files
 
 
-def _good(certificate: Path, names: list[str]) -> bool:
+def given(certificate: Path, key: Path) -> TlsFiles:
+    """Files of the user's own. Raises BadCertificate.
+
+    The certificate file holds the chain. When it ends with a root, that is what our kubeconfig trusts; else
+    the issuer must be one that clients know.
+    """
+    for path in (certificate, key):
+        try:
+            path.read_bytes()
+        except OSError as error:
+            raise BadCertificate(f"{path}: {error.strerror}") from None
+    chain = _chain(certificate)
+    if not alternative_names(certificate):
+        raise BadCertificate(f"{certificate}: has no subjectAltName, so no client will accept it")
+    if chain[0].not_valid_after_utc < datetime.now(UTC):
+        raise BadCertificate(f"{certificate}: ended on {chain[0].not_valid_after_utc:%Y-%m-%d}; renew it")
+
+    def no_password() -> str:
+        raise BadCertificate(f"{key}: is encrypted; give a key without a passphrase, mode 0600")
+
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, no_password)
+    except ssl.SSLError as error:
+        why = "is not the key of" if "MISMATCH" in str(error.reason) else "is no private key in PEM for"
+        raise BadCertificate(f"{key}: {why} {certificate}") from None
+    return TlsFiles(certificate, key, certificate if chain[-1].issuer == chain[-1].subject else None)
+
+
+def alternative_names(certificate: Path) -> list[str]:
+    """The names and addresses that a certificate is for."""
     from cryptography import x509
 
-    found = x509.load_pem_x509_certificate(certificate.read_bytes())
-    if found.not_valid_after_utc - datetime.now(UTC) < timedelta(days=_RENEW_DAYS):
+    try:
+        extension = _chain(certificate)[0].extensions.get_extension_for_class(x509.SubjectAlternativeName)
+    except x509.ExtensionNotFound:
+        return []
+    value = extension.value
+    return [*value.get_values_for_type(x509.DNSName), *map(str, value.get_values_for_type(x509.IPAddress))]
+
+
+def _chain(certificate: Path) -> "list[x509.Certificate]":
+    from cryptography import x509
+
+    try:
+        return x509.load_pem_x509_certificates(certificate.read_bytes())
+    except ValueError:
+        raise BadCertificate(f"{certificate}: is no certificate in PEM") from None
+
+
+def _good(files: TlsFiles, names: list[str]) -> bool:
+    """Whether there is a certificate for exactly these names, of our authority, with time left."""
+    if files.ca is None or not all(path.exists() for path in files if path):
         return False
-    listed = found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    have = {*listed.get_values_for_type(x509.DNSName), *map(str, listed.get_values_for_type(x509.IPAddress))}
-    return have.issuperset(names)
+    from cryptography.exceptions import InvalidSignature
+
+    try:
+        leaf, ca = _chain(files.certificate)[0], _chain(files.ca)[0]
+        leaf.verify_directly_issued_by(ca)
+    except (BadCertificate, ValueError, TypeError, InvalidSignature):
+        return False
+    if leaf.not_valid_after_utc - datetime.now(UTC) < timedelta(days=_RENEW_DAYS):
+        return False
+    return set(alternative_names(files.certificate)) == set(names)
 
 
 def _make(directory: Path, files: TlsFiles, names: list[str]) -> None:
@@ -55,9 +127,9 @@ def _make(directory: Path, files: TlsFiles, names: list[str]) -> None:
         pem, plain = serialization.Encoding.PEM, serialization.NoEncryption()
         return key.private_bytes(pem, serialization.PrivateFormat.PKCS8, plain)
 
-    ca_key_file = directory / "ca.key"
-    if files.ca.exists() and ca_key_file.exists():
-        ca = x509.load_pem_x509_certificate(files.ca.read_bytes())
+    ca_key_file, ca_file = directory / "ca.key", directory / "ca.crt"
+    if ca_key_file.exists() and (known := _lasting(ca_file)):
+        ca = known
         loaded = serialization.load_pem_private_key(ca_key_file.read_bytes(), None)
         assert isinstance(loaded, ec.EllipticCurvePrivateKey)
         ca_key = loaded
@@ -73,7 +145,7 @@ def _make(directory: Path, files: TlsFiles, names: list[str]) -> None:
             .sign(ca_key, hashes.SHA256())
         )
         write_private(ca_key_file, private(ca_key))
-        write_private(files.ca, ca.public_bytes(serialization.Encoding.PEM))
+        write_private(ca_file, ca.public_bytes(serialization.Encoding.PEM))
     key = ec.generate_private_key(ec.SECP256R1())
     leaf = (
         _builder(_name("datatunerx"), ca.subject, key.public_key(), _LEAF_DAYS)
@@ -89,10 +161,25 @@ def _make(directory: Path, files: TlsFiles, names: list[str]) -> None:
     write_private(files.certificate, leaf.public_bytes(serialization.Encoding.PEM))
 
 
+def _lasting(ca: Path) -> "x509.Certificate | None":
+    """The authority, if it outlives a certificate made now."""
+    found = _chain(ca)[0] if ca.exists() else None
+    left = found.not_valid_after_utc - datetime.now(UTC) if found else timedelta()
+    return found if left > timedelta(days=_LEAF_DAYS) else None
+
+
 def _name(text: str) -> "x509.Name":
     from cryptography import x509
 
     return x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, text)])
+
+
+def _plain(name: str) -> str:
+    """A name or address as certificates spell it."""
+    try:
+        return str(ipaddress.ip_address(name))
+    except ValueError:
+        return name.lower()
 
 
 def _alternative(name: str) -> "x509.GeneralName":

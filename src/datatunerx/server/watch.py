@@ -14,6 +14,7 @@ from datatunerx.server.http import JSON, Request
 from datatunerx.server.kinds import Kind
 from datatunerx.server.selectors import Matches
 from datatunerx.server.table import partial, table
+from datatunerx.server.tokens import User
 from datatunerx.store import Event, Expired, Store, Watch
 
 BOOKMARK_SECONDS = 60.0
@@ -21,26 +22,39 @@ CHUNK_BYTES = 256 << 10
 
 
 class Watches:
-    """All open watches, so that a stopping server can end them first."""
+    """All open watches, so that a stopping server can end them first, and all of whom is let in no longer.
 
-    def __init__(self) -> None:
-        self._open: set[Watch] = set()
+    `admitted` says whether a user would still be let in, with the same rights.
+    """
+
+    def __init__(self, admitted: Callable[[User], bool]) -> None:
+        self._open: dict[Watch, User] = {}
+        self._admitted = admitted
         self.stopping = False
 
-    def add(self, watch: Watch) -> None:
-        self._open.add(watch)
-        if self.stopping:
+    def add(self, watch: Watch, user: User) -> None:
+        self._open[watch] = user
+        if self.over(user):
             watch.close()
 
     def discard(self, watch: Watch) -> None:
-        self._open.discard(watch)
+        self._open.pop(watch, None)
         watch.close()
+
+    def over(self, user: User) -> bool:
+        """Whether what this user follows must end now."""
+        return self.stopping or not self._admitted(user)
 
     def end_all(self) -> None:
         """Close every stream; clients come back with the last version they saw."""
         self.stopping = True
-        for watch in list(self._open):
-            watch.close()
+        self.end_refused()
+
+    def end_refused(self) -> None:
+        """Close the streams of those who would not be let in now."""
+        for watch, user in list(self._open.items()):
+            if self.over(user):
+                watch.close()
 
     def __len__(self) -> int:
         return len(self._open)
@@ -73,11 +87,11 @@ class Encoder:
 
     def line(self, type_: str, data: bytes) -> bytes:
         if self._form == "object":
-            body = reads.shown_bytes(self._kind, data)
+            body = reads.listed_bytes(self._kind, data)
         elif self._form == "partial":
-            body = orjson.dumps(partial(reads.shown(self._kind, data)))
+            body = orjson.dumps(partial(reads.listed(self._kind, data)))
         else:
-            obj = reads.shown(self._kind, data)
+            obj = reads.listed(self._kind, data)
             metadata = {"resourceVersion": obj["metadata"]["resourceVersion"]}
             body = orjson.dumps(table(self._kind, [obj], self._include, metadata, heads=self._heads))
             self._heads = False
@@ -103,6 +117,7 @@ async def serve(store: Store, watches: Watches, kind: Kind, namespace: str | Non
     """Answer a watch until its time is over, the client leaves, falls behind, or the server stops."""
     encoder = Encoder(request, kind)
     seconds = request.number("timeoutSeconds") or random.uniform(1800, 3600)
+    seconds = min(seconds, request.user.seconds_left())
     since = request.number("resourceVersion")
     initial = request.flag("sendInitialEvents")
     if initial and request.query.get("resourceVersionMatch") != "NotOlderThan":
@@ -115,7 +130,7 @@ async def serve(store: Store, watches: Watches, kind: Kind, namespace: str | Non
     # Nothing may be awaited between opening the watch and listing: the list is where the watch begins.
     first = reads.entries(store, kind, namespace, request) if from_start else []
     version = store.version
-    watches.add(watch)
+    watches.add(watch, request.user)
     left = asyncio.create_task(_close_when_gone(request, watch))
     try:
         await request.start(200, JSON)

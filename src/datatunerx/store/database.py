@@ -67,22 +67,35 @@ def counters(db: sqlite3.Connection) -> tuple[int, int]:
     return max(found["version"], found["floor"], newest or 0), found["floor"]
 
 
-def read_current(db: sqlite3.Connection, seals: Seals) -> Iterator[Entry]:
-    """Every object as it is now."""
+def read_current(db: sqlite3.Connection, seals: Seals, locked: dict[str, str]) -> Iterator[Entry]:
+    """Every object as it is now. A resource that cannot be unsealed is left out; `locked` says why."""
     for resource, namespace, name, version, data in db.execute(
         "SELECT resource, namespace, name, version, data FROM current"
     ):
-        seal = seals.get(resource)
-        yield Entry(Key(resource, namespace, name), version, seal.unseal(data) if seal else data)
+        if resource in locked:
+            continue
+        if seal := seals.get(resource):
+            try:
+                data = seal.unseal(data)
+            except ValueError as error:
+                locked[resource] = str(error)
+                continue
+        yield Entry(Key(resource, namespace, name), version, data)
 
 
-def read_log(db: sqlite3.Connection, seals: Seals) -> Iterator[Event]:
-    """The kept history, newest first, so that the reader may stop when it has enough."""
+def read_log(db: sqlite3.Connection, seals: Seals, locked: dict[str, str]) -> Iterator[Event]:
+    """The kept history, newest first, so that the reader may stop when it has enough; `locked` as above."""
     for version, type_, resource, namespace, name, data, prev, at in db.execute(
         "SELECT version, type, resource, namespace, name, data, prev, at FROM log ORDER BY version DESC"
     ):
+        if resource in locked:
+            continue
         if seal := seals.get(resource):
-            data, prev = seal.unseal(data), prev and seal.unseal(prev)
+            try:
+                data, prev = seal.unseal(data), prev and seal.unseal(prev)
+            except ValueError as error:
+                locked[resource] = str(error)
+                continue
         yield Event(version, type_, Key(resource, namespace, name), data, prev, at)
 
 

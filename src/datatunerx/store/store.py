@@ -32,6 +32,8 @@ class Store:
     def __init__(
         self, directory: Path, *, seals: Seals | None = None, history_bytes: int = HISTORY_BYTES
     ) -> None:
+        self.locked: dict[str, str] = {}
+        """Resources that cannot be unsealed, and why: they stay on disk as they are, the others work."""
         self._lock = DirectoryLock(directory / "lock")
         path = directory / "objects.db"
         path.touch(mode=0o600)  # SQLite gives its other files the same mode
@@ -58,10 +60,18 @@ class Store:
             database.prepare(db)
             self._version, floor = database.counters(db)
             self._live: dict[str, dict[tuple[str, str], Entry]] = {}
-            for entry in database.read_current(db, seals):
+            for entry in database.read_current(db, seals, self.locked):
                 self._live.setdefault(entry.key.resource, {})[entry.key[1:]] = entry
             self._history = History(history_bytes, floor)
-            self._history.refill(database.read_log(db, seals))
+            self._history.refill(database.read_log(db, seals, self.locked))
+        for resource, seal in seals.items():
+            if resource not in self.locked:
+                try:
+                    seal.seal(b"")
+                except ValueError as error:
+                    self.locked[resource] = str(error)
+        for resource in self.locked:
+            self._live.pop(resource, None)
         return floor
 
     @classmethod
@@ -69,7 +79,7 @@ class Store:
         cls, directory: Path, *, seals: Seals | None = None, history_bytes: int = HISTORY_BYTES
     ) -> "Store":
         """Open or make the database in `directory`; Locked when another server has it, Broken
-        when the file is damaged, from a newer release, or sealed with another key.
+        when the file is damaged or from a newer release.
 
         `seals` names the resources that must not be readable on disk. `history_bytes` bounds how far back
         a watch may resume.
@@ -104,11 +114,16 @@ class Store:
 
     def entries(self, resource: str, namespace: str | None = None, at: int | None = None) -> list[Entry]:
         """Objects in order of namespace and name, now or as they were at version `at` (Expired: too old)."""
+        self._check_unsealed(resource)
         found = self._live.get(resource, {})
         if at is not None and at != self._version:
             found = self._rewound(resource, found, at)
         chosen = [entry for entry in found.values() if namespace in (None, entry.key.namespace)]
         return sorted(chosen, key=_by_name)
+
+    def _check_unsealed(self, resource: str) -> None:
+        if resource in self.locked:
+            raise StoreError(self.locked[resource])
 
     def _rewound(
         self, resource: str, entries: dict[tuple[str, str], Entry], at: int
@@ -157,6 +172,7 @@ class Store:
         """As `write` and `delete`, with the comparison made before returning; await the future."""
         if self._closed:
             raise StoreError("the server is stopping; try again in a moment")
+        self._check_unsealed(key.resource)
         current = self.latest(key)
         if (current.version if current else 0) != expected:
             raise Conflict(f"{key.name} is at version {current.version if current else 0}, not {expected}")
