@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from datatunerx.data import Conversation, DataError, Problem, inspect, read_rows
-from datatunerx.data.parse import MAX_ROW_BYTES
+from datatunerx.data.raw import MAX_ROW_BYTES
 from datatunerx.resources.enums import Split
 
 GOOD = '{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}'
@@ -57,7 +57,16 @@ BAD = {
     "nul": (answer("b\0"), "NUL character", "messages[1].content", "'b\\x00'"),
     "deep": ("[" * 100_000, "JSON nested too deeply", "", ""),
     "huge number": ('{"x": ' + "9" * 5000 + "}", "bad JSON", "", None),
-    "tools": ('{"tools": [{"name": "f"}], "messages": []}', "tool definitions", "tools", "tools"),
+    "tools": (GOOD[:-1] + ', "tools": [{"type": "function"}]}', "wrong type", "tools[0]", "an object"),
+    "a call": (
+        turns({"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": "{"}}]}),
+        "wrong type", "messages[1].tool_calls[0].function.arguments",
+        "expecting property name enclosed in double quotes at column 2",
+    ),
+    "a number in a call": (
+        turns({"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": {"x": 10**30}}}]}),
+        "number too large", "messages[1].tool_calls", "number 1e+30",
+    ),
 }  # fmt: skip
 
 
@@ -154,7 +163,9 @@ WHOLE = {
     "an array nested without end": ("a.json", b"[" * 200_000, "a.json:1: JSON that cannot be read"),
     "bytes after a key": ("a.json", b'{"v" 1}', "a.json:1: bad JSON: '1' where : must be"),
     "a bad byte in an array": ("a.json", b'[{"prompt": "\xff"}]', "not UTF-8 .*0xff"),
-    "a cell beyond all limits": ("a.csv", b'prompt,completion\n"' + b"x\n" * (9 << 20) + b'",b\n', "bad CSV"),
+    "a cell beyond all limits": (
+        "a.csv", b'prompt,completion\n"' + b"x\n" * (9 << 20) + b'",b\n', "a.csv:2: row too large .*close",
+    ),
     "an array without commas": ("a.json", b"[{} {}]", "a.json:2: bad JSON: '{' where , or ]"),
     "an object without data": ("a.json", b'{\n"rows": []}', 'no "data" list'),
     "data that is no list": ("a.json", b'{\n"data": {}}', '"data" is not a list'),
@@ -164,7 +175,7 @@ WHOLE = {
     "a Parquet file cut short": ("a.parquet", b"PAR1" + b"\0" * 40, "broken Parquet file"),
     "a Parquet footer that lies": ("a.parquet", b"PAR1" + b"x" * 20 + b"\xff\xff\xff\x7fPAR1", "broken"),
     "an Arrow file cut short": ("a.arrow", b"ARROW1\0\0" + b"\xff" * 20, "broken Arrow file"),
-    "an unknown kind": ("a.txt", b"hello", "give one of .jsonl"),
+    "an unknown kind": ("a.dat", b"hello", "give one of .jsonl"),
 }  # fmt: skip
 
 

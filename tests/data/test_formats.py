@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from datatunerx.data import Conversation, DataError, Problem, read_rows
+from datatunerx.data.rows import recognised
 from datatunerx.resources.enums import DataFormat, Split
 
 SAID = [{"role": "user", "content": "Où?\nHere,"}, {"role": "assistant", "content": 'At "home" 😀'}]
@@ -102,6 +103,188 @@ def test_tool_turns_and_parts_of_text_are_kept(dataset, write_rows):
     assert read.value.messages[:2] == [{"role": "system", "content": "s"}, {"role": "user", "content": "ab"}]
     assert read.value.messages[2] == {"role": "assistant", "content": "", "tool_calls": call}
     assert read.value.messages[3] == {"role": "tool", "content": "1", "tool_call_id": "t"}
+
+
+ASKED: dict[str, Any] = {"role": "user", "content": "q"}
+GOOD, BAD = ({"role": "assistant", "content": text} for text in "gb")
+PLAIN = Conversation([ASKED, GOOD])
+PAIR = Conversation([ASKED, GOOD], rejected=[ASKED, BAD])
+SYSTEM = {"role": "system", "content": "s"}
+SPELT: dict[str, tuple[str, dict[str, Any], Conversation]] = {
+    "question and answer": ("prompt-completion", {"question": "q", "answer": "g"}, PLAIN),
+    "query and response": ("prompt-completion", {"query": "q", "response": "g"}, PLAIN),
+    "input and output": ("prompt-completion", {"input": "q", "output": "g"}, PLAIN),
+    "dolly": (
+        "alpaca", {"instruction": "q", "context": "", "response": "g", "category": "c"},
+        PLAIN,
+    ),
+    "turns in both": (
+        "prompt-completion", {"prompt": [SYSTEM, ASKED], "completion": [GOOD]},
+        Conversation([SYSTEM, ASKED, GOOD]),
+    ),
+    "roles of sharegpt": (
+        "sharegpt",
+        {"system": "s", "conversation": [{"from": "human", "value": "q"}, {"from": "chatgpt", "value": "g"}]},
+        Conversation([SYSTEM, ASKED, GOOD]),
+    ),
+    "messages named conversations": ("sharegpt", {"conversations": [ASKED, GOOD]}, PLAIN),
+    "xtuner": (
+        "sharegpt",
+        {"conversation": [{"system": "s", "input": "q", "output": "g"}, {"input": "q", "output": "b"}]},
+        Conversation([SYSTEM, ASKED, GOOD, ASKED, BAD]),
+    ),
+    "a pair of texts": (
+        "preference", {"prompt": "q", "chosen": "g", "rejected": "b"},
+        PAIR,
+    ),
+    "a pair of turns": (
+        "preference", {"prompt": [SYSTEM, ASKED], "chosen": [GOOD], "rejected": [BAD]},
+        Conversation([SYSTEM, ASKED, GOOD], rejected=[SYSTEM, ASKED, BAD]),
+    ),
+    "a pair of whole conversations": (
+        "preference",
+        {"prompt": "q", "chosen": [ASKED, GOOD], "rejected": [ASKED, BAD], "messages": [ASKED, GOOD]},
+        PAIR,
+    ),
+    "a pair without a prompt": (
+        "preference", {"chosen": [ASKED, GOOD], "rejected": [ASKED, BAD]},
+        PAIR,
+    ),
+    "a pair under turns": (
+        "preference",
+        {
+            "conversations": [{"from": "human", "value": "q"}], "chosen": {"from": "gpt", "value": "g"},
+            "rejected": {"from": "gpt", "value": "b"},
+        },
+        PAIR,
+    ),
+    "a labelled answer": (
+        "labelled", {"prompt": "q", "completion": "b", "label": False},
+        Conversation([ASKED, BAD], label=False),
+    ),
+    "labelled turns": (
+        "labelled", {"messages": [ASKED, GOOD], "kto_tag": True}, Conversation([ASKED, GOOD], label=True),
+    ),
+    "a class is no label": (
+        "prompt-completion", {"prompt": "q", "completion": "g", "label": "sport"}, PLAIN,
+    ),
+    "plain text": ("text", {"text": "Once.", "id": 3}, Conversation([{"role": "text", "content": "Once."}])),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SPELT)
+def test_the_usual_spellings_are_recognised(name, dataset, write_rows):
+    format, row, said = SPELT[name]
+    files = dataset(write_rows([row]))
+    (read,) = read_rows(files, Split.TRAIN)
+    assert read.value == said
+    assert recognised(files) == format
+
+
+def test_tools_and_calls_are_taken_in_every_way_they_are_written(dataset, write_rows):
+    bare = {"name": "f", "description": "d", "parameters": {"type": "object"}}
+    full = {"type": "function", "function": bare}
+    call = {"type": "function", "function": {"name": "f", "arguments": {"x": 1}}}
+    text_call = {"type": "function", "function": {"name": "f", "arguments": '{"x": 1}'}}
+    openai = [ASKED, {"role": "assistant", "content": None, "tool_calls": [text_call]}, GOOD]
+    sharegpt = [
+        {"from": "human", "value": "q"},
+        {"from": "function_call", "value": '{"name": "f", "arguments": {"x": 1}}'},
+        {"from": "observation", "value": "1"}, {"from": "gpt", "value": "g"},
+    ]  # fmt: skip
+    plain = write_rows([{"messages": [ASKED, GOOD]}, {"messages": openai, "tools": [full]}], "a.jsonl")
+    spelt = write_rows([{"conversations": sharegpt, "tools": json.dumps([bare])}], "b.jsonl")
+    first, second, third = read_rows(dataset(plain, spelt), Split.TRAIN)
+    assert first.value.tools == []
+    assert second.value.tools == third.value.tools == [full]
+    assert second.value.messages[1] == third.value.messages[1] == {
+        "role": "assistant", "content": "", "tool_calls": [call],
+    }  # fmt: skip
+
+
+def test_pairs_that_teach_nothing_are_bad_rows(dataset, write_rows):
+    rows = [
+        {"prompt": "q", "chosen": "g", "rejected": "b"},
+        {"prompt": "q", "chosen": "g", "rejected": "g"},
+        {"prompt": "q", "chosen": "g", "rejected": None},
+        {"chosen": "g", "rejected": "b"},
+        {"chosen": [ASKED, GOOD], "rejected": [{"role": "user", "content": "z"}, BAD]},
+        {"prompt": "other", "chosen": [ASKED, GOOD], "rejected": [ASKED, BAD]},
+    ]
+    read = list(read_rows(dataset(write_rows(rows)), Split.TRAIN))
+    assert [getattr(row.value, "reason", "") for row in read] == [
+        "", "chosen and rejected are the same", "null turn", "no prompt",
+        "chosen and rejected begin otherwise", "another prompt",
+    ]  # fmt: skip
+
+
+def test_two_columns_that_could_both_be_meant_are_not_chosen_between(dataset, write_rows):
+    path = write_rows([{"question": "q", "answer": "a", "response": "b"}])
+    with pytest.raises(DataError, match="columns answer, question, response are no known format"):
+        list(read_rows(dataset(path), Split.TRAIN))
+    (read,) = read_rows(dataset(path, features={"completion": "answer"}), Split.TRAIN)
+    assert read.value.messages[1]["content"] == "a"
+
+
+def test_the_chosen_answers_alone_are_read_only_when_asked_for(dataset, write_rows):
+    path = write_rows([{"prompt": "q", "chosen": "g", "rejected": "b"}])
+    (read,) = read_rows(dataset(path, features={"completion": "chosen"}), Split.TRAIN)
+    assert read.value == Conversation([ASKED, GOOD])
+
+
+def test_lines_of_a_text_file_are_rows(dataset, tmp_path):
+    (tmp_path / "a.txt").write_bytes("\ufeffOne.\r\n\n Two é.\n".encode() + b"\xff\nlast")
+    read = list(read_rows(dataset(str(tmp_path / "a.txt")), Split.TRAIN))
+    assert [(row.line, getattr(row.value, "reason", "")) for row in read] == [
+        (1, ""), (3, ""), (4, "not UTF-8"), (5, ""),
+    ]  # fmt: skip
+    assert [row.value.messages[0]["content"] for row in read if row.line != 4] == ["One.", " Two é.", "last"]
+
+
+def test_a_spreadsheet_is_read_as_it_is_shown(dataset, tmp_path):
+    from datetime import date
+
+    from openpyxl import Workbook
+
+    book = Workbook()
+    sheet = book.active
+    for row in (
+        ["prompt", "completion"],
+        ["q", 42],
+        ["when", date(2026, 1, 31)],
+        [],
+        ["yes?", True],
+        ["x", "g", "over"],
+    ):
+        sheet.append(row)
+    book.create_sheet("empty")
+    book.save(tmp_path / "a.xlsx")
+    read = list(read_rows(dataset(str(tmp_path / "a.xlsx")), Split.TRAIN))
+    assert [(row.line, getattr(row.value, "reason", "")) for row in read] == [
+        (2, ""), (3, ""), (5, ""), (6, "wrong number of cells"),
+    ]  # fmt: skip
+    assert [row.value.messages[1]["content"] for row in read[:3]] == ["42", "2026-01-31", "true"]
+
+
+@pytest.mark.parametrize("mark", [";", "\t", "|"])
+def test_a_csv_may_be_separated_by_another_character(mark, dataset, tmp_path):
+    (tmp_path / "a.csv").write_text(f'prompt{mark}completion\n"a, b"{mark}c\n')
+    (read,) = read_rows(dataset(str(tmp_path / "a.csv")), Split.TRAIN)
+    assert [m["content"] for m in read.value.messages] == ["a, b", "c"]
+
+
+def test_of_a_table_only_the_columns_that_matter_are_read(dataset, tmp_path, monkeypatch):
+    rows = [{"prompt": "p", "completion": "c", "vector": [0.5] * 10, "other": None}]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")
+    asked = []
+    real = pq.ParquetFile.iter_batches
+    monkeypatch.setattr(
+        pq.ParquetFile,
+        "iter_batches",
+        lambda self, **more: asked.append(more["columns"]) or real(self, **more),
+    )
+    (read,) = read_rows(dataset(str(tmp_path / "a.parquet")), Split.TRAIN)
+    assert read.value.messages[1]["content"] == "c" and asked == [["prompt", "completion"]]
 
 
 def test_columns_under_other_names_are_mapped(dataset, write_rows):

@@ -21,6 +21,7 @@ FEATURES = {
     "torch": "training, scoring and serving", "transformers": "training, scoring and serving",
     "safetensors": "training, scoring and serving", "numpy": "scoring", "gguf": "base models in GGUF files",
     "huggingface-hub": "base models from the Hugging Face hub (hf://)", "pyarrow": "Parquet data",
+    "openpyxl": "spreadsheets",
     "jieba": "ROUGE for Chinese", "rouge-score": "ROUGE", "sacrebleu": "BLEU",
     "cel-expr-python": "rules in CRDs", "cryptography": "HTTPS and secrets", "psutil": "local runs",
 }  # fmt: skip

@@ -7,17 +7,19 @@ and rows that say the same never fall on two sides.
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
-from itertools import chain, islice
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from datatunerx.data.errors import DataError, Problem, where
-from datatunerx.data.formats import Conversation, Message, check_features, conversation, recognise
-from datatunerx.data.parse import RawRow, raw_rows
+from datatunerx.data.formats import COLUMNS, Conversation, Layout, conversation, layout_of, unknown
+from datatunerx.data.parse import raw_rows
+from datatunerx.data.raw import RawRow
 from datatunerx.data.sources import open_source
+from datatunerx.data.turns import Message
 from datatunerx.resources.enums import DataFormat, Split
 from datatunerx.runs.plan import DataFiles
 
@@ -126,18 +128,56 @@ def content_digest(files: DataFiles) -> str:
 
 
 def read_file(uri: str, format: DataFormat, features: dict[str, str]) -> Iterator[Row]:
-    """The rows of one file, its format recognised from its first rows if it is not given."""
-    raw = raw_rows(uri)
-    first = list(islice(raw, FIRST_ROWS))
-    if not first:
+    """The rows of one file, their format recognised from the first rows if it is not given."""
+    layout: Layout | None = None
+    held: list[RawRow] = []
+    count = 0
+    for row in raw_rows(uri, COLUMNS | set(features.values())):
+        count += 1
+        if layout is None:
+            if isinstance(row.value, Problem):
+                held.append(row)
+            elif (layout := layout_of(row.value, format, features)) is None:
+                held.append(RawRow(row.line, dict.fromkeys(row.value)))  # its columns: the row may be large
+            if layout is None and len(held) < FIRST_ROWS:
+                continue
+            yield from _held(held, layout, format, features, uri)
+            held.clear()
+            if layout is None:
+                continue
+        yield Row(uri, row.line, _value(row, layout, uri))
+    if not count:
         raise DataError("has no rows", uri, fix="remove it from the splits or write rows into it")
-    good = [row.value for row in first if not isinstance(row.value, Problem)]
-    if format is DataFormat.AUTO and good:
-        format = recognise(good, features, uri)
-    if format is not DataFormat.AUTO:
-        check_features(format, features, uri)
-    for row in chain(first, raw):
-        yield Row(uri, row.line, _value(row, format, features, uri))
+    yield from _held(held, layout, format, features, uri)
+
+
+def _held(
+    held: Sequence[RawRow], layout: Layout | None, format: DataFormat, features: dict[str, str], uri: str
+) -> Iterator[Row]:
+    """The rows that came before one told the format. Raises DataError if none of many has."""
+    if layout is None:
+        columns = {str(name) for row in held if not isinstance(row.value, Problem) for name in row.value}
+        if columns:
+            raise unknown(sorted(columns), format, features, uri)
+    for row in held:
+        value = _unheld(row, layout)
+        yield Row(uri, row.line, value.at(uri, row.line))
+
+
+def _unheld(row: RawRow, layout: Layout | None) -> Problem:
+    """What is wrong with a row that told no format."""
+    if isinstance(row.value, Problem):
+        return row.value
+    made = conversation(row.value, layout) if layout else None
+    if isinstance(made, Problem):
+        return made
+    found = ", ".join(list(row.value)[:20])
+    return Problem("other columns than the file's format", found=found, fix="write all rows of a file alike")
+
+
+def _value(row: RawRow, layout: Layout, uri: str) -> Conversation | Problem:
+    made = row.value if isinstance(row.value, Problem) else conversation(row.value, layout)
+    return made.at(uri, row.line) if isinstance(made, Problem) else made
 
 
 def recognised(files: DataFiles) -> str:
@@ -146,22 +186,13 @@ def recognised(files: DataFiles) -> str:
         return files.format.value
     found: list[str] = []
     for uri in files.splits.get(Split.TRAIN, []):
-        first = [row.value for row in islice(raw_rows(uri), FIRST_ROWS)]
-        good = [value for value in first if not isinstance(value, Problem)]
-        if good and (name := recognise(good, files.features, uri).value) not in found:
-            found.append(name)
+        rows = raw_rows(uri, COLUMNS | set(files.features.values()))
+        good = (row.value for row in islice(rows, FIRST_ROWS) if not isinstance(row.value, Problem))
+        layouts = (layout_of(value, files.format, files.features) for value in good)
+        layout = next((layout for layout in layouts if layout), None)
+        if layout and layout.format.value not in found:
+            found.append(layout.format.value)
     return ", ".join(found)
-
-
-def _value(row: RawRow, format: DataFormat, features: dict[str, str], uri: str) -> Conversation | Problem:
-    made: Conversation | Problem
-    if isinstance(row.value, Problem):
-        made = row.value
-    elif format is DataFormat.AUTO:  # none of the first rows could be read, so nothing told the format
-        made = Problem("format not recognised", fix="repair the file's first rows or name the format")
-    else:
-        made = conversation(row.value, format, features)
-    return made.at(uri, row.line) if isinstance(made, Problem) else made
 
 
 def made_shares(files: DataFiles) -> dict[Split, float]:

@@ -62,6 +62,9 @@ class DataFormat(StrEnum):
     ALPACA = "alpaca"
     SHAREGPT = "sharegpt"
     PROMPT_COMPLETION = "prompt-completion"
+    PREFERENCE = "preference"
+    LABELLED = "labelled"
+    TEXT = "text"
 
 
 class Split(StrEnum):
