@@ -61,24 +61,23 @@ async def session(server):
 # Clients that read, add one and write back
 
 
-async def add_one(http, client, way):
-    """One read-modify-write of the shared object, tried until it is taken; how often it was refused."""
+async def add_one(http, client, way, path):
+    """One read-modify-write of a shared object, tried until it is taken; how often it was refused."""
     for refused in itertools.count():
-        async with http.get(f"{OBJECTS}/shared") as answer:
+        async with http.get(path) as answer:
             obj = await answer.json()
         data, version = obj["data"], obj["metadata"]["resourceVersion"]
         mine, total = str(int(data.get(client, 0)) + 1), str(int(data["total"]) + 1)
         changed = {client: mine, "total": total}
         if way == "put":
-            body = json.dumps(obj | {"data": data | changed})
-            request = http.put(f"{OBJECTS}/shared", data=body, headers=JSON)
+            request = http.put(path, data=json.dumps(obj | {"data": data | changed}), headers=JSON)
         elif way == "merge":
             body = json.dumps({"metadata": {"resourceVersion": version}, "data": changed})
-            request = http.patch(f"{OBJECTS}/shared", data=body, headers=MERGE)
+            request = http.patch(path, data=body, headers=MERGE)
         else:
             steps = [{"op": "test", "path": "/metadata/resourceVersion", "value": version}]
             steps += [{"op": "add", "path": f"/data/{k}", "value": v} for k, v in changed.items()]
-            request = http.patch(f"{OBJECTS}/shared", data=json.dumps(steps), headers=JSON_PATCH)
+            request = http.patch(path, data=json.dumps(steps), headers=JSON_PATCH)
         async with request as answer:
             if answer.status == 200:
                 return refused
@@ -88,24 +87,32 @@ async def add_one(http, client, way):
 
 
 async def read_modify_write(server, clients, times):
+    paths = [f"{OBJECTS}/shared{i}" for i in range(4)]
     async with session(server) as http:
-        first = {"metadata": {"name": "shared"}, "data": {"total": "0"}}
-        async with http.post(OBJECTS, data=json.dumps(first), headers=JSON) as answer:
-            assert answer.status == 201
-            version = (await answer.json())["metadata"]["resourceVersion"]
+        for path in paths:
+            first = {"metadata": {"name": path.rpartition("/")[2]}, "data": {"total": "0"}}
+            async with http.post(OBJECTS, data=json.dumps(first), headers=JSON) as answer:
+                assert answer.status == 201
+                version = (await answer.json())["metadata"]["resourceVersion"]
 
         async def client(name, way):
-            return sum([await add_one(http, name, way) for _ in range(times)])
+            return sum([await add_one(http, name, way, random.choice(paths)) for _ in range(times)])
 
         ways = zip(range(clients), itertools.cycle(["put", "merge", "json"]), strict=False)
         refused = await asyncio.gather(*(client(f"c{i}", way) for i, way in ways))
-        async with http.get(f"{OBJECTS}/shared") as answer:
-            data = (await answer.json())["data"]
+        async with http.get(OBJECTS) as answer:
+            found = {item["metadata"]["name"]: item["data"] for item in (await answer.json())["items"]}
         query = {"watch": "1", "resourceVersion": version, "timeoutSeconds": "1"}
         async with http.get(OBJECTS, params=query) as answer:
-            events = [json.loads(line) for line in (await answer.read()).splitlines()]
-    assert data == {"total": str(clients * times), **{f"c{i}": str(times) for i in range(clients)}}
-    assert [int(event["object"]["data"]["total"]) for event in events] == [*range(1, clients * times + 1)]
+            events = [json.loads(line)["object"] for line in (await answer.read()).splitlines()]
+    shared = [found[path.rpartition("/")[2]] for path in paths]
+    for i in range(clients):
+        assert sum(int(data.get(f"c{i}", 0)) for data in shared) == times
+    for name, data in found.items():
+        if name.startswith("shared"):
+            totals = [int(obj["data"]["total"]) for obj in events if obj["metadata"]["name"] == name]
+            assert totals == [*range(1, int(data["total"]) + 1)]
+    assert sum(int(data["total"]) for data in shared) == clients * times
     assert sum(refused) > 0, "the clients never met, so nothing was shown"
 
 

@@ -22,7 +22,7 @@ def apply(
     wanted = managed.view(kind, config, writer.subresource)
     owned = fieldsets.fields_of(wanted, schema, containers=False) if wanted else {}
     if live is None:
-        return config, [replace(writer, fields=owned)] if owned else []
+        return config, [writer.owning(owned)] if owned else []
     current = managed.view(kind, live, writer.subresource)
     if not managers and current:
         everything = fieldsets.fields_of(current, schema, containers=True)
@@ -34,16 +34,16 @@ def apply(
     if conflicts and not force:
         raise apply_conflict(conflicts)
     if conflicts:
-        others = [replace(m, fields=left) for m in others if (left := fieldsets.minus(m.fields, changed))]
+        others = [m.owning(left) for m in others if (left := fieldsets.minus(m.fields, changed))]
     last = next((manager.fields for manager in managers if manager.identity == writer.identity), {})
     kept = owned
     for manager in others:
         kept = fieldsets.union(kept, manager.fields)
     merged = remove(merged, fieldsets.minus(last, owned), kept, schema)
     removed = fieldsets.changes(current, merged, schema)[1]
-    others = [replace(m, fields=left) for m in others if (left := fieldsets.without(m.fields, removed))]
+    others = [m.owning(left) for m in others if (left := fieldsets.without(m.fields, removed))]
     new = _back(kind, live, merged or {}, writer.subresource)
-    return new, [*others, replace(writer, fields=owned)] if owned else others
+    return new, [*others, writer.owning(owned)] if owned else others
 
 
 def _conflicts(others: list[Manager], changed: Tree) -> list[Cause]:

@@ -122,12 +122,18 @@ def _counterpart(item: Any, old: Any, keys: list[str] | None, schema: Json) -> A
 
 
 def _run(node: Node, new: Any, old: Any, path: str) -> Iterator[Cause]:
-    data = {"self": _shown_to_rules(new, node, path)}
-    if old is not ABSENT:
-        data["oldSelf"] = _shown_to_rules(old, node, path)
+    data: Json = {}
+    # What did not change is not judged again, as on a cluster (validation ratcheting); but a rule about the
+    # change itself is always asked.
+    settled = old is not ABSENT and new == old and type(new) is type(old)
     for rule in node.rules:
-        if rule.needs_old and old is ABSENT:
+        skipped = old is ABSENT if rule.needs_old else settled
+        if skipped:
             continue
+        if not data:
+            data["self"] = _shown_to_rules(new, node, path)
+            if old is not ABSENT:
+                data["oldSelf"] = _shown_to_rules(old, node, path)
         result = rule.program.eval(data=data)
         if result.type() == cel.Type.BOOL and result.plain_value():
             continue

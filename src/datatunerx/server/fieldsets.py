@@ -112,7 +112,9 @@ def union(first: Tree, second: Tree) -> Tree:
 
 
 def minus(tree: Tree, other: Tree) -> Tree:
-    """What is in the first and not in the second, place by place."""
+    """What is in the first and not in the second, place by place; the first itself when that is all of it."""
+    if tree.keys().isdisjoint(other):
+        return tree
     out: Tree = {}
     for name, below in tree.items():
         if name not in other:
@@ -123,7 +125,9 @@ def minus(tree: Tree, other: Tree) -> Tree:
 
 
 def without(tree: Tree, gone: Tree) -> Tree:
-    """The first without the places of the second and everything below them."""
+    """The first without the places of the second and everything below; itself when none is in it."""
+    if tree.keys().isdisjoint(gone):
+        return tree
     out: Tree = {}
     for name, below in tree.items():
         if name == HERE or name not in gone:

@@ -1,7 +1,10 @@
 """managedFields: one entry per manager, operation, API version and subresource, with the fields it owns."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
+
+import orjson
 
 from datatunerx.server import fieldsets
 from datatunerx.server.errors import Json, bad_request
@@ -12,6 +15,7 @@ UNOWNED = (
     "name", "generateName", "namespace", "selfLink", "uid", "resourceVersion", "generation",
     "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "managedFields",
 )  # fmt: skip
+_WIRE = frozenset(["manager", "operation", "apiVersion", "time", "fieldsType", "fieldsV1"])
 
 
 @dataclass(frozen=True)
@@ -25,12 +29,21 @@ class Manager:
     subresource: str
     time: str
     fields: Tree
+    """Shared: never changed in place."""
+    stored: Json | None = None
+    """The entry as it was read, when the fields are still those."""
 
     @property
     def identity(self) -> tuple[str, str, str, str]:
         return self.name, self.operation, self.api_version, self.subresource
 
+    def owning(self, fields: Tree) -> "Manager":
+        """The same manager with other fields."""
+        return Manager(self.name, self.operation, self.api_version, self.subresource, self.time, fields)
+
     def wire(self) -> Json:
+        if self.stored is not None:
+            return self.stored
         entry: Json = {
             "manager": self.name,
             "operation": self.operation,
@@ -61,10 +74,26 @@ def read(entries: Any) -> list[Manager]:
                 str(entry.get("apiVersion", "")),
                 str(entry.get("subresource", "")),
                 str(entry.get("time", "")),
-                fieldsets.from_wire(entry["fieldsV1"]) if entry.get("fieldsV1") else {},
+                _tree(orjson.dumps(entry["fieldsV1"])) if entry.get("fieldsV1") else {},
+                entry if _well_formed(entry) else None,
             )
         )
     return found
+
+
+def _well_formed(entry: Json) -> bool:
+    """Whether this server could have written the entry; others are written anew."""
+    return (
+        _WIRE <= entry.keys() <= _WIRE | {"subresource"}
+        and entry["fieldsType"] == "FieldsV1"
+        and all(isinstance(value, str) for name, value in entry.items() if name != "fieldsV1")
+    )
+
+
+@lru_cache(maxsize=512)
+def _tree(fields: bytes) -> Tree:
+    # From one write to the next almost every entry stays as it was, here and in objects of the same shape.
+    return fieldsets.from_wire(orjson.loads(fields))
 
 
 def view(kind: Kind, obj: Json, subresource: str) -> Json:
@@ -98,10 +127,10 @@ def after_update(
             continue
         kept = fieldsets.minus(kept, changed)
         if kept:
-            out.append(manager if kept == manager.fields else replace(manager, fields=kept))
+            out.append(manager if kept is manager.fields else manager.owning(kept))
     mine = fieldsets.union(mine, changed)
     if mine:
-        out.append(replace(writer, fields=mine))
+        out.append(writer.owning(mine))
     return out
 
 

@@ -5,10 +5,10 @@ can never race: the later one starts from what the earlier one staged.
 """
 
 import random
+import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 import orjson
 
@@ -60,7 +60,7 @@ class Target:
 
 def now() -> str:
     """The time as objects carry it: whole seconds, UTC."""
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
 def dry_run(request: Request) -> bool:
@@ -146,7 +146,7 @@ def _check_namespace(store: Store, kind: Kind, namespace: str, meta: Json) -> No
     entry = store.latest(Key(builtin.NAMESPACES, "", namespace))
     if entry is None:
         raise not_found(builtin.NAMESPACES, namespace)
-    if entry.decode()["metadata"].get("deletionTimestamp"):
+    if b'"deletionTimestamp"' in entry.data and entry.decode()["metadata"].get("deletionTimestamp"):
         why = f"unable to create new content in namespace {namespace} because it is being terminated"
         name = str(meta.get("name", ""))
         raise forbidden(f'{kind.resource} "{name}" is forbidden: {why}', kind.resource, name)
