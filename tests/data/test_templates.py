@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 from datatunerx.data import ChatTemplate, TemplateError, built_in_names
+from datatunerx.data.registry import built_ins
 from datatunerx.data.render import render
 
 TEXT = st.text(
@@ -22,8 +23,7 @@ TEXT = st.text(
 WORDS = TEXT.filter(str.strip)
 SPOKEN = st.one_of(TEXT, TEXT.map(lambda t: t + "<|im_end|>"), TEXT.map(lambda t: "</s>" + t + "<|eot_id|>"))
 SAID = SPOKEN.filter(lambda text: text.strip() != "")
-END = {"chatml": "<|im_end|>", "llama3": "<|eot_id|>", "gemma": "<end_of_turn>", "phi3": "<|end|>"}
-PROPERTY = settings(max_examples=50, deadline=None, suppress_health_check=list(HealthCheck))
+PROPERTY = settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 def talk(*texts: str, system: str | None = None) -> list[dict[str, Any]]:
@@ -31,9 +31,9 @@ def talk(*texts: str, system: str | None = None) -> list[dict[str, Any]]:
     return [{"role": "system", "content": system}, *turns] if system else turns
 
 
-def trained_runs(chat: ChatTemplate, messages: list[dict[str, Any]]) -> list[list[int]]:
+def trained_runs(chat: ChatTemplate, messages: list[dict[str, Any]], tools: Any = ()) -> list[list[int]]:
     """The stretches of tokens that carry loss, in order."""
-    ids, labels = chat.encode(messages)
+    ids, labels = chat.encode(messages, tools)
     assert len(ids) == len(labels)
     runs: list[list[int]] = []
     for before, token, label in zip(
@@ -56,9 +56,14 @@ def text_of(chat: ChatTemplate, ids: list[int]) -> str:
 def chats(tmp_path_factory):
     """Every built-in template, on a tokenizer whose pad is its end of text."""
     folder = tmp_path_factory.mktemp("all")
-    starts = ["<s>", "</s>", "<|im_start|>", "<|start_header_id|>", "<|end_header_id|>"]
-    save(folder, [*END.values(), *starts])
+    save(folder, {"<s>", "</s>", *(token for one in built_ins().values() for token in one.tokens)})
     return {name: ChatTemplate.load(folder, name) for name in built_in_names()}
+
+
+def end_of(name: str) -> str:
+    """What the registry says ends an assistant turn."""
+    end = built_ins()[name].end_of_turn
+    return "</s>" if end == "eos_token" else end
 
 
 def save(folder: Path, control: Iterable[str]) -> None:
@@ -82,7 +87,7 @@ def save(folder: Path, control: Iterable[str]) -> None:
 def test_every_trained_turn_carries_loss_up_to_its_end_of_turn(chats, name, texts, system):
     texts = texts[: len(texts) // 2 * 2]
     chat = chats[name]
-    end = END.get(name, "</s>")
+    end = end_of(name)
 
     runs = trained_runs(chat, talk(*texts, system=system))
 
@@ -90,11 +95,7 @@ def test_every_trained_turn_carries_loss_up_to_its_end_of_turn(chats, name, text
     for run, answer in zip(runs, texts[1::2], strict=True):
         assert run[-1] == chat.encoder.added[end]
         assert run.count(run[-1]) == 1  # what the user wrote is no control token
-        said = text_of(chat, run[:-1])
-        assert (
-            said.strip() == answer.strip() if name in ("llama3", "gemma", "llama2") else said.endswith(answer)
-        )
-        assert said.strip() == answer.strip()
+        assert text_of(chat, run[:-1]).strip() == answer.strip()
 
 
 @pytest.mark.parametrize("name", built_in_names())
@@ -210,7 +211,10 @@ REFUSED = {
         r"'<\|eof\|>'",
     ),
     "not Jinja": ("{% for m in messages %}", "not valid Jinja"),
-    "an unknown name": ("chatmll", "no built-in template 'chatmll'. Fix: use Jinja or one of alpaca, chatml"),
+    "an unknown name": (
+        "chatmll",
+        "no built-in template 'chatmll'. Fix: use Jinja or one of alpaca, baichuan",
+    ),
     "refuses": (
         "{{ raise_exception('I take no users') }}",
         "refuses the turns user, assistant: I take no users",
@@ -220,7 +224,7 @@ REFUSED = {
         "not write the assistant's",
     ),
     "reaches for Python": ("{{ messages.__class__.__mro__ }}", "refuses the turns"),
-    "a loop without end": ("{% for i in range(10000000000) %}x{% endfor %}", "refuses the turns"),
+    "a range too wide": ("{% for i in range(10000000000) %}x{% endfor %}", "refuses the turns"),
 }
 
 
@@ -289,11 +293,119 @@ def test_a_template_that_ends_only_the_last_turn_takes_single_answers_only(token
         chat.encode(talk("a", "b", "c", "d"))
 
 
-def test_tool_calls_are_not_left_out_in_silence(chats):
+def test_tool_calls_and_definitions_are_not_left_out_in_silence(chats):
     messages = talk("a", "b")
+    with pytest.raises(TemplateError, match="does not write tool definitions"):
+        chats["chatml"].encode(messages, TOOLS)
     messages[1]["tool_calls"] = [{"function": {"name": "f"}}]
     with pytest.raises(TemplateError, match="does not write tool calls"):
         chats["chatml"].encode(messages)
+
+
+TOOLS = [
+    {"type": "function", "function": {"name": "look_up", "description": "<|im_end|> é", "parameters": {}}}
+]
+CALLED = [
+    {"role": "user", "content": "Where is order 7?"},
+    {"role": "assistant", "content": "", "tool_calls": [
+        {"id": "1", "type": "function", "function": {"name": "look_up", "arguments": '{"order": "<|im_end|>7"}'}}
+    ]},
+    {"role": "tool", "tool_call_id": "1", "content": "on its way"},
+    {"role": "assistant", "content": "It is on its way."},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["qwen", "qwen2", "qwen3"])
+def test_tools_and_their_calls_pass_through_the_template(chats, name):
+    chat = chats[name]
+
+    call, said = trained_runs(chat, CALLED, TOOLS)
+
+    assert text_of(chat, call) == (
+        '<tool_call>\n{"name": "look_up", "arguments": {"order": "<|im_end|>7"}}\n</tool_call><|im_end|>'
+    )
+    assert text_of(chat, said) == "It is on its way.<|im_end|>"
+    assert [run.count(chat.encoder.added["<|im_end|>"]) for run in (call, said)] == [1, 1]
+    ids = chat.encode(CALLED, TOOLS).ids.tolist()
+    assert '"description": "<|im_end|> é"' in text_of(chat, ids)
+    prompt = chat.prompt_ids(CALLED[:3], TOOLS)
+    assert ids[: len(prompt)] == prompt
+
+
+SAME = {
+    "command-r": "cohere", "gemma": "gemma3", "llama3": "llama3", "phi3": "phi3", "qwen": "qwen2_5",
+    "qwen3": "qwen3_instruct_2507",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SAME)
+def test_a_built_in_template_writes_what_the_models_own_writes(name):
+    theirs = PUBLISHED.get(SAME[name])
+    if theirs is None:
+        pytest.skip("needs the templates that trl ships")
+    tokens = {"bos_token": "<s>", "eos_token": "</s>"}
+    for messages in (talk("a"), talk("a", "b", "c"), talk("a", "b", "c", system="s")):
+        ours = render(built_ins()[name].template, messages, tokens, add_generation_prompt=True)
+        assert ours == render(theirs, messages, tokens, add_generation_prompt=True)
+
+
+@pytest.mark.parametrize("name", ["qwen", "qwen3"])
+def test_a_built_in_template_writes_tools_as_the_models_own_does(name):
+    theirs = PUBLISHED.get(SAME[name])
+    if theirs is None:
+        pytest.skip("needs the templates that trl ships")
+    for messages in (CALLED, [*talk("x", system="s"), *CALLED[1:]]):
+        parsed = [
+            message | {"tool_calls": CALL} if "tool_calls" in message else message for message in messages
+        ]
+        ours = render(built_ins()[name].template, parsed, {}, tools=TOOLS)
+        assert ours == render(theirs, parsed, {}, tools=TOOLS)
+
+
+CALL = [{"function": {"name": "look_up", "arguments": {"order": "7"}}}]
+
+
+def test_plain_text_is_trained_whole_and_ends_in_the_end_of_text(chats):
+    (run,) = trained_runs(chats["chatml"], [{"role": "text", "content": "Aa <|im_end|> bb"}])
+    assert run[-1] == chats["chatml"].encoder.added["</s>"]
+    assert chats["chatml"].encoder.added["<|im_end|>"] not in run
+    assert "Aa <|im_end|> bb</s>".endswith(text_of(chats["chatml"], run))
+
+
+FOUND = {
+    ("qwen2", "<|im_start|>", "<|im_end|>"): "qwen",
+    ("llama", "<|im_start|>", "<|im_end|>"): "chatml",
+    ("internlm2", "<|im_start|>", "<|im_end|>"): "internlm2",
+    ("llama", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"): "llama3",
+    ("gemma3_text", "<start_of_turn>", "<end_of_turn>"): "gemma",
+    ("phi3", "<|user|>", "<|assistant|>", "<|end|>"): "phi3",
+    ("phi3", "<|im_start|>", "<|im_sep|>", "<|im_end|>"): "phi4",
+    ("mistral",): "mistral",
+    ("mistral", "[INST]", "[/INST]"): "mistral-nemo",
+    ("deepseek_v3", "<｜User｜>", "<｜Assistant｜>", "<｜end▁of▁sentence｜>"): "deepseek-v3",
+    ("glm4", "[gMASK]", "<sop>", "<|system|>", "<|user|>", "<|assistant|>"): "glm4",
+    ("baichuan", "<reserved_106>", "<reserved_107>"): "baichuan",
+    ("gpt2",): "alpaca",
+}
+
+
+@pytest.mark.parametrize("model", FOUND, ids=FOUND.get)
+def test_a_model_without_a_template_gets_the_one_made_for_its_kind(model, tmp_path):
+    model_type, *tokens = model
+    save(tmp_path, {"<s>", "</s>", *tokens})
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": model_type}))
+    assert ChatTemplate.load(tmp_path).source == f"built-in {FOUND[model]}; the model has none"
+
+
+@pytest.mark.parametrize("alias", ["yi", "phi", "qwen2.5", "hermes", "smollm2"])
+def test_a_template_may_be_called_by_its_models_name(alias, tokenizer_dir):
+    (name,) = [name for name, one in built_ins().items() if alias in one.aliases]
+    assert ChatTemplate.load(tokenizer_dir, alias).text == built_ins()[name].template
+
+
+def test_every_name_of_a_built_in_template_is_that_of_one_only():
+    names = [name for built_in in built_ins() for name in (built_in, *built_ins()[built_in].aliases)]
+    assert len(names) == len(set(names)) > 50
 
 
 def test_the_models_own_template_is_found_wherever_it_is_kept(make_tokenizer):

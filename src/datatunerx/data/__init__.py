@@ -11,8 +11,9 @@ from datatunerx.data.cache import TokenRows
 from datatunerx.data.errors import DataError, Problem, TemplateError
 from datatunerx.data.formats import Conversation, Message
 from datatunerx.data.inspection import inspect
+from datatunerx.data.registry import built_in_names
 from datatunerx.data.rows import Question, Row, content_digest, questions, read_rows
-from datatunerx.data.templates import ChatTemplate, built_in_names
+from datatunerx.data.templates import ChatTemplate
 from datatunerx.data.tokens import tokenise
 
 __all__ = [

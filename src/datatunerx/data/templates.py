@@ -3,14 +3,13 @@
 One template writes both, so that what a model is trained on is what it is asked with. Where the assistant's
 turns lie is found by asking the template itself: the text it writes for the turns before, with the generation
 prompt, must be the beginning of the text it writes for all of them. A template of which that is not true
-cannot be masked, and is refused.
+cannot be masked, and is refused. Templates are rendered in a process of their own (`sandbox`).
 """
 
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,17 +17,15 @@ import numpy as np
 
 from datatunerx.data.encoding import Encoded, Ints, Piece, TextEncoder
 from datatunerx.data.errors import TemplateError, shown
-from datatunerx.data.formats import Message
-from datatunerx.data.render import compiled, render
+from datatunerx.data.formats import Conversation, Message
+from datatunerx.data.registry import FoundTemplate, find_template, special_tokens
+from datatunerx.data.render import Answer, Asked, answers, render
+from datatunerx.data.sandbox import PROBE
 
-MASKING_VERSION = 1
+MASKING_VERSION = 2
 """Part of the key of tokenised data: raise it whenever other tokens would carry loss."""
 IGNORED = -100
-MARKS = [chr(code) for code in range(0xFDD0, 0xFDF0)]
-"""Noncharacters, of which one that the messages do not use breaks up control tokens in what a user wrote."""
-PROBE = "Qq7probe"
-FALLBACKS = {"<|im_end|>": "chatml", "<|eot_id|>": "llama3", "<end_of_turn>": "gemma", "<|end|>": "phi3"}
-"""The built-in template for a tokenizer that has this token and no template."""
+TOOL: Message = {"role": "tool", "content": "Cc", "tool_call_id": "a", "name": "a"}
 
 
 class Span(NamedTuple):
@@ -49,12 +46,6 @@ class Rendered:
     """How it must be cut to be tokenised: one piece, unless a user wrote control tokens."""
 
 
-class FoundTemplate(NamedTuple):
-    text: str
-    source: str
-    """Where it comes from, in words."""
-
-
 class Example(NamedTuple):
     ids: Ints
     labels: Ints
@@ -68,18 +59,15 @@ class ChatTemplate:
         """Raises TemplateError if assistant turns do not end in a token of the tokenizer."""
         self.text, self.source = found
         self.encoder, self.tokens = encoder, dict(tokens)
-        compiled(self.text)
         self.ends = self._ends_of_turn()
         encoder.control = frozenset(encoder.special | self.ends | self._headers)
-        self._control = encoder.pattern(encoder.control)
-        self._end = encoder.pattern(self.ends)
 
     @classmethod
     def load(cls, model_dir: Path, override: str | None = None) -> "ChatTemplate":
         """The folder's template, or `override`: Jinja text or the name of a built-in one."""
         encoder = TextEncoder.load(model_dir)
-        config = _config(model_dir)
-        return cls(find_template(model_dir, override, encoder.added), encoder, _special_tokens(config))
+        found = find_template(model_dir, override, encoder.added)
+        return cls(found, encoder, special_tokens(model_dir))
 
     @property
     def stop_ids(self) -> list[int]:
@@ -87,20 +75,20 @@ class ChatTemplate:
         ends = self.ends | {self.tokens.get("eos_token", "")}
         return sorted(self.encoder.added[end] for end in ends if end in self.encoder.added)
 
-    def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
+    def prompt_ids(self, messages: Sequence[Message], tools: Sequence[Any] = ()) -> list[int]:
         """What a model is asked with, ending in the generation prompt."""
-        marked, mark = self._marked(messages)
-        text = self._render(marked, True)
-        try:
-            asked = self._located(marked, mark, text)
-        except TemplateError:  # cannot be trained on, which is no reason not to be asked
-            asked = Rendered(text.replace(mark, "") if mark else text, (), self._pieces(text, mark))
-        ids: list[int] = self._tokens(asked).ids.tolist()
+        written, given = _as_templates_want(messages), list(tools) or None
+        (made,) = self._answers([Asked(written, given, True, locate=True)])
+        if isinstance(made, TemplateError):  # cannot be trained on, which is no reason not to be asked
+            (made,) = self._answers([Asked(written, given, True)])
+        if isinstance(made, TemplateError):
+            raise made
+        ids: list[int] = self._tokens(_rendered(made)).ids.tolist()
         return ids
 
-    def encode(self, messages: Sequence[Message]) -> Example:
+    def encode(self, messages: Sequence[Message], tools: Sequence[Any] = ()) -> Example:
         """Ids of all turns; labels on every assistant turn including its end-of-turn token."""
-        rendered = self.rendered(messages)
+        rendered = self.rendered(messages, tools)
         return self._label(rendered, self._tokens(rendered))
 
     def encode_batch(self, rendered: Sequence[Rendered]) -> list[Example | TemplateError]:
@@ -116,12 +104,23 @@ class ChatTemplate:
                 made.append(error)
         return made
 
-    def rendered(self, messages: Sequence[Message]) -> Rendered:
+    def rendered(self, messages: Sequence[Message], tools: Sequence[Any] = ()) -> Rendered:
         """The conversation as text. Raises TemplateError if the turns cannot be told apart in it."""
-        if "tool_calls" not in self.text and any(message.get("tool_calls") for message in messages):
-            raise self._error("the template does not write tool calls", "name a template that does")
-        marked, mark = self._marked(messages)
-        return self._located(marked, mark, self._render(marked, False))
+        (made,) = self.rendered_batch([Conversation(list(messages), list(tools))])
+        if isinstance(made, TemplateError):
+            raise made
+        return made
+
+    def rendered_batch(self, conversations: Sequence[Conversation]) -> list[Rendered | TemplateError]:
+        """Many conversations as text; in place of those that this template cannot write, why."""
+        known = [self._plain(one) if one.is_text else self._unwritten(one) for one in conversations]
+        asked = [
+            Asked(_as_templates_want(one.messages), one.tools or None, locate=True)
+            for one, answer in zip(conversations, known, strict=True)
+            if answer is None
+        ]
+        made = iter(self._answers(asked))
+        return [answer or _made(next(made)) for answer in known]
 
     # -- tokens and labels
 
@@ -162,7 +161,7 @@ class ChatTemplate:
         for span in rendered.spans:
             turn = (starts >= span.start) & (starts < span.end)
             places = np.flatnonzero(turn)
-            if len(places) < 2 or int(encoded.ids[places[-1]]) not in self._end_ids:
+            if len(places) < 2 or int(encoded.ids[places[-1]]) not in self.stop_ids:
                 raise self._error(
                     "an assistant turn does not end in its end-of-turn token", "name another template"
                 )
@@ -170,55 +169,28 @@ class ChatTemplate:
         trained[:1] = False  # nothing predicts the first token
         return Example(encoded.ids, np.where(trained, encoded.ids, np.int32(IGNORED)).astype(np.int32))
 
-    # -- where turns lie
+    # -- what the template is asked
 
-    def _located(self, messages: list[Message], mark: str, text: str) -> Rendered:
-        """The text of marked messages with its assistant turns, without marks."""
-        turns = [number for number, message in enumerate(messages) if message["role"] == "assistant"]
-        spans = [self._span(messages, number, text) for number in turns]
-        pieces = self._pieces(text, mark)
-        if mark:
-            spans = [
-                Span(start - text.count(mark, 0, start), end - text.count(mark, 0, end), trained)
-                for start, end, trained in spans
-            ]
-            text = text.replace(mark, "")
-        return Rendered(text, tuple(spans), pieces)
+    def _answers(self, asked: Sequence[Asked]) -> list[Answer | TemplateError]:
+        return answers(self.text, self.tokens, asked, self.encoder.control, self.ends, self.source)
 
-    def _span(self, messages: list[Message], number: int, text: str) -> Span:
-        prompt = self._render(messages[:number], True)
-        if not text.startswith(prompt):
-            raise self._error(
-                f"what the template writes before turn {number + 1} when asked for an answer is not what it "
-                f"writes there when the answer is known ({shown(prompt[-40:])})", "name another template",
-            )  # fmt: skip
-        bound = self._bound(messages, number, text)
-        end = self._end.search(text, len(prompt), bound)
-        if end is None:
-            raise self._error(
-                f"turn {number + 1} has no end-of-turn token ({' or '.join(sorted(self.ends))})",
-                "name a template that ends every assistant turn",
-            )
-        said = messages[number]["content"].split("</think>")[-1].strip()
-        if said not in text[len(prompt) : end.start()]:
-            raise self._error(f"the template changes the text of turn {number + 1}", "name another template")
-        return Span(len(prompt), end.end(), messages[number].get("weight") != 0)
+    def _plain(self, conversation: Conversation) -> Rendered:
+        """Plain text, to which no template says anything: it is trained on whole, with the end of text."""
+        text, end = conversation.messages[0]["content"], self.tokens.get("eos_token", "")
+        literal = self.encoder.pattern(self.encoder.control).search(text) is not None
+        whole = len(text) + len(end)
+        cut = (Piece(0, len(text), True), Piece(len(text), whole)) if literal else (Piece(0, whole),)
+        return Rendered(text + end, (Span(0, whole),), cut)
 
-    def _bound(self, messages: list[Message], number: int, text: str) -> int:
-        """Where the next turn's text begins at the latest; the end of the text for the last turn."""
-        if number + 1 == len(messages):
-            return len(text)
-        probe = PROBE
-        while probe in text:  # someone may have written it
-            probe += "q"
-        after = messages[number + 1] | {"content": probe}
-        probed = self._render([*messages[: number + 1], after, *messages[number + 2 :]], False)
-        bound = probed.find(probe)
-        if bound < 0 or text[:bound] != probed[:bound]:
-            raise self._error(
-                f"turn {number + 2} cannot be told from turn {number + 1}", "name another template"
-            )
-        return bound
+    def _unwritten(self, conversation: Conversation) -> TemplateError | None:
+        """What the conversation holds and the template would leave out in silence."""
+        fix = "name a template that does"
+        if conversation.tools and "tools" not in self.text:
+            return self._error("the template does not write tool definitions", fix)
+        called = any(message.get("tool_calls") for message in conversation.messages)
+        if called and "tool_calls" not in self.text:
+            return self._error("the template does not write tool calls", fix)
+        return None
 
     def _ends_of_turn(self) -> set[str]:
         """The tokens that end an assistant turn: at the end of the text, and before another turn."""
@@ -235,12 +207,16 @@ class ChatTemplate:
                 "trained with it would not know where to stop",
                 "name a template whose end-of-turn the tokenizer has, or one that ends turns with eos_token",
             )
-        try:
-            twice = self._render([*asked, {"role": "user", "content": "Bb"}, *asked[1:]], False)
-        except TemplateError:
-            return {last}
-        between = self._ending(twice, "Bb")
-        return {last} if between is None or between in self._headers else {last, between}
+        ends = {last}
+        for after in ({"role": "user", "content": "Bb"}, TOOL):
+            try:
+                twice = self._render([*asked, after, *asked[1:]], False)
+            except TemplateError:
+                continue
+            between = self._ending(twice, after["content"])
+            if between is not None and between not in self._headers:
+                ends.add(between)
+        return ends
 
     def _ending(self, text: str, stop: str) -> str | None:
         """The added token that follows the first probe directly, before `stop`."""
@@ -256,45 +232,13 @@ class ChatTemplate:
         return set(self.encoder.pattern(self.encoder.added).findall(text))
 
     @cached_property
-    def _end_ids(self) -> set[int]:
+    def end_ids(self) -> set[int]:
+        """Ids of the tokens that end an assistant turn."""
         return {self.encoder.added[end] for end in self.ends}
 
     @cached_property
     def _control_ids(self) -> set[int]:
         return {self.encoder.added[token] for token in self.encoder.control}
-
-    # -- what a user wrote
-
-    def _marked(self, messages: Sequence[Message]) -> tuple[list[Message], str]:
-        """The messages with control tokens broken up by a mark, and the mark; empty if there are none."""
-        texts = [text for message in messages for text in _texts(message)]
-        if not any(self._control.search(text) for text in texts):
-            return list(messages), ""
-        mark = next((mark for mark in MARKS if not any(mark in text for text in texts)), None)
-        if mark is None:
-            raise self._error("the row uses all 32 of Unicode's noncharacters", "remove them")
-        return [
-            _mapped(message, lambda text: self._control.sub(_broken(mark), text)) for message in messages
-        ], mark
-
-    def _pieces(self, text: str, mark: str) -> tuple[Piece, ...]:
-        """The text without marks, cut so that what stands between two of the template's own control tokens
-        is literal where it held a mark."""
-        if not mark:
-            return (Piece(0, len(text)),)
-        pieces: list[Piece] = []
-        place = done = removed = 0
-        edges = [match.span() for match in self._control.finditer(text)]
-        for start, end in [*edges, (len(text), len(text))]:
-            marks = text.count(mark, place, start)
-            if marks:
-                pieces.append(Piece(done, place - removed))
-                pieces.append(Piece(place - removed, start - removed - marks, True))
-                removed += marks
-                done = start - removed
-            place = end
-        pieces.append(Piece(done, len(text) - removed))
-        return tuple(piece for piece in pieces if piece.end > piece.start)
 
     def _render(self, messages: Sequence[Message], asking: bool) -> str:
         return render(self.text, messages, self.tokens, add_generation_prompt=asking)
@@ -303,78 +247,38 @@ class ChatTemplate:
         return TemplateError(message, f"chat template ({self.source})", fix=fix)
 
 
-def built_in_names() -> list[str]:
-    """Names that may stand wherever a template's text may."""
-    folder = resources.files("datatunerx.data") / "templates"
-    return sorted(
-        entry.name.removesuffix(".jinja") for entry in folder.iterdir() if entry.name.endswith(".jinja")
-    )
+def _made(answer: Answer | TemplateError) -> Rendered | TemplateError:
+    return answer if isinstance(answer, TemplateError) else _rendered(answer)
 
 
-def built_in(name: str) -> FoundTemplate:
-    path = resources.files("datatunerx.data") / "templates" / f"{name}.jinja"
-    return FoundTemplate(path.read_text(encoding="utf-8"), f"built-in {name}")
+def _rendered(answer: Answer) -> Rendered:
+    spans = tuple(Span(*span) for span in answer["spans"])
+    return Rendered(answer["text"], spans, tuple(Piece(*piece) for piece in answer["pieces"]))
 
 
-def find_template(model_dir: Path, override: str | None, added: Mapping[str, int]) -> FoundTemplate:
-    """The template to use: the user's, else the model's own, else the built-in one its tokens point to."""
-    if override is not None:
-        return _named(override)
-    own = _own(model_dir)
-    if own is not None:
-        return own
-    name = next((name for token, name in FALLBACKS.items() if token in added), "alpaca")
-    found = built_in(name)
-    return FoundTemplate(found.text, f"{found.source}; the model has none")
+def _as_templates_want(messages: Sequence[Message]) -> list[Message]:
+    """Tool calls with their arguments as objects: OpenAI writes them as JSON in a string, which a template
+    would write as a string in a string."""
+    if not any(message.get("tool_calls") for message in messages):
+        return list(messages)
+    return [
+        message | {"tool_calls": [_parsed(call) for call in message["tool_calls"]]}
+        if isinstance(message.get("tool_calls"), list)
+        else message
+        for message in messages
+    ]
 
 
-def _named(override: str) -> FoundTemplate:
-    if "{" in override:
-        return FoundTemplate(override, "given")
-    if override not in built_in_names():
-        known = ", ".join(built_in_names())
-        raise TemplateError(
-            f"no built-in template {override!r}", "chat template", fix=f"use Jinja or one of {known}"
-        )
-    return built_in(override)
-
-
-def _own(model_dir: Path) -> FoundTemplate | None:
-    path = model_dir / "chat_template.jinja"
-    if path.is_file():
-        return FoundTemplate(path.read_text(encoding="utf-8"), path.name)
-    template = _config(model_dir).get("chat_template")
-    if isinstance(template, list):
-        named = {entry.get("name"): entry.get("template") for entry in template if isinstance(entry, dict)}
-        template = named.get("default")
-        if template is None:
-            names = ", ".join(map(str, named)) or "none"
-            fix = "write the one to use into the LLM's template"
-            raise TemplateError(
-                f"no template is named default (found {names})", "tokenizer_config.json", fix=fix
-            )
-    return FoundTemplate(template, "tokenizer_config.json") if isinstance(template, str) else None
-
-
-def _config(model_dir: Path) -> dict[str, Any]:
-    path = model_dir / "tokenizer_config.json"
-    if not path.is_file():
-        return {}
+def _parsed(call: Any) -> Any:
+    function = call.get("function") if isinstance(call, dict) else None
+    arguments = function.get("arguments") if isinstance(function, dict) else None
+    if not isinstance(arguments, str):
+        return call
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise TemplateError(f"is not JSON: {error}", str(path), fix="write the tokenizer again") from error
-    return config if isinstance(config, dict) else {}
-
-
-def _special_tokens(config: Mapping[str, Any]) -> dict[str, str]:
-    """bos_token, eos_token and the like as text, however the config writes them."""
-    tokens: dict[str, str] = {}
-    for name, value in config.items():
-        content = value.get("content") if isinstance(value, dict) else value
-        if name.endswith("_token") and isinstance(content, str):
-            tokens[name] = content
-    return tokens
+        parsed = json.loads(arguments)
+    except ValueError:
+        return call
+    return call | {"function": function | {"arguments": parsed}} if isinstance(parsed, dict) else call
 
 
 def _cut(pieces: Sequence[Piece], cuts: Sequence[int]) -> tuple[Piece, ...]:
@@ -385,22 +289,3 @@ def _cut(pieces: Sequence[Piece], cuts: Sequence[int]) -> tuple[Piece, ...]:
         for start, end in zip(edges, edges[1:], strict=False):
             made.append(Piece(start, end, piece.literal, piece.continues or start != piece.start))
     return tuple(made)
-
-
-def _broken(mark: str) -> Any:
-    return lambda match: match[0][0] + mark + match[0][1:]
-
-
-def _texts(value: Any) -> list[str]:
-    if isinstance(value, str):
-        return [value]
-    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return [text for item in inner for text in _texts(item)]
-
-
-def _mapped(value: Any, change: Any) -> Any:
-    if isinstance(value, str):
-        return change(value)
-    if isinstance(value, dict):
-        return {key: _mapped(item, change) for key, item in value.items()}
-    return [_mapped(item, change) for item in value] if isinstance(value, list) else value
