@@ -3,6 +3,8 @@
 import asyncio
 import dataclasses
 
+import pytest
+
 from datatunerx.resources import (
     LLM,
     Dataset,
@@ -127,8 +129,24 @@ async def test_a_dead_worker_is_retried_then_failed_with_a_fix(platform, make_ob
     assert status.phase == "Succeeded" and status.jobs.succeeded == 2
     assert (await platform.api.get(Finetune, "e-g0")).status.retries == 1
     runs = [r for r in await platform.api.list(Run) if r.spec.type == "tune"]
-    assert sorted(run.status.phase for run in runs) == ["Failed", "Succeeded"]
+    assert sorted(run.status.phase for run in runs) == ["Failed", "Succeeded", "Succeeded"]
     assert any("SIGKILL" in (run.status.message or "") for run in runs)
+
+
+@pytest.mark.parametrize("retries", [0, 1])
+async def test_one_that_kills_its_worker_every_time_fails_alone_and_its_neighbours_finish(
+    platform, make_objects, retries
+):
+    platform.backend.behaviour.die = {"e-g1": 99}
+    await platform.apply(*make_objects(3, retryLimit=retries))
+    status = (await platform.ended(FinetuneExperiment, "e")).status
+    (failure,) = status.failures
+    assert (failure.job, failure.reason) == ("e-g1", "WorkerDied")
+    assert status.jobs.succeeded == 2 and status.best
+    runs = [r for r in await platform.api.list(Run) if r.spec.type == "tune"]
+    carried = sorted(tuple(run.spec.attempts.items()) for run in runs)
+    first = (("e-g0", 0), ("e-g1", 0), ("e-g2", 0))
+    assert carried == sorted([first, (("e-g0", 1),), (("e-g1", 1),), (("e-g2", 1),)])
 
 
 async def test_a_worker_that_dies_every_time_fails_its_job(platform, make_objects):

@@ -184,6 +184,13 @@ def test_one_that_asks_for_more_gpus_does_not_take_its_neighbours_along():
     assert packs(found) == [["a", "b"], ["c"]]
 
 
+def test_one_whose_worker_died_beside_others_has_a_run_to_itself():
+    found = [training(name) for name in "abcd"]
+    for each in found[1:3]:
+        each.finetune.status.alone = True
+    assert packs(found) == [["a", "d"], ["b"], ["c"]]
+
+
 def test_free_devices_share_the_work():
     assert packs([training(n) for n in "abcd"], devices=2) == [["a", "b"], ["c", "d"]]
 

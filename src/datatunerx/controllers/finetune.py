@@ -36,6 +36,9 @@ from datatunerx.runs.commands import Command, Verb
 from datatunerx.runs.compile import Training, output_uri, urgency
 from datatunerx.runs.events import JobOutcome
 
+FOR_ALL = frozenset({"StartFailed", "PackageMissing", "ModelChanged"})
+"""Reasons of a failed Run that would be every training's, also alone."""
+
 
 class FinetuneReconciler:
     def __init__(self, context: Context) -> None:
@@ -201,7 +204,7 @@ class FinetuneReconciler:
             _end(wanted, FinetunePhase.STOPPED, "RunStopped", f"its Run was stopped; {said}")
         elif run.status.phase is RunPhase.STOPPED:
             self._retry(wanted, "Interrupted", message or "its worker was asked to leave", run)
-        elif run.status.phase is RunPhase.FAILED and reason in RETRYABLE:
+        elif run.status.phase is RunPhase.FAILED and (reason in RETRYABLE or _may_be_anothers(run)):
             self._retry(wanted, reason, message, run)
         else:
             said = message or f"Run {run.metadata.name} ended without saying how this training ended"
@@ -210,13 +213,19 @@ class FinetuneReconciler:
 
     def _retry(self, wanted: Finetune, reason: str, message: str, run: Run) -> None:
         status, limit = wanted.status, wanted.spec.retry_limit
-        if status.retries >= limit:
+        shared = _may_be_anothers(run)
+        if status.retries >= limit and not shared:
             status.log_tail = log_tail(run.spec.plan_uri)
             tried = f" (taken up again {status.retries} times)" if status.retries else ""
             _end(wanted, FinetunePhase.FAILED, reason, f"{message}{tried}")
             return
-        status.retries += 1
-        again = f"{message}; taken up again from its last whole checkpoint ({status.retries} of {limit})"
+        status.retries = min(status.retries + 1, limit)
+        again = f"{message}; taken up again from its last whole checkpoint"
+        if shared:
+            status.alone = True
+            again += f", alone, since any of the {len(run.spec.attempts)} in its Run may be to blame"
+        else:
+            again += f" ({status.retries} of {limit})"
         self._take_up_again(wanted, FinetunePhase.RETRYING, reason, again)
 
     def _take_up_again(self, wanted: Finetune, phase: FinetunePhase, reason: str, message: str) -> None:
@@ -382,6 +391,12 @@ def _without_effect(spec: FinetuneSpec) -> list[str]:
     """What was set and nothing acts on here."""
     given = {"resources.memory": spec.resources.memory, "env": spec.env, "nodeSelector": spec.node_selector}
     return [name for name, value in given.items() if value]
+
+
+def _may_be_anothers(run: Run) -> bool:
+    """Whether the run ended by a fault that one of several trainings in it may have brought upon all."""
+    failed = run.status.phase is RunPhase.FAILED and run.status.reason not in FOR_ALL
+    return failed and len(run.spec.attempts) > 1
 
 
 def _is_deleted(finetune: Finetune, run: Run) -> bool:

@@ -46,7 +46,10 @@ class FinetuneSpec(Wire):
     samples: Annotated[list[LongText], Field(max_length=32)] = []
     """Prompts answered at step 0 and at each checkpoint."""
     retry_limit: Annotated[int, Field(ge=0, le=100)] = 1
-    """How often a training whose worker died is taken up again from its last whole checkpoint."""
+    """How often a training whose worker died is taken up again from its last whole checkpoint.
+
+    One that shared its Run is taken up again at least once, alone: the death may not have been its own.
+    """
     priority: Annotated[int, Field(ge=-1_000_000, le=1_000_000)] = 0
     """Higher goes first."""
     suspend: bool = False
@@ -96,6 +99,8 @@ class FinetuneStatus(Status):
     """How often it was taken up again, for whatever reason."""
     retries: int = 0
     """How often it was taken up again because its worker died."""
+    alone: bool = False
+    """Its worker died while it carried others too: from now on it has its Runs to itself."""
     progress: Progress = Progress()
     metrics: dict[str, float] = {}
     """The latest point: loss, evalLoss, learningRate, gradNorm."""

@@ -337,16 +337,18 @@ def groups(
     """Trainings that can share a run, one list per run, the most urgent first.
 
     Those of one base, precision and number of GPUs are spread over the free devices, and over more runs
-    than that only where their adapters would not fit beside the base in `memory_bytes`.
+    than that only where their adapters would not fit beside the base in `memory_bytes`. One whose worker
+    died beside others has a run of its own: whoever killed it cannot take its neighbours along again.
     """
-    shared: dict[tuple[str, str | None, Precision, int], list[Training]] = {}
+    shared: dict[tuple[str, str | None, Precision, int, str], list[Training]] = {}
     for training in sorted(trainings, key=lambda training: urgency(training.finetune)):
         precision = resolved_precision(training.parameters.precision, auto)
         slots = max(1, training.finetune.spec.resources.accelerators)  # 0 takes one, too
-        key = (training.model.digest, training.model.template, precision, slots)
+        apart = training.finetune.metadata.uid if training.finetune.status.alone else ""
+        key = (training.model.digest, training.model.template, precision, slots, apart)
         shared.setdefault(key, []).append(training)
     found: list[list[Training]] = []
-    for (_, _, precision, _), members in shared.items():
+    for (_, _, precision, _, _), members in shared.items():
         room = memory_bytes - base_bytes(members[0].num_parameters, precision) - WORKING_BYTES
         share = math.ceil(len(members) / max(1, devices))
         pack: list[Training] = []
