@@ -30,7 +30,7 @@ if len(sys.argv) > 2:
     trained = train(base, [job], on_event=lambda _: None, capacity=tokens)
     size = trained["a"].adapter.flat.numel()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    print(estimate(base, [size], tokens).total / peak)
+    print(estimate(base, [size], tokens, tokens).total / peak)
 """
 
 

@@ -1,20 +1,26 @@
 """Attention over a packed stream, entered through transformers' table of attention functions.
 
-Each sequence attends to itself only. On a CPU one call per sequence; with a cache, each row's new token
-attends to what that row has seen.
+Each sequence attends to itself only, one call per sequence; with a cache, each row's new token attends to
+what that row has seen. Short sequences on a CPU are written out as products, which keeps their weights for
+the way back: there torch's own kernel takes two to three times as long (docs/log.md).
 
-Shapes: H heads, K heads of keys and values, T rows of the stream, E width of a head.
+Shapes: H heads, K heads of keys and values, G = H / K, T rows of the stream, L rows of one sequence, E width
+of a head.
 """
 
+from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from datatunerx.modeling.frozen import product, takes_onednn
 from datatunerx.modeling.stream import Stream
 
 NAME = "datatunerx-packed"
+WRITTEN_OUT = 512
+"""Longest sequence whose attention is written out: what it keeps grows with the square of its length."""
 
 
 def packed_attention(
@@ -36,28 +42,105 @@ def packed_attention(
         return out[None], None
     if stream.cache is not None:
         stream.cache.fill(layer, key_1KTE[0], value_1KTE[0], stream.lengths)
+    scale = query_1HTE.shape[-1] ** -0.5 if scaling is None else scaling
     outs = [
-        _one(query, key, value, scaling, sliding_window)
+        _sequence(query, key, value, scale, sliding_window)
         for query, key, value in zip(
-            query_1HTE.split(stream.lengths, dim=2),
-            key_1KTE.split(stream.lengths, dim=2),
-            value_1KTE.split(stream.lengths, dim=2),
+            query_1HTE[0].split(stream.lengths, dim=1),
+            key_1KTE[0].split(stream.lengths, dim=1),
+            value_1KTE[0].split(stream.lengths, dim=1),
             strict=True,
         )
     ]
-    return torch.cat(outs, dim=2).transpose(1, 2), None
+    return torch.cat(outs)[None], None
 
 
-def _one(query: Tensor, key: Tensor, value: Tensor, scaling: float | None, window: int | None) -> Tensor:
-    groups, length = query.shape[1] // key.shape[1], query.shape[2]
+def _sequence(
+    query_HLE: Tensor, key_KLE: Tensor, value_KLE: Tensor, scale: float, window: int | None
+) -> Tensor:
+    """The attention of one sequence, [L, H, E]."""
+    if takes_onednn(query_HLE) and query_HLE.shape[1] <= WRITTEN_OUT:
+        out: Tensor = _written_out(query_HLE, key_KLE, value_KLE, scale, window)
+        return out
+    return _kernel(query_HLE, key_KLE, value_KLE, scale, window).transpose(0, 1)
+
+
+def _kernel(
+    query_HLE: Tensor, key_KLE: Tensor, value_KLE: Tensor, scale: float, window: int | None
+) -> Tensor:
+    groups, length = query_HLE.shape[0] // key_KLE.shape[0], query_HLE.shape[1]
     mask = None
     if window is not None and length > window:
-        at = torch.arange(length, device=query.device)
-        apart = at[:, None] - at[None, :]
-        mask = (apart >= 0) & (apart < window)
+        mask = _mask(length, window, query_HLE.dtype, query_HLE.device)
     return nn.functional.scaled_dot_product_attention(
-        query, key, value, attn_mask=mask, is_causal=mask is None, scale=scaling, enable_gqa=groups > 1
-    )
+        query_HLE[None],
+        key_KLE[None],
+        value_KLE[None],
+        attn_mask=mask,
+        is_causal=mask is None,
+        scale=scale,
+        enable_gqa=groups > 1,
+    )[0]
+
+
+class _WrittenOut(torch.autograd.Function):
+    """softmax(q k^T * scale + mask) v, one head of keys with its G heads of queries at a time."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, query_HLE: Tensor, key_KLE: Tensor, value_KLE: Tensor, scale: float, window: int | None
+    ) -> Tensor:
+        heads, length, width = query_HLE.shape
+        groups = heads // key_KLE.shape[0]
+        mask_LL = _kept_mask(length, window, query_HLE.dtype, query_HLE.device)
+        query_HLE = torch.mul(query_HLE, scale, out=query_HLE.new_empty(query_HLE.shape))
+        # rows with gaps between them would fall to oneDNN's slow reference product
+        key_KLE, value_KLE = key_KLE.contiguous(), value_KLE.contiguous()
+        out_LHE = query_HLE.new_empty(length, heads, width)
+        kept = []
+        for one, (key_LE, value_LE) in enumerate(zip(key_KLE, value_KLE, strict=True)):
+            of = slice(one * groups, (one + 1) * groups)
+            scores = product(query_HLE[of].view(-1, width), key_LE)
+            scores.view(groups, length, length).add_(mask_LL)
+            weights = scores.softmax(-1)
+            out_LHE[:, of] = product(weights, value_LE.T).view(groups, length, width).transpose(0, 1)
+            kept.append(weights)
+        ctx.save_for_backward(query_HLE, key_KLE, value_KLE, *kept)
+        ctx.scale = scale
+        return out_LHE
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> tuple[Tensor, Tensor, Tensor, None, None]:
+        query_HLE, key_KLE, value_KLE, *kept = ctx.saved_tensors
+        _, length, width = query_HLE.shape
+        groups = len(query_HLE) // len(kept)
+        grad_HLE = grads[0].transpose(0, 1).contiguous()
+        grad_query, grad_key, grad_value = (torch.empty_like(t) for t in (query_HLE, key_KLE, value_KLE))
+        for one, weights in enumerate(kept):
+            of = slice(one * groups, (one + 1) * groups)
+            grad, query = grad_HLE[of].view(-1, width), query_HLE[of].view(-1, width)
+            torch.mm(weights.T, grad, out=grad_value[one])
+            grad_scores = torch._softmax_backward_data(
+                product(grad, value_KLE[one]), weights, -1, weights.dtype
+            )
+            grad_query[of] = product(grad_scores, key_KLE[one].T).mul_(ctx.scale).view(-1, length, width)
+            torch.mm(grad_scores.T, query, out=grad_key[one])
+        return grad_query, grad_key, grad_value, None, None
+
+
+_written_out: Any = _WrittenOut.apply
+
+
+def _mask(length: int, window: int | None, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """What to add to scores: 0 where a row may look, minus infinity where not."""
+    at = torch.arange(length, device=device)
+    apart = at[:, None] - at[None, :]
+    seen = (apart >= 0) & (apart < (window or length))
+    return torch.zeros(length, length, dtype=dtype, device=device).masked_fill_(~seen, float("-inf"))
+
+
+_kept_mask = lru_cache(maxsize=32)(_mask)
+"""Every layer asks for the same ones; none is longer than `WRITTEN_OUT`."""
 
 
 ALL_ATTENTION_FUNCTIONS.register(NAME, packed_attention)

@@ -159,7 +159,8 @@ class _Loop:
         if not lanes:
             return
         longest = max(len(ids) for lane in lanes for ids, _ in lane.job.rows)
-        need = estimate(self.base, [lane.adapter.flat.numel() for lane in lanes], max(longest, self.capacity))
+        sizes = [lane.adapter.flat.numel() for lane in lanes]
+        need = estimate(self.base, sizes, max(longest, self.capacity), longest)
         free = free_bytes(self.base.device)
         told = f"about {in_gib(need.total)} of memory are needed, {in_gib(free)} are free"
         kind = EventType.ACTIVITY if need.total <= free else EventType.WARNING

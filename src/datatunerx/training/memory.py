@@ -9,6 +9,7 @@ from typing import Any
 import psutil
 import torch
 
+from datatunerx.modeling.attention import WRITTEN_OUT
 from datatunerx.modeling.base import Base
 from datatunerx.modeling.frozen import takes_onednn
 from datatunerx.modeling.loss import CHUNK_ROWS
@@ -32,8 +33,8 @@ class Estimate:
         return self.process + self.base + self.adapters + self.passing
 
 
-def estimate(base: Base, adapter_sizes: Sequence[int], tokens: int) -> Estimate:
-    """For adapters of so many numbers each and passes of at most `tokens` tokens."""
+def estimate(base: Base, adapter_sizes: Sequence[int], tokens: int, longest: int) -> Estimate:
+    """For adapters of so many numbers each, passes of at most `tokens` tokens, rows of at most `longest`."""
     config, item = base.config, base.dtype.itemsize
     weights = sum(wide_in * wide_out for wide_in, wide_out in base.widths.values())
     head = config.vocab_size * config.hidden_size
@@ -44,15 +45,23 @@ def estimate(base: Base, adapter_sizes: Sequence[int], tokens: int) -> Estimate:
         base=copies * (weights + head) * item,
         # weights, gradient and two moments, and once more while a checkpoint is written
         adapters=sum(7 * size * 4 for size in adapter_sizes),
-        passing=tokens * kept_per_token(config, item) + 3 * CHUNK_ROWS * config.vocab_size * 4,
+        passing=tokens * kept_per_token(config, item, _written_out(base, longest))
+        + 3 * CHUNK_ROWS * config.vocab_size * 4,
     )
 
 
-def kept_per_token(config: Any, item: int) -> int:
-    """Bytes one token leaves behind for the way back, over all layers."""
-    width = config.hidden_size
-    keys = width * config.num_key_value_heads // config.num_attention_heads
-    return int(config.num_hidden_layers * item * (8 * width + 4 * keys + 4 * config.intermediate_size))
+def kept_per_token(config: Any, item: int, weights: int = 0) -> int:
+    """Bytes one token leaves behind for the way back, over all layers, with so many attention weights."""
+    width, heads = config.hidden_size, config.num_attention_heads
+    keys = width * config.num_key_value_heads // heads
+    kept = 8 * width + 4 * keys + 4 * config.intermediate_size + heads * weights
+    return int(config.num_hidden_layers * item * kept)
+
+
+def _written_out(base: Base, longest: int) -> int:
+    """How many attention weights of one head a token keeps: none where a kernel makes them again."""
+    kept = longest <= WRITTEN_OUT and takes_onednn(base.head.weight_OD)
+    return longest if kept else 0
 
 
 def free_bytes(device: torch.device) -> int:
