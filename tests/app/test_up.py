@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from datatunerx.app.up import _make_private
+from datatunerx.app.up import make_private
 from datatunerx.client import Api
 from datatunerx.client.https import Https
 from datatunerx.client.kubeconfig import load
@@ -154,8 +154,8 @@ def test_a_folder_with_other_things_in_it_keeps_its_mode(tmp_path):
     shared.mkdir()
     (shared / "of-somebody-else").touch()
     shared.chmod(0o755)
-    _make_private(shared)
+    make_private(shared)
     assert shared.stat().st_mode & 0o777 == 0o755
     (shared / "of-somebody-else").rename(shared / "server.log")
-    _make_private(shared)
+    make_private(shared)
     assert shared.stat().st_mode & 0o777 == 0o700

@@ -27,9 +27,9 @@ class Site:
         }  # fmt: skip
         self.server: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> None:
+    def start(self, *options: str) -> None:
         log = (self.home.parent / "server.log").open("ab")
-        self.server = subprocess.Popen([*DTX, "up"], env=self.environment, stdout=log, stderr=log)
+        self.server = subprocess.Popen([*DTX, "up", *options], env=self.environment, stdout=log, stderr=log)
         log.close()
         self.until(lambda: self.dtx("get", "llm").returncode == 0, 30, "the server answers")
 

@@ -25,6 +25,10 @@ class Settings:
     """Device slots; None counts the GPUs."""
     other_kubeconfig: Path | None = None
     """Commands go to this server instead of the one of `home`."""
+    kubectl_kubeconfig: str = ""
+    """What KUBECONFIG says. Only the operator asks."""
+    controllers: bool = True
+    """Whether `dtx up` acts on the objects; without, an operator does."""
 
     @property
     def kubeconfig(self) -> Path:
@@ -33,7 +37,10 @@ class Settings:
 
 
 def settings_from(environment: Mapping[str, str] = os.environ) -> Settings:
-    """DTX_HOME, DTX_HOST, DTX_PORT, DTX_POLL_SECONDS, DTX_GPUS, DTX_KUBECONFIG. Raises SettingsError."""
+    """DTX_HOME, DTX_HOST, DTX_PORT, DTX_POLL_SECONDS, DTX_GPUS, DTX_KUBECONFIG; KUBECONFIG.
+
+    Raises SettingsError.
+    """
     other = environment.get("DTX_KUBECONFIG")
     gpus = environment.get("DTX_GPUS")
     return Settings(
@@ -42,6 +49,7 @@ def settings_from(environment: Mapping[str, str] = os.environ) -> Settings:
         port=int(_number(environment, "DTX_PORT", DEFAULT_PORT, 0, 65535, whole=True)),
         poll_seconds=_number(environment, "DTX_POLL_SECONDS", 1.0, 0.05, 60),
         gpus=int(_number(environment, "DTX_GPUS", 0, 0, 64, whole=True)) if gpus else None,
+        kubectl_kubeconfig=environment.get("KUBECONFIG") or "",
         other_kubeconfig=Path(other).expanduser().absolute() if other else None,
     )
 

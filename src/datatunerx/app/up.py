@@ -9,13 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from datatunerx.app.machine import machine
+from datatunerx.app.control import claim_compute, controlled
 from datatunerx.app.settings import Settings
 from datatunerx.client import Api
 from datatunerx.client.transport import InProcess, Transport
-from datatunerx.compute import LocalBackend
-from datatunerx.controllers import run_controllers
-from datatunerx.controllers.context import Settings as ControllerSettings
 from datatunerx.resources.crds import crd_manifests
 from datatunerx.server.app import KubeApp, create_app
 from datatunerx.server.listen import PortInUse, serve
@@ -73,9 +70,9 @@ async def _platform(settings: Settings, *, any_port: bool) -> AsyncIterator[Plat
         )
         async with (
             _served(app, state, settings, any_port=any_port) as (url, serving),
-            _controlled(app, settings, data) as controlling,
+            _controlled(app, settings) as controlling,
         ):
-            broken = _first_broken(serving, controlling)
+            broken = _first_broken(serving, *controlling)
             yield Platform(url, state.kubeconfig, InProcess(app, ADMIN), broken)
     finally:
         await state.store.close()
@@ -90,8 +87,10 @@ async def serve_until_stopped(settings: Settings, say: Callable[[str], None]) ->
     async with platform_in_process(settings) as platform:
         say(f"dtx serves {settings.home} on {platform.url}")
         say(f"  dtx get all; kubectl --kubeconfig {platform.kubeconfig} get dtx")
+        if not settings.controllers:
+            say("  without controllers: nothing acts on objects until `dtx operator` runs")
         say("  Ctrl-C stops it; what trains goes on, and the next dtx up takes it over")
-        await _either(asyncio.ensure_future(stop.wait()), platform.broken)
+        await either(asyncio.ensure_future(stop.wait()), platform.broken)
         if platform.broken.done():
             raise StartError(f"the platform broke: {platform.broken.exception()!r}; see the log above")
         say("stopping; workers that train go on, and the next dtx up takes them over")
@@ -99,7 +98,7 @@ async def serve_until_stopped(settings: Settings, say: Callable[[str], None]) ->
 
 def _opened(home: Path) -> State:
     try:
-        _make_private(home)
+        make_private(home)
         return open_state(home)
     except Locked as error:
         raise StartError(f"{error}, with DTX_HOME") from None
@@ -109,7 +108,7 @@ def _opened(home: Path) -> State:
         raise StartError(f"{home}: {error.strerror}; name another folder with DTX_HOME") from None
 
 
-def _make_private(home: Path) -> None:
+def make_private(home: Path) -> None:
     """Close a folder made by hand to all but its owner, if it is ours and nothing else lies in it."""
     home.mkdir(parents=True, exist_ok=True, mode=0o700)
     now = home.stat()
@@ -133,10 +132,10 @@ async def _served(
 
     try:
         serving = start(settings.port)
-        await _either(serving, ready)
+        await either(serving, ready)
         if any_port and serving.done() and isinstance(serving.exception(), PortInUse):
             serving = start(0)
-            await _either(serving, ready)
+            await either(serving, ready)
         if not ready.done():
             await serving  # raises what kept it from starting
             raise StartError("the server ended before it answered")
@@ -155,30 +154,23 @@ async def _served(
 
 
 @asynccontextmanager
-async def _controlled(app: KubeApp, settings: Settings, data: Path) -> AsyncIterator[asyncio.Future[None]]:
-    """The controllers and the backend; the task they run in."""
-    here = machine(settings.gpus)
-    backend = LocalBackend(settings.home, gpus=settings.gpus)
-    stop = asyncio.Event()
-    told = ControllerSettings(
-        root_uri=data.as_uri(),
-        devices=here.devices,
-        gpus=here.gpus,
-        memory_bytes=here.memory_bytes,
-        auto_precision=here.precision,
-        poll_seconds=settings.poll_seconds,
-    )
-    work = run_controllers(Api(InProcess(app, USER)), backend, told, stop=stop)
-    controlling = asyncio.create_task(work, name="controllers")
+async def _controlled(app: KubeApp, settings: Settings) -> AsyncIterator[list[asyncio.Task[None]]]:
+    """The task of the controllers; none if an operator is to act instead."""
+    if not settings.controllers:
+        yield []
+        return
     try:
-        yield controlling
+        seat = claim_compute(settings.home)
+    except Locked as error:
+        raise StartError(f"{error}; or start this one with --no-controllers") from None
+    try:
+        async with controlled(Api(InProcess(app, USER)), settings) as controlling:
+            yield [controlling]
     finally:
-        stop.set()
-        await asyncio.gather(controlling, return_exceptions=True)
-        backend.close()
+        seat.release()
 
 
-async def _either(*futures: "asyncio.Future[Any]") -> None:
+async def either(*futures: "asyncio.Future[Any]") -> None:
     await asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED)
 
 

@@ -96,12 +96,56 @@ def up(
     port: Annotated[
         int | None, typer.Option(help="Port; 0 takes a free one. Default: DTX_PORT or 7443.")
     ] = None,
+    no_controllers: Annotated[
+        bool, typer.Option("--no-controllers", help="Serve only; `dtx operator` acts on the objects.")
+    ] = False,
 ) -> None:
     """Start the platform: API server and controllers. Runs until Ctrl-C; what trains then goes on."""
     from datatunerx.cli.connect import run
     from datatunerx.cli.serve import up as command
 
-    run(command(host, port, detach=detach))
+    run(command(host, port, detach=detach, controllers=not no_controllers))
+
+
+@app.command(rich_help_panel=START)
+def operator(
+    kubeconfig: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="DTX_KUBECONFIG",
+            show_default=False,
+            help="Default: KUBECONFIG, else the pod's service account, else the server of DTX_HOME.",
+        ),
+    ] = None,
+    context: Annotated[str | None, typer.Option(help="Of the kubeconfig. Default: its current one.")] = None,
+    compute: Annotated[
+        str, typer.Option(help="Where runs run. `local`, processes of this machine, is the only one yet.")
+    ] = "local",
+    lease_name: Annotated[
+        str, typer.Option(help="Operators that name one Lease have one leader.")
+    ] = "datatunerx-operator",
+    lease_namespace: Annotated[
+        str | None, typer.Option(help="Default: the kubeconfig's, or the pod's.", show_default=False)
+    ] = None,
+    lease_duration: Annotated[
+        float, typer.Option(help="Seconds without renewal after which another may lead.")
+    ] = 15.0,
+    renew_deadline: Annotated[
+        float, typer.Option(help="Seconds without renewal after which the leader stops acting.")
+    ] = 10.0,
+    retry_period: Annotated[float, typer.Option(help="Seconds between two tries.")] = 2.0,
+) -> None:
+    """Run the controllers apart from the server, on a cluster with our CRDs or on `dtx up --no-controllers`.
+
+    Runs are started on the machine of the operator (--compute local): their model and data files must be
+    readable there, and what they make lies under its DTX_HOME. Running them on the cluster's nodes is not
+    built yet. Of several operators one leads; operators that share a DTX_HOME take over each other's workers.
+    """
+    from datatunerx.cli.connect import run, settings
+    from datatunerx.cli.serve import operator as command
+
+    pace = (lease_duration, renew_deadline, retry_period)
+    run(command(settings(kubeconfig), context, compute, lease_name, lease_namespace, pace))
 
 
 @app.command(rich_help_panel=START)

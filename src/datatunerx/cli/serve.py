@@ -1,4 +1,4 @@
-"""Commands around the server itself: up, crds, kubeconfig."""
+"""Commands around the server itself: up, operator, crds, kubeconfig."""
 
 import asyncio
 import json
@@ -19,10 +19,11 @@ END_SECONDS = 5.0
 """Between asking a server that does not answer to end and killing it."""
 
 
-async def up(host: str | None, port: int | None, *, detach: bool) -> Exit:
+async def up(host: str | None, port: int | None, *, detach: bool, controllers: bool = True) -> Exit:
     """Serve until Ctrl-C or SIGTERM, or start a process that does."""
     found = settings()
-    found = replace(found, host=host or found.host, port=found.port if port is None else port)
+    port = found.port if port is None else port
+    found = replace(found, host=host or found.host, port=port, controllers=controllers)
     if detach:
         return await _detached(found)
     from datatunerx.app.up import StartError, serve_until_stopped
@@ -36,6 +37,30 @@ async def up(host: str | None, port: int | None, *, detach: bool) -> Exit:
     return Exit.OK
 
 
+async def operator(
+    found: Settings, context: str | None, compute: str, name: str, namespace: str | None,
+    pace: tuple[float, float, float],
+) -> Exit:  # fmt: skip
+    """Run the controllers against another process's server until Ctrl-C or SIGTERM."""
+    from datatunerx.app.operator import Election, access_for, operate_until_stopped
+    from datatunerx.app.up import StartError
+    from datatunerx.client.lease import Pace
+    from datatunerx.telemetry.logging import log_to
+
+    if compute != "local":
+        raise BadInput(f"--compute {compute}: only local is built; running runs on a cluster is not yet")
+    try:
+        election = Election(name, namespace, Pace(*pace))
+    except ValueError as error:
+        raise BadInput(f"--lease-duration, --renew-deadline, --retry-period: {error}") from None
+    log_to(None, logging.INFO)
+    try:
+        await operate_until_stopped(found, access_for(found, context), election, _say)
+    except StartError as error:
+        raise CommandError(str(error)) from None
+    return Exit.OK
+
+
 async def _detached(found: Settings) -> Exit:
     """Start `dtx up` as a process of its own and wait for its first answer; without one it is ended."""
     found = replace(found, other_kubeconfig=None)  # it writes the one of its home, whatever commands use
@@ -44,6 +69,7 @@ async def _detached(found: Settings) -> Exit:
     log.touch(mode=0o600)
     before = _stamp(found.kubeconfig)
     command = [sys.executable, "-m", "datatunerx.cli", "up", "--host", found.host, "--port", str(found.port)]
+    command += [] if found.controllers else ["--no-controllers"]
     with log.open("ab") as output:
         said_before = output.tell()
         process = subprocess.Popen(

@@ -60,6 +60,7 @@ class Lease:
         self._until = 0.0
         self._seen: Json = {}
         self._changed_at = 0.0
+        self._trouble = ""
 
     @property
     def held(self) -> bool:
@@ -114,8 +115,12 @@ class Lease:
         except (Conflict, AlreadyExists):
             return False  # somebody was faster; the next look tells who
         except (ApiError, TimeoutError) as error:
-            log.warning("lease not reached", extra={"lease": self._name, "error": str(error) or "timeout"})
+            said = str(error) or "no answer in time"
+            if said != self._trouble:
+                log.warning("lease not reached", extra={"lease": self._name, "error": said})
+            self._trouble = said
             return False
+        self._trouble = ""
         if ours:
             self._until = began + self.pace.renew
         return ours
