@@ -12,6 +12,7 @@ import pytest
 
 from datatunerx.data import ChatTemplate, DataError, content_digest, questions, tokenise
 from datatunerx.data import cache as cache_module
+from datatunerx.data import rows as rows_module
 from datatunerx.data import tokens as tokens_module
 from datatunerx.resources.enums import Split, TooLong, Untrainable
 from datatunerx.resources.material import AutoSplit
@@ -190,13 +191,52 @@ def test_rows_that_the_template_refuses_are_dropped(tokenised, dataset, write_ro
     ]
 
 
+UNWANTED = {
+    "pairs": ({"prompt": "q", "chosen": "g", "rejected": "b"}, "rejected: .*from pairs.*DPO.*mapTo: chosen"),
+    "labels": ({"prompt": "q", "completion": "g", "label": True}, "label: .*from labels.*KTO"),
+}
+
+
+@pytest.mark.parametrize("name", UNWANTED)
+def test_answers_that_are_not_wanted_are_not_learnt_by_mistake(name, tokenised, dataset, write_rows):
+    row, said = UNWANTED[name]
+    with pytest.raises(DataError, match=said):
+        tokenised(dataset(write_rows([row])))
+
+
+def test_the_chosen_answers_alone_are_learnt_when_asked_for(tokenised, dataset, write_rows):
+    path = write_rows([{"prompt": "q", "chosen": "good", "rejected": "bad"}])
+    pairs = tokenised(dataset(path, features={"completion": "chosen"}))
+    plain = tokenised(dataset(write_rows([{"prompt": "q", "completion": "good"}], "plain.jsonl")))
+    assert pairs[0][0].tolist() == plain[0][0].tolist()
+
+
+def test_plain_text_is_learnt_whole_and_asked_nothing(tokenised, dataset, write_rows, tokenizer_dir):
+    path = write_rows([{"text": "Once <|im_start|> upon."}])
+    ids, labels = tokenised(dataset(path))[0]
+    encoder = ChatTemplate.load(tokenizer_dir).encoder
+    written = encoder._plain.decode(ids.tolist(), skip_special_tokens=False)
+    assert written == "Once <|im_start|> upon.<|im_end|>"
+    assert encoder.added["<|im_start|>"] not in ids.tolist()  # what a user wrote is no control token
+    assert labels[1:].tolist() == ids[1:].tolist()
+    with pytest.raises(DataError, match="plain text asks nothing"):
+        questions(dataset(path), Split.TRAIN)
+
+
+def test_an_answer_that_is_labelled_bad_is_no_reference(dataset, write_rows):
+    rows = [{"prompt": "q", "completion": str(i), "label": i > 0} for i in range(2)]
+    bad = []
+    asked = questions(dataset(write_rows(rows)), Split.TRAIN, on_bad=bad.append)
+    assert [one.reference for one in asked] == ["1"] and [one.line for one in bad] == [1]
+
+
 def test_a_split_without_rows_gives_no_rows(tokenised, dataset, write_rows, chat_row):
     rows = tokenised(dataset(write_rows([chat_row("a", "b")])), split=Split.TEST)
     assert len(rows) == 0 and list(rows) == [] and rows.report.read == 0
 
 
 def test_progress_is_told_in_rows_and_rows_per_second(tokenised, dataset, write_rows, chat_row, monkeypatch):
-    monkeypatch.setattr(tokens_module, "BATCH_ROWS", 4)
+    monkeypatch.setattr(rows_module, "BATCH_ROWS", 4)
     said: list[tuple[int, float]] = []
     files = dataset(write_rows([chat_row("a", "b")] * 10))
     tokenised(files, on_progress=lambda rows, speed: said.append((rows, speed)))

@@ -48,6 +48,11 @@ def number(value: float) -> str:
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
+def visible(text: str) -> str:
+    """Text from elsewhere on one line: what would move or colour a terminal is shown as its code."""
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
+
+
 def percent(value: float | None) -> str:
     """A share as people read it; a missing one is a dash, never 0."""
     return MISSING if value is None else f"{value:.1%}"

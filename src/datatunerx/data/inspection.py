@@ -4,7 +4,6 @@ import json
 import os
 from array import array
 from collections.abc import Iterator, Sequence
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from datatunerx.data.formats import Conversation
 from datatunerx.data.report import Tally, problem_lines
 from datatunerx.data.rows import (
     Row,
+    batches,
     content_digest,
     divide,
     made_shares,
@@ -23,7 +23,7 @@ from datatunerx.data.rows import (
     recognised,
 )
 from datatunerx.data.templates import ChatTemplate
-from datatunerx.data.tokens import BATCH_ROWS, encoded
+from datatunerx.data.tokens import encoded
 from datatunerx.resources.enums import Split
 from datatunerx.runs.plan import DataFiles
 from datatunerx.runs.result import DataFacts
@@ -51,8 +51,7 @@ def inspect(
     tally, made = Tally(), _MadeSplits(files)
     previews: list[dict[str, Any]] = []
     for split in Split:
-        rows = read_files(files, split)
-        while batch := list(islice(rows, BATCH_ROWS)):
+        for batch in batches(read_files(files, split)):
             _count(tally, split, batch, chat, made)
             previews += _previews(batch, chat, PREVIEWED - len(previews))
     if not tally.kept[Split.TRAIN]:
@@ -102,13 +101,15 @@ def _count(
 
 
 def _previews(rows: Sequence[Row], chat: ChatTemplate | None, count: int) -> list[dict[str, Any]]:
-    if chat is None or count <= 0:
-        return []
+    """The first good rows: as text with what carries loss, or without a template as they were read."""
     shown: list[dict[str, Any]] = []
     for row in rows:
-        if len(shown) == count:
+        if len(shown) >= count:
             break
         if isinstance(row.value, Problem):
+            continue
+        if chat is None:
+            shown.append({"row": row.where, **_as_read(row.value)})
             continue
         try:
             rendered = chat.rendered(row.value.messages)
@@ -122,6 +123,14 @@ def _previews(rows: Sequence[Row], chat: ChatTemplate | None, count: int) -> lis
             }
         )
     return shown
+
+
+def _as_read(value: Conversation) -> dict[str, Any]:
+    """What the row holds, without the parts that it has not."""
+    parts = {"messages": value.messages, "tools": value.tools, "rejected": value.rejected}
+    return {name: part for name, part in parts.items() if part} | (
+        {} if value.label is None else {"label": value.label}
+    )
 
 
 def _publish(path: Path, text: str) -> None:

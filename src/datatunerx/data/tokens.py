@@ -5,20 +5,19 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import date
 from importlib.metadata import version
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from datatunerx.data.cache import RowWriter, TokenRows, cached, code_version
 from datatunerx.data.errors import DataError, Problem, TemplateError
+from datatunerx.data.formats import Conversation
 from datatunerx.data.report import Tally
-from datatunerx.data.rows import Row, read_rows, unchanged_digest
-from datatunerx.data.templates import MASKING_VERSION, ChatTemplate, Example
+from datatunerx.data.rows import Row, batches, read_rows, unchanged_digest
+from datatunerx.data.templates import MASKING_VERSION, ChatTemplate, Example, Rendered
 from datatunerx.resources.enums import Split, TooLong, Untrainable
 from datatunerx.resources.material import DataReport
 from datatunerx.runs.plan import DataFiles, digest_of
 
-BATCH_ROWS = 512
 Progress = Callable[[int, float], None]
 """Called with the rows read so far and rows per second."""
 TOO_LONG = "longer than cutoffLength"
@@ -52,7 +51,7 @@ def tokenise(
     cut = _Cut(cutoff_length, too_long, untrainable)
 
     def build(writer: RowWriter) -> DataReport:
-        return _write(writer, read_rows(files, split), split, chat, cut, on_progress)
+        return _write(writer, _single_answers(read_rows(files, split)), split, chat, cut, on_progress)
 
     return cached(cache_dir / "tokens" / key, build)
 
@@ -150,7 +149,7 @@ def _write(
     on_progress: Progress | None,
 ) -> DataReport:
     tally, begun = Tally(), time.monotonic()
-    while batch := list(islice(rows, BATCH_ROWS)):
+    for batch in batches(rows):
         for row, example in encoded(batch, chat):
             used = example if isinstance(example, Problem) else cut.apply(row, example)
             if isinstance(used, Problem):
@@ -166,22 +165,34 @@ def _write(
     return tally.report()
 
 
+def _single_answers(rows: Iterator[Row]) -> Iterator[Row]:
+    """The rows, for an objective that learns every answer it is given. Raises DataError for rows that hold
+    answers which are not wanted: to leave those out in silence is not for us to choose."""
+    for row in rows:
+        if isinstance(row.value, Conversation) and row.value.rejected is not None:
+            fix = (
+                "set objective to DPO; or train on the chosen answers alone, by the Dataset's features: "
+                "name: completion, mapTo: chosen (name: messages if they are whole conversations)"
+            )
+            raise DataError("objective SFT does not learn from pairs", row.file, row.line, "rejected", fix)
+        if isinstance(row.value, Conversation) and row.value.label is not None:
+            fix = (
+                "set objective to KTO; or write the wanted answers into a file without the label column, "
+                "or set the Dataset's format to prompt-completion to train on all of them"
+            )
+            raise DataError("objective SFT does not learn from labels", row.file, row.line, "label", fix)
+        yield row
+
+
 def encoded(batch: Sequence[Row], chat: ChatTemplate) -> Iterator[tuple[Row, Example | Problem]]:
     """The rows in order, each with its tokens or the Problem that keeps it from having any."""
-    problems: dict[int, Problem] = {}
-    rendered = []
-    for place, row in enumerate(batch):
-        if isinstance(row.value, Problem):
-            problems[place] = row.value
-            continue
-        try:
-            rendered.append(chat.rendered(row.value.messages))
-        except TemplateError as error:
-            problems[place] = _unmasked(row, error)
-    examples = iter(chat.encode_batch(rendered))
-    for place, row in enumerate(batch):
-        made = problems.get(place) or next(examples)
-        yield row, _unmasked(row, made) if isinstance(made, TemplateError) else made
+    good = [row.value for row in batch if isinstance(row.value, Conversation)]
+    rendered = chat.rendered_batch(good)
+    examples = iter(chat.encode_batch([one for one in rendered if isinstance(one, Rendered)]))
+    made = iter([next(examples) if isinstance(one, Rendered) else one for one in rendered])
+    for row in batch:
+        example = row.value if isinstance(row.value, Problem) else next(made)
+        yield row, _unmasked(row, example) if isinstance(example, TemplateError) else example
 
 
 def _unmasked(row: Row, error: TemplateError) -> Problem:
