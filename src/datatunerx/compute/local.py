@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from datatunerx import storage
@@ -24,6 +25,8 @@ from datatunerx.resources.enums import RunPhase, RunType
 log = logging.getLogger(__name__)
 
 TICK_SECONDS = 0.2
+TROUBLE = "CannotLookAfter"
+"""Reason of a run that lives, as far as is known, and whose every look fails."""
 GRACE_SECONDS = 10.0
 """Between asking a worker to end and killing it: time to save its checkpoints."""
 _ADOPT_SECONDS = 0.3
@@ -56,6 +59,8 @@ class LocalBackend:
         """Of runs that are being ended: everyone seen in their families, as pid -> start time."""
         self._kill_at: dict[str, float] = {}
         self._unsaved: set[str] = set()
+        self._trouble: dict[str, str] = {}
+        """Why the last look at a run failed."""
         self._closed = threading.Event()
         self._records = records.load(self._folder)
         self._adopt()
@@ -96,7 +101,7 @@ class LocalBackend:
             if record is not None:
                 if record.alive:
                     self._look(record)
-                return record.state()
+                return self._told(record)
             submission = self._waiting.get(run)
             return None if submission is None else self._waiting_state(submission)
 
@@ -161,6 +166,24 @@ class LocalBackend:
         self._start_waiting()
 
     def _look(self, record: Record) -> None:
+        """Look after one run. What is wrong with it is its own trouble: the others are looked after too."""
+        try:
+            self._look_at(record)
+            self._trouble.pop(record.run, None)
+        except Exception as error:
+            told = f"{type(error).__name__}: {error}"
+            if self._trouble.get(record.run) != told:  # five looks a second would fill the log
+                log.exception("looking after a run failed; trying again", extra={"run": record.run})
+            self._trouble[record.run] = told
+
+    def _told(self, record: Record) -> RunState:
+        trouble = self._trouble.get(record.run)
+        if trouble is None:
+            return record.state()
+        message = f"the server cannot look after this run and keeps trying: {trouble}; see the server's log"
+        return replace(record.state(), reason=TROUBLE, message=message)
+
+    def _look_at(self, record: Record) -> None:
         if not self._is_running(record):
             self._finish(record)
         elif record.stop_asked is not None:
@@ -265,7 +288,7 @@ class LocalBackend:
         environment = devices.environment(os.environ, slots, len(self._slots))
         try:
             child = self._spawn(record, environment | {processes.TOKEN: record.token})
-        except (OSError, storage.StorageError) as error:
+        except (OSError, ValueError, storage.StorageError) as error:
             record.phase, record.reason = RunPhase.FAILED, records.START_FAILED
             record.message = f"the worker could not be started: {error}"
             self._keep(record)
