@@ -348,3 +348,33 @@ async def test_an_error_in_looking_after_the_runs_does_not_end_the_looking(
 
     # nobody asks for the runs' phases: only the looking starts the second
     until(lambda: place.starts(second.run))
+
+
+async def test_a_run_whose_look_always_fails_says_so_and_holds_up_no_other(
+    place, until, ended, monkeypatch, caplog
+):
+    backend = place.backend(gpus=2)
+    cursed, first, second = place.run("sleep"), place.run("work"), place.run("work")
+    real = backend._is_running
+
+    def broken(record):
+        if record.run == cursed.run:
+            raise ZeroDivisionError("no such family")
+        return real(record)
+
+    monkeypatch.setattr(backend, "_is_running", broken)
+    for run in (cursed, first, second):
+        await backend.submit(run)
+    assert (await ended(backend, first.run)).phase is RunPhase.SUCCEEDED
+    # nobody asks for the last one's phase until it has run: the tick alone started it
+    until(lambda: (place.folder(second.run) / "result.json").exists())
+    state = await backend.phase(cursed.run)
+    assert (state.phase, state.reason) == (RunPhase.RUNNING, "CannotLookAfter")
+    assert "no such family" in state.message
+    assert [r.message for r in caplog.records].count("looking after a run failed; trying again") == 1
+
+    monkeypatch.setattr(backend, "_is_running", real)
+    assert (await backend.phase(cursed.run)).reason == ""
+    await backend.stop(cursed.run)
+    assert (await ended(backend, cursed.run)).phase is RunPhase.STOPPED
+    backend.close()
