@@ -14,6 +14,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+dataset = typer.Typer(help="Data, before and after it is registered.", no_args_is_help=True)
+app.add_typer(dataset, name="dataset", rich_help_panel="Start")
+
 Namespace = Annotated[str, typer.Option("-n", "--namespace", help="Namespace of the objects.")]
 Kubeconfig = Annotated[
     Path | None,
@@ -340,3 +343,22 @@ def _dtx(
     ] = False,
 ) -> None:
     del version
+
+
+@dataset.command("check")
+def check_data(
+    files: Annotated[list[str], typer.Argument(metavar="FILE...", help="Paths or URIs.")],
+    format: Annotated[str, typer.Option(help="How a row is written. Default: recognised.")] = "auto",
+    map_: Annotated[
+        list[str] | None,
+        typer.Option("--map", metavar="PART=COLUMN", help="A column under another name, as prompt=ask."),
+    ] = None,
+    output: Annotated[str | None, typer.Option("-o", "--output", help="json.")] = None,
+) -> None:
+    """Read files as a Dataset's inspection does, without a server: format, rows kept and dropped, examples.
+
+    Exit code: 0 if they can be trained on, 1 if not, 2 for a wrong option.
+    """
+    from datatunerx.cli.check_data import check as command
+
+    raise typer.Exit(int(command(files, format, map_ or (), output)))
