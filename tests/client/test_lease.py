@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import time
 from contextlib import suppress
 
 import pytest
@@ -123,6 +124,15 @@ async def test_one_whose_lease_was_taken_away_stops_at_the_next_renewal(api, can
     await until(lambda: first.lease.held)
     await api.patch(LEASES, "operator", {"spec": {"holderIdentity": "somebody", "leaseDurationSeconds": 60}})
     await until(lambda: not first.lease.held)
+
+
+async def test_one_that_slept_past_its_deadline_stands_down_even_if_nobody_followed(server):
+    lease = Lease(Api(InProcess(server)), "operator", "default", "sleeper", QUICK)
+    await lease.acquire()
+    keeping = asyncio.create_task(lease.keep())
+    await asyncio.sleep(0.1)
+    time.sleep(0.7)  # the whole process
+    await asyncio.wait_for(keeping, 20)
 
 
 async def test_nothing_is_sent_by_one_that_does_not_lead(api, candidate):

@@ -54,11 +54,11 @@ def custom(server):
 @pytest.fixture(scope="module")
 def log(server, tmp_path_factory):
     folder = tmp_path_factory.mktemp("kopf")
-    (folder / "operator.py").write_text(OPERATOR)
+    (folder / "handlers.py").write_text(OPERATOR)
     said = folder / "log"
     with said.open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "kopf", "run", "--all-namespaces", "--standalone", "operator.py"],
+            [sys.executable, "-m", "kopf", "run", "--all-namespaces", "--standalone", "handlers.py"],
             cwd=folder, env={**os.environ, "KUBECONFIG": server.kubeconfig}, stdout=output, stderr=output,
         )  # fmt: skip
     yield said

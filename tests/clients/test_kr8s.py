@@ -8,7 +8,12 @@ pytest.importorskip("kr8s", reason="pip install kr8s, to try that client")
 import kr8s.asyncio
 from kr8s.asyncio.objects import ConfigMap, new_class
 
-pytestmark = pytest.mark.slow
+pytestmark = [
+    pytest.mark.slow,
+    # It leaves connections to the garbage collector.
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+]
 
 Group = new_class("Hyperparameter", "datatunerx.io/v1beta1", asyncio=True, namespaced=True)
 

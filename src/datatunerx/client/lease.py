@@ -89,6 +89,8 @@ class Lease:
         """Renew for as long as it can be; return when we may not act any more."""
         while self.held:
             await asyncio.sleep(min(self.pace.retry, max(0.0, self._until - now())))
+            if not self.held:
+                break  # slept for too long: it may still be ours, and another may have had it meanwhile
             if not await self._try() and self.holder != self.identity:
                 self._until = 0.0  # another has it: it does not matter how
         log.warning("leading no more", extra={"lease": self._name, "leader": self.holder})

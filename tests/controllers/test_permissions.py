@@ -1,0 +1,189 @@
+"""What deploy/operator.yaml lets the operator do is what its controllers do: no less, and no more."""
+
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from datatunerx.client import Api, InProcess
+from datatunerx.client.errors import Unauthorized
+from datatunerx.client.lease import Lease
+from datatunerx.resources import Finetune, FinetuneExperiment, FinetuneJob, LLMCheckpoint, Scoring
+from datatunerx.resources.kinds import KINDS
+from datatunerx.resources.material import DataPlugin
+from datatunerx.resources.outcome import InferenceService, ScoringPlugin
+
+MANIFEST = Path(__file__).resolve().parents[2] / "deploy" / "operator.yaml"
+PLUGIN = {"entryPoint": "package.module:function"}
+VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
+
+
+def documents():
+    return list(yaml.safe_load_all(MANIFEST.read_text()))
+
+
+def of_kind(kind):
+    return [document for document in documents() if document["kind"] == kind]
+
+
+def granted():
+    """(group, resource, verb) of every rule of every role."""
+    return {
+        (group, resource, verb)
+        for role in (*of_kind("ClusterRole"), *of_kind("Role"))
+        for rule in role["rules"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    }
+
+
+def asked(method, path, query):
+    """The permission that a request needs, as a cluster's authorizer reads its path."""
+    root, *parts = path.strip("/").split("/")
+    group = "" if root == "api" else parts.pop(0)
+    parts.pop(0)  # the version
+    if parts[0] == "namespaces" and len(parts) > 2:
+        parts = parts[2:]
+    plural, name, subresource = [*parts, "", ""][:3]
+    verb = VERBS.get(method) or ("get" if name else "list")
+    verb = "watch" if (query or {}).get("watch") else verb
+    return group, f"{plural}/{subresource}" if subresource else plural, verb
+
+
+class Guard:
+    """A transport that refuses what is not granted, as a cluster would, and notes what was asked."""
+
+    def __init__(self, inner, allowed):
+        self.inner, self.allowed, self.used, self.refused = inner, allowed, set(), set()
+        self.owners = set()
+
+    def check(self, method, path, query):
+        wanted = asked(method, path, query)
+        self.used.add(wanted)
+        if wanted not in self.allowed:
+            self.refused.add(wanted)
+            raise Unauthorized(403, "Forbidden", f"may not {wanted}")
+
+    async def request(self, method, path, *, query=None, **rest):
+        self.check(method, path, query)
+        if method == "POST":
+            metadata = json.loads(rest["body"])["metadata"]
+            self.owners |= {owner["kind"] for owner in metadata.get("ownerReferences", ())}
+        return await self.inner.request(method, path, query=query, **rest)
+
+    def stream(self, path, *, query=None, **rest):
+        self.check("GET", path, query)
+        return self.inner.stream(path, query=query, **rest)
+
+
+@pytest.fixture
+async def guarded(platform):
+    """The platform with controllers that may do what the manifest says; whoever tests may do everything."""
+    await platform.kill_controllers()
+    everything = platform.api
+    guard = Guard(InProcess(platform.app), granted())
+    platform.api = Api(guard)
+    platform.start_controllers()
+    platform.api = everything
+    platform.guard = guard
+    return platform
+
+
+async def journey(platform, make_objects):
+    """Everything that can befall an experiment, once."""
+    api, behaviour = platform.api, platform.backend.behaviour
+    behaviour.die = {"e-g1": 1}
+    behaviour.slow_scoring = True
+    *parts, experiment = make_objects(2)
+    platform.backend.step = lambda: None
+    service = {"metadata": {"name": "s"}, "spec": {"models": [{"kind": "LLM", "name": "base"}]}}
+    plugins = [of.parse({"metadata": {"name": "p"}, "spec": PLUGIN}) for of in (DataPlugin, ScoringPlugin)]
+    await platform.apply(*parts, experiment, *plugins, InferenceService.parse(service))
+    await platform.until(lambda: workers(platform, "inspect"))
+    for worker in await workers(platform, "inspect"):  # as by a shutdown
+        await platform.backend.stop(worker.submission.run)
+    del platform.backend.step
+    await platform.until(lambda: workers(platform, "tune"))
+    await api.patch(FinetuneExperiment, "e", {"spec": {"suspend": True}})
+    await platform.until(lambda: phase(api, FinetuneExperiment, "e", "Suspended"))
+    behaviour.slow_scoring = False
+    await api.patch(FinetuneExperiment, "e", {"spec": {"suspend": False}})
+    await platform.ended(FinetuneExperiment, "e")
+    model = {"kind": "LLMCheckpoint", "name": "e-g0"}
+    measured = {"model": model, "dataset": "data", "measure": {"metrics": ["accuracy"]}}
+    await api.create(Scoring.parse({"metadata": {"name": "again"}, "spec": measured}))
+    await platform.until(lambda: phase(api, Scoring, "again", "Succeeded"))
+    for model in (FinetuneJob, LLMCheckpoint):
+        await api.delete(model, "e-g1")
+    await api.delete(FinetuneExperiment, "e")
+    await api.delete(InferenceService, "s")
+    for part in parts:
+        await api.delete(type(part), part.metadata.name)
+    await platform.until(lambda: gone(api, Finetune))
+
+
+async def workers(platform, type_):
+    return platform.backend.of(type_)
+
+
+async def gone(api, model):
+    return not await api.list(model)
+
+
+async def phase(api, model, name, wanted):
+    return (await api.get(model, name)).status.phase == wanted
+
+
+async def lead(guard):
+    lease = Lease(Api(guard), "operator", "default", "me")
+    await lease.acquire()
+    assert await lease._try()
+    await lease.release()
+
+
+@pytest.mark.slow
+async def test_the_operators_roles_grant_what_its_controllers_do_and_no_more(guarded, make_objects):
+    await lead(guarded.guard)
+    await journey(guarded, make_objects)
+    await asyncio.sleep(0.2)
+
+    assert guarded.guard.refused == set()
+    plurals = {kind.name: kind.plural for kind in KINDS}
+    # To make a child whose owner must wait for it, a cluster wants the right to the owner's finalizers.
+    needed = {("datatunerx.io", f"{plurals[owner]}/finalizers", "update") for owner in guarded.guard.owners}
+    assert needed <= granted()
+    # Who may list a kind may get it: that tells nothing more.
+    gets = {(group, plural, "get") for group, plural, verb in guarded.guard.used if verb == "list"}
+    assert granted() - guarded.guard.used - needed - gets == set(), "granted and not needed"
+
+
+def test_the_manifest_is_whole_and_its_parts_belong_together():
+    kinds = [document["kind"] for document in documents()]
+    assert kinds == [
+        "Namespace", "ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding",
+        "PersistentVolumeClaim", "Deployment",
+    ]  # fmt: skip
+    [deployment], [account], [claim] = map(of_kind, ("Deployment", "ServiceAccount", "PersistentVolumeClaim"))
+    pod = deployment["spec"]["template"]["spec"]
+    assert pod["serviceAccountName"] == account["metadata"]["name"]
+    assert (
+        deployment["spec"]["selector"]["matchLabels"] == deployment["spec"]["template"]["metadata"]["labels"]
+    )
+    assert deployment["spec"]["strategy"] == {"type": "Recreate"}, (
+        "two pods cannot see each other's processes"
+    )
+    assert pod["volumes"][0]["persistentVolumeClaim"]["claimName"] == claim["metadata"]["name"]
+    [container] = pod["containers"]
+    assert container["command"] == ["dtx", "operator"]
+    assert container["env"][0]["value"] == container["volumeMounts"][0]["mountPath"]
+    for binding in (*of_kind("ClusterRoleBinding"), *of_kind("RoleBinding")):
+        role = binding["roleRef"]
+        assert [one for one in of_kind(role["kind"]) if one["metadata"]["name"] == role["name"]]
+        [subject] = binding["subjects"]
+        assert (subject["name"], subject["namespace"]) == (account["metadata"]["name"], "datatunerx")
+    for document in documents():
+        cluster_wide = document["kind"] in ("Namespace", "ClusterRole", "ClusterRoleBinding")
+        assert cluster_wide or document["metadata"]["namespace"] == "datatunerx"
