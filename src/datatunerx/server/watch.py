@@ -4,6 +4,7 @@ import asyncio
 import random
 import time
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 
 import orjson
 
@@ -60,6 +61,12 @@ class Watches:
         return len(self._open)
 
 
+@lru_cache(maxsize=16)
+def _judged(kind: Kind, data: bytes) -> Json:
+    """An object for selectors to look at, decoded once for all who watch it; not to be changed."""
+    return reads.shown(kind, data)
+
+
 class Encoder:
     """Turns events into lines of the form a client wants; drops what its selectors do not choose."""
 
@@ -74,8 +81,8 @@ class Encoder:
         """The line for a change; None when it does not concern this watch."""
         if self._matches is None:
             return self.line(event.type, event.data)
-        now = event.type != "DELETED" and self._matches(reads.shown(self._kind, event.data))
-        before = event.prev is not None and self._matches(reads.shown(self._kind, event.prev))
+        now = event.type != "DELETED" and self._matches(_judged(self._kind, event.data))
+        before = event.prev is not None and self._matches(_judged(self._kind, event.prev))
         if now:
             return self.line("MODIFIED" if before else "ADDED", event.data)
         if before and event.prev is not None:

@@ -162,11 +162,11 @@ class Store:
 
         Returns when it is durable and visible. Raises Conflict at once, DiskFull or Broken from the commit.
         """
-        return await asyncio.shield(self.stage(key, obj, expected))
+        return await self.stage(key, obj, expected)
 
     async def delete(self, key: Key, last: Json, expected: int) -> Entry:
         """Remove the object if the staged version is `expected`; `last` is what watchers see of it."""
-        return await asyncio.shield(self.stage(key, last, expected, delete=True))
+        return await self.stage(key, last, expected, delete=True)
 
     def stage(self, key: Key, obj: Json, expected: int, *, delete: bool = False) -> asyncio.Future[Entry]:
         """As `write` and `delete`, with the comparison made before returning; await the future."""

@@ -23,7 +23,7 @@ class Watch:
         self.closed = False
         self._queue: deque[Event] = deque()
         self._bytes = 0
-        self._wake = asyncio.Event()
+        self._waiting: asyncio.Future[None] | None = None
         self._close = close
 
     def feed(self, event: Event) -> None:
@@ -36,19 +36,22 @@ class Watch:
             return
         self._queue.append(event)
         self._bytes += event.size
-        self._wake.set()
+        self._wake()
 
     async def take(self, timeout: float | None = None) -> list[Event]:
         """Everything waiting; empty when `timeout` seconds passed without news or the watch was closed."""
         if not self._queue and not self.closed:
+            # A bare future and timer: with hundreds of readers an Event inside a timeout costs as much as
+            # the sending.
+            loop = asyncio.get_running_loop()
+            self._waiting = loop.create_future()
+            timer = loop.call_later(timeout, self._wake) if timeout is not None else None
             try:
-                # Not wait_for: in Python 3.11 it can swallow a cancellation that comes with the wake-up.
-                async with asyncio.timeout(timeout):
-                    await self._wake.wait()
-            except TimeoutError:
-                if not self._queue:  # news may have come while the timer was being handled
-                    return []
-        self._wake.clear()
+                await self._waiting
+            finally:
+                self._waiting = None
+                if timer:
+                    timer.cancel()
         if self.overflowed:
             return []
         events = list(self._queue)
@@ -61,4 +64,8 @@ class Watch:
         if not self.closed:
             self.closed = True
             self._close(self)
-            self._wake.set()
+            self._wake()
+
+    def _wake(self) -> None:
+        if self._waiting is not None and not self._waiting.done():
+            self._waiting.set_result(None)
