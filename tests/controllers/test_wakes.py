@@ -5,6 +5,7 @@ import pytest
 from datatunerx.client.informer import Key
 from datatunerx.controllers.context import Context
 from datatunerx.controllers.finetune import FinetuneReconciler
+from datatunerx.controllers.turns import UNKNOWN, earliest, in_words, place_of
 from datatunerx.controllers.wakes import PLACEMENT, Wake, wakes
 from datatunerx.resources import Finetune, Run
 from datatunerx.resources.enums import FinetunePhase
@@ -41,8 +42,8 @@ def make_finetune():
 
 @pytest.fixture
 def make_run():
-    def make(phase="Running"):
-        spec = {"type": "tune", "planId": "p", "planUri": "file:///runs/p/plan.json"}
+    def make(phase="Running", **fields):
+        spec = {"type": "tune", "planId": "p", "planUri": "file:///runs/p/plan.json", **fields}
         return Run.parse({"metadata": {"name": "r", "uid": "u"}, "spec": spec, "status": {"phase": phase}})
 
     return make
@@ -71,11 +72,39 @@ def test_each_that_waits_says_its_own_place_by_priority(make_finetune, make_run)
     ]
 
     def place(finetune, *runs):
-        return FinetuneReconciler(Context(None, Shown(*found, *runs), None, None))._place(finetune)
+        return in_words(place_of(Shown(*found, *runs), finetune), 0.0)[0]
 
-    assert place(found[1], make_run()) == "waits for a free device behind 1 run(s); place 1 of 2 in the queue"
-    assert place(found[0], make_run()).endswith("place 2 of 2 in the queue")
+    behind = "waits for a free device behind 1 run(s); place"
+    assert place(found[1], make_run()) == f"{behind} 1 of 2 in the queue; {UNKNOWN}"
+    assert place(found[0], make_run()) == f"{behind} 2 of 2 in the queue; {UNKNOWN}"
     assert place(found[0], make_run("Succeeded")) == "about to start"
+
+
+def test_it_starts_when_what_runs_before_it_ends_as_far_as_that_is_known(make_finetune, make_run):
+    queued = {"phase": "Pending", "reason": "Queued"}
+    runs = [
+        make_finetune("x", status={"phase": "Running", "progress": {"etaSeconds": 200}}),
+        make_finetune("y", status={"phase": "Running", "progress": {"etaSeconds": 100}}),
+        make_finetune("done", status={"phase": "Succeeded", "progress": {"etaSeconds": 999}}),
+    ]
+    first, mate = make_finetune("a", status=queued), make_finetune("b", status=queued)
+    other = make_finetune("c", status=queued, llm="another")
+    run = make_run(serves=["Finetune/x", "Finetune/y", "Finetune/done"])
+    world = Shown(*runs, first, mate, other, run)
+
+    # two trainings share the device; those that wait for one base start together
+    for waits in (first, mate):
+        text, start = in_words(place_of(world, waits), now=60.0)
+        assert start == "1970-01-01T00:06:00Z" and "starts at about 00:06 UTC" in text
+    # nobody knows how long a run takes that has not begun
+    assert in_words(place_of(world, other), now=0.0)[1] is None
+    runs[0].status.progress.eta_seconds = None
+    assert place_of(world, first).seconds is None
+
+
+def test_the_second_of_two_devices_that_gets_free_serves_the_second_run():
+    assert [earliest([50.0, 20.0], n) for n in range(3)] == [20.0, 50.0, None]
+    assert earliest([50.0, None], 0) is None
 
 
 async def test_a_deleted_training_leaves_the_run_that_only_the_api_knows_of(platform, make_objects):

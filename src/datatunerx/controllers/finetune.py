@@ -19,7 +19,6 @@ from datatunerx.controllers.objects import (
     tell,
     write_status,
 )
-from datatunerx.controllers.placement import is_queued
 from datatunerx.controllers.readiness import (
     Waiting,
     no_checkpoint_before_end,
@@ -27,13 +26,14 @@ from datatunerx.controllers.readiness import (
     resolve,
 )
 from datatunerx.controllers.run import RETRYABLE
+from datatunerx.controllers.turns import UNKNOWN, in_words, place_of
 from datatunerx.resources.enums import FinetunePhase, RunPhase, RunType, StopMode
 from datatunerx.resources.finetune import CheckpointRef, Finetune, FinetuneJob, FinetuneSpec
 from datatunerx.resources.material import Dataset
 from datatunerx.resources.outcome import LLMCheckpoint, LLMCheckpointSpec, Run
 from datatunerx.resources.wire import now
 from datatunerx.runs.commands import Command, Verb
-from datatunerx.runs.compile import Training, output_uri, urgency
+from datatunerx.runs.compile import Training, output_uri
 from datatunerx.runs.events import JobOutcome
 
 FOR_ALL = frozenset({"StartFailed", "PackageMissing", "ModelChanged"})
@@ -65,6 +65,7 @@ class FinetuneReconciler:
         if run is None and named and not await is_gone(context, Run, key.namespace, named):
             raise Conflict(409, "Conflict", f"Run {named} has not been seen yet")
         wanted = draft(finetune)
+        wanted.status.expected_start = None
         if run is None:
             await self._wait(finetune, wanted)
         else:
@@ -99,25 +100,9 @@ class FinetuneReconciler:
             return
         self._warn_of_late_checkpoint(found, wanted)
         if finetune.status.phase is not FinetunePhase.RETRYING:
-            _set(wanted, FinetunePhase.PENDING, "Queued", self._place(finetune))
-
-    def _place(self, finetune: Finetune) -> str:
-        """Its place among all that wait for a device; those that lack something else are not in the queue."""
-        world = self._context.world
-        runs = world.all(Run, None)
-        busy = sum(run.spec.type is RunType.TUNE and not run.status.phase.terminal for run in runs)
-        if not busy:
-            return "about to start"
-        others = [
-            other
-            for other in world.all(Finetune, None)
-            if other.metadata.uid != finetune.metadata.uid and is_queued(other)
-        ]
-        mine = urgency(finetune)
-        place = 1 + sum(urgency(other) < mine for other in others)
-        return (
-            f"waits for a free device behind {busy} run(s); place {place} of {len(others) + 1} in the queue"
-        )
+            place = place_of(self._context.world, finetune)
+            message, wanted.status.expected_start = in_words(place, self._context.clock())
+            _set(wanted, FinetunePhase.PENDING, "Queued", message)
 
     def _warn_of_late_checkpoint(self, found: Training, wanted: Finetune) -> None:
         dataset = self._context.world.get(Dataset, wanted.metadata.namespace, wanted.spec.dataset)
@@ -149,7 +134,8 @@ class FinetuneReconciler:
                 _set(wanted, FinetunePhase.RUNNING, None, view.activity)
             elif finetune.status.phase is not FinetunePhase.RETRYING:
                 place = f"; place {run.status.position} in the queue" if run.status.position else ""
-                _set(wanted, FinetunePhase.PENDING, "Queued", f"Run {run.metadata.name} waits{place}")
+                message = f"Run {run.metadata.name} waits{place}; {UNKNOWN}"
+                _set(wanted, FinetunePhase.PENDING, "Queued", message)
 
     def _outcome(self, finetune: Finetune, run: Run, view: JobView) -> JobOutcome | None:
         """The result has the last word, once there is one."""

@@ -99,6 +99,8 @@ class FinetuneStatus(Status):
     """How often it was taken up again, for whatever reason."""
     retries: int = 0
     """How often it was taken up again because its worker died."""
+    expected_start: ShortText | None = None
+    """When it can start at the earliest, to the minute; absent where what runs before it does not tell."""
     alone: bool = False
     """Its worker died while it carried others too: from now on it has its Runs to itself."""
     progress: Progress = Progress()
