@@ -104,7 +104,7 @@ def cli_page() -> str:
     lines = ["# The commands", "", f"<!-- {MADE} -->", "", f"{program.help}", ""]
     lines += ["Exit codes: 0 succeeded; 1 failed, or the server refused; 2 wrong usage or input;"]
     lines += ["3 no server answers; 130 interrupted.", ""]
-    for name, command in program.commands.items():  # type: ignore[attr-defined]
+    for name, command in _commands(program):
         arguments = [p for p in command.params if p.param_type_name == "argument"]
         options = [p for p in command.params if p.param_type_name == "option" and p.name != "help"]
         usage = " ".join(["dtx", name, *(p.metavar or p.name.upper() for p in arguments)])
@@ -113,6 +113,15 @@ def cli_page() -> str:
         rows = [*(_argument(p) for p in arguments), *(_option(p) for p in options)]
         lines += ["| option | meaning |", "|---|---|", *rows, ""] if rows else []
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _commands(group: Any) -> Iterator[tuple[str, Any]]:
+    """Each command with its whole name, those of groups within their group."""
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from ((f"{name} {inner}", each) for inner, each in _commands(command))
+        else:
+            yield name, command
 
 
 def _argument(param: Any) -> str:

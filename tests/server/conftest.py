@@ -1,14 +1,17 @@
 """A real app over a real store, called in process; and a real server process for what needs one."""
 
 import asyncio
+import hashlib
 import json
 import os
+import secrets
 import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -276,6 +279,58 @@ def stranger_of() -> Callable[[KubeApp], Api]:
     return lambda app: Api(app, user=None)
 
 
+TOKENS = "/apis/auth.datatunerx.io/v1/tokens"
+
+
+class Caller:
+    """Who calls from outside, with a token."""
+
+    def __init__(self, stranger: Api, token: str) -> None:
+        self._stranger = stranger
+        self.header = {"authorization": f"Bearer {token}"}
+
+    async def __call__(
+        self, method: str, path: str, body: Any = None, type: str = "", **headers: str
+    ) -> Answer:
+        type = type or (MERGE if method == "PATCH" else "application/json")
+        return await self._stranger.call(method, path, body, type, **self.header, **headers)
+
+    async def watch(self, path: str) -> Stream:
+        return await self._stranger.watch(path, **self.header)
+
+
+@pytest.fixture
+async def team(api: Api) -> None:
+    for name in ("team", "other"):
+        (await api.post("/api/v1/namespaces", {"metadata": {"name": name}})).ok()
+
+
+@pytest.fixture
+def make_token(api: Api, team: None) -> Callable[..., Any]:
+    """Makes one, for the namespace `team` unless told otherwise: (the token, the name of its object)."""
+
+    async def make_token(
+        role: str, *namespaces: str, user: str = "ann", seconds: float | None = None
+    ) -> tuple[str, str]:
+        token = secrets.token_urlsafe(32)
+        spec: dict[str, Any] = {"user": user, "role": role, "namespaces": namespaces or ["team"]}
+        spec["sha256"] = hashlib.sha256(token.encode()).hexdigest()
+        if seconds is not None:
+            spec["expires"] = (datetime.now(UTC) + timedelta(seconds=seconds)).isoformat()
+        made = await api.post(TOKENS, {"metadata": {"generateName": f"{user}-"}, "spec": spec})
+        return token, made.ok()["metadata"]["name"]
+
+    return make_token
+
+
+@pytest.fixture
+def caller(stranger: Api, make_token: Callable[..., Any]) -> Callable[..., Any]:
+    async def caller(role: str, *namespaces: str, **more: Any) -> Caller:
+        return Caller(stranger, (await make_token(role, *namespaces, **more))[0])
+
+    return caller
+
+
 @pytest.fixture
 def widgets() -> str:
     return f"{G}/namespaces/default/widgets"
@@ -375,12 +430,13 @@ class Process:
 class Kubectl:
     """An unmodified kubectl that speaks to a server of ours."""
 
-    def __init__(self, program: str, server: Process) -> None:
-        self.program, self.server = program, server
+    def __init__(self, program: str, server: Process, namespace: str = "default") -> None:
+        self.program, self.server, self.namespace = program, server, namespace
 
     def __call__(self, *arguments: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [self.program, *arguments], input=stdin, capture_output=True, text=True, env=self.server.env,
+            [self.program, "--namespace", self.namespace, *arguments],
+            input=stdin, capture_output=True, text=True, env=self.server.env,
             timeout=90,
         )  # fmt: skip
 
@@ -419,6 +475,25 @@ def kubectl_of(minor: str | None, server: Process) -> Kubectl:
 @pytest.fixture
 def kubectl(server: Process) -> Kubectl:
     return kubectl_of(None, server)
+
+
+@pytest.fixture
+def kubectl_of_minor(shared_server: Process) -> Callable[[str | None], Kubectl]:
+    """A kubectl of one version, in a namespace of its own on the shared server."""
+
+    def find(minor: str | None) -> Kubectl:
+        kubectl = kubectl_of(minor, shared_server)
+        kubectl.namespace = f"test-{secrets.token_hex(4)}"
+        assert "created" in kubectl.ok("create", "namespace", kubectl.namespace)
+        return kubectl
+
+    return find
+
+
+@pytest.fixture
+def k(kubectl_of_minor: Callable[[str | None], Kubectl]) -> Kubectl:
+    """The newest, in a namespace of its own."""
+    return kubectl_of_minor(None)
 
 
 @pytest.fixture(scope="module")

@@ -19,6 +19,9 @@ class Settings:
     host: str = "127.0.0.1"
     port: int = DEFAULT_PORT
     """0 takes any free port."""
+    tls_certificate: Path | None = None
+    """Served instead of the self-made one, with `tls_key`."""
+    tls_key: Path | None = None
     poll_seconds: float = 1.0
     """How often a run that works is looked at."""
     gpus: int | None = None
@@ -37,21 +40,27 @@ class Settings:
 
 
 def settings_from(environment: Mapping[str, str] = os.environ) -> Settings:
-    """DTX_HOME, DTX_HOST, DTX_PORT, DTX_POLL_SECONDS, DTX_GPUS, DTX_KUBECONFIG; KUBECONFIG.
+    """DTX_HOME, _HOST, _PORT, _TLS_CERT, _TLS_KEY, _POLL_SECONDS, _GPUS, _KUBECONFIG; and KUBECONFIG.
 
     Raises SettingsError.
     """
-    other = environment.get("DTX_KUBECONFIG")
     gpus = environment.get("DTX_GPUS")
     return Settings(
         home=Path(environment.get("DTX_HOME") or "~/.dtx").expanduser().absolute(),
         host=environment.get("DTX_HOST") or "127.0.0.1",
         port=int(_number(environment, "DTX_PORT", DEFAULT_PORT, 0, 65535, whole=True)),
+        tls_certificate=_path(environment, "DTX_TLS_CERT"),
+        tls_key=_path(environment, "DTX_TLS_KEY"),
         poll_seconds=_number(environment, "DTX_POLL_SECONDS", 1.0, 0.05, 60),
         gpus=int(_number(environment, "DTX_GPUS", 0, 0, 64, whole=True)) if gpus else None,
         kubectl_kubeconfig=environment.get("KUBECONFIG") or "",
-        other_kubeconfig=Path(other).expanduser().absolute() if other else None,
+        other_kubeconfig=_path(environment, "DTX_KUBECONFIG"),
     )
+
+
+def _path(environment: Mapping[str, str], name: str) -> Path | None:
+    text = environment.get(name)
+    return Path(text).expanduser().absolute() if text else None
 
 
 def _number(

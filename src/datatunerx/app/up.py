@@ -6,6 +6,7 @@ import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +16,14 @@ from datatunerx.client import Api
 from datatunerx.client.transport import InProcess, Transport
 from datatunerx.resources.crds import crd_manifests
 from datatunerx.server.app import KubeApp, create_app
-from datatunerx.server.listen import PortInUse, serve
+from datatunerx.server.listen import NotSafe, PortInUse, serve
 from datatunerx.server.state import State, open_state
+from datatunerx.server.tls import BadCertificate, TlsFiles, alternative_names, given
 from datatunerx.store import Locked, StoreError
 
 USER = "datatunerx:controllers"
 ADMIN = "datatunerx:admin"
-OF_HOME = frozenset(
-    ["compute", "data", "db", "kubeconfig", "secret.key", "server.log", "tls", "token", "tokens.json"]
-)
+OF_HOME = frozenset(["compute", "data", "db", "kubeconfig", "secret.key", "server.log", "tls", "token"])
 """Everything that lies in a home."""
 
 
@@ -65,11 +65,11 @@ async def _platform(settings: Settings, *, any_port: bool) -> AsyncIterator[Plat
     try:
         data = settings.home / "data"
         data.mkdir(mode=0o700, exist_ok=True)
-        app = create_app(
-            state.store, crd_manifests(), tokens=state.tokens, hosts=[settings.host], log_root=data
-        )
+        files = _certificate(state, settings)
+        names = alternative_names(files.certificate)
+        app = create_app(state.store, crd_manifests(), tokens=state.tokens, hosts=names, log_root=data)
         async with (
-            _served(app, state, settings, any_port=any_port) as (url, serving),
+            _served(app, state, settings, files, any_port=any_port) as (url, serving),
             _controlled(app, settings) as controlling,
         ):
             broken = _first_broken(serving, *controlling)
@@ -116,18 +116,31 @@ def make_private(home: Path) -> None:
         home.chmod(0o700)
 
 
+def _certificate(state: State, settings: Settings) -> TlsFiles:
+    if settings.tls_certificate is None and settings.tls_key is None:
+        return state.tls(settings.host)
+    if settings.tls_certificate is None or settings.tls_key is None:
+        raise StartError("give both --tls-cert and --tls-key, or neither")
+    try:
+        return given(settings.tls_certificate, settings.tls_key)
+    except BadCertificate as error:
+        raise StartError(str(error)) from None
+
+
 @asynccontextmanager
 async def _served(
-    app: KubeApp, state: State, settings: Settings, *, any_port: bool
+    app: KubeApp, state: State, settings: Settings, files: TlsFiles, *, any_port: bool
 ) -> AsyncIterator[tuple[str, asyncio.Future[None]]]:
     """The server, answering; its URL, and the task that serves."""
     stop = asyncio.Event()
     ready: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 
+    renew = partial(state.tls, settings.host) if settings.tls_certificate is None else None
+
     def start(port: int) -> asyncio.Task[None]:
-        tls = state.tls(settings.host)
+        said = ready.set_result
         return asyncio.create_task(
-            serve(app, settings.host, port, tls, ready=ready.set_result, stop=stop, signals=False)
+            serve(app, settings.host, port, files, renew=renew, ready=said, stop=stop, signals=False)
         )
 
     try:
@@ -139,11 +152,11 @@ async def _served(
         if not ready.done():
             await serving  # raises what kept it from starting
             raise StartError("the server ended before it answered")
-    except PortInUse as error:
+    except (PortInUse, NotSafe) as error:
         raise StartError(str(error)) from None
     except OSError as error:
         raise StartError(f"cannot listen on {settings.host}: {error.strerror}; see --host") from None
-    state.write_kubeconfig(ready.result(), settings.host)
+    state.write_kubeconfig(ready.result(), settings.host, files)
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     try:
         yield f"https://{host}:{ready.result()}", serving

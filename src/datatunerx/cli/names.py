@@ -37,10 +37,11 @@ CORE = (
     KindName("", "v1", "configmaps", "ConfigMap", "cm"),
     KindName("", "v1", "namespaces", "Namespace", "ns", namespaced=False),
 )
+TOKEN = KindName("auth.datatunerx.io", "v1", "tokens", "Token", namespaced=False)
 CRD = KindName(
     "apiextensions.k8s.io", "v1", "customresourcedefinitions", "CustomResourceDefinition", "crd", False
 )
-_BY_WORD = {word: kind for kind in (*OURS, *CORE, CRD) for word in kind.words}
+_BY_WORD = {word: kind for kind in (*OURS, *CORE, CRD, TOKEN) for word in kind.words}
 EVENT, POD = CORE[0], CORE[1]
 
 

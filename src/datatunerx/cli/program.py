@@ -1,9 +1,12 @@
 """`dtx`: its commands and options. Bodies import what they need, so that --help answers at once."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from datatunerx.cli.token import Grant
 
 app = typer.Typer(
     name="dtx",
@@ -13,6 +16,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+token = typer.Typer(help="Tokens for other users.", no_args_is_help=True)
+app.add_typer(token, name="token", rich_help_panel="Set up")
 
 dataset = typer.Typer(help="Data, before and after it is registered.", no_args_is_help=True)
 app.add_typer(dataset, name="dataset", rich_help_panel="Start")
@@ -31,6 +37,14 @@ Target = Annotated[str, typer.Argument(metavar="KIND/NAME", help="As fe/tickets,
 Words = Annotated[
     list[str], typer.Argument(metavar="KIND [NAME]", help="Plural, singular or short; or `all`.")
 ]
+
+Role = Annotated[str, typer.Option(help="viewer, editor or admin.")]
+Namespaces = Annotated[
+    list[str] | None,
+    typer.Option("-n", "--namespace", help="Where the role holds. Default: default.", show_default=False),
+]
+AllNamespaces = Annotated[bool, typer.Option("-A", "--all-namespaces", help="It holds everywhere.")]
+Expires = Annotated[str, typer.Option(help="After 90m, 12h, 30d; or never.")]
 
 START, LOOK, CHANGE, HELP = "Start", "Look", "Change", "Set up"
 
@@ -99,6 +113,10 @@ def up(
     port: Annotated[
         int | None, typer.Option(help="Port; 0 takes a free one. Default: DTX_PORT or 7443.")
     ] = None,
+    tls_cert: Annotated[
+        Path | None, typer.Option(help="Certificate to serve with, and its chain. Default: a self-made one.")
+    ] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="Its private key.")] = None,
     no_controllers: Annotated[
         bool, typer.Option("--no-controllers", help="Serve only; `dtx operator` acts on the objects.")
     ] = False,
@@ -107,7 +125,8 @@ def up(
     from datatunerx.cli.connect import run
     from datatunerx.cli.serve import up as command
 
-    run(command(host, port, detach=detach, controllers=not no_controllers))
+    controllers = not no_controllers
+    run(command(host, port, detach=detach, controllers=controllers, tls_cert=tls_cert, tls_key=tls_key))
 
 
 @app.command(rich_help_panel=START)
@@ -310,11 +329,86 @@ def crds(output: Annotated[str, typer.Option("-o", "--output", help="yaml or jso
 @app.command(rich_help_panel=HELP)
 def kubeconfig(
     path: Annotated[bool, typer.Option("--path", help="Print where it lies instead.")] = False,
+    user: Annotated[
+        str | None, typer.Option(help="Make a token for this user, and a kubeconfig with it.")
+    ] = None,
+    role: Role = "viewer",
+    namespace: Namespaces = None,
+    all_namespaces: AllNamespaces = False,
+    expires: Expires = "30d",
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Write it there, mode 0600.", show_default=False)
+    ] = None,
 ) -> None:
-    """Print the kubeconfig of the server of DTX_HOME."""
-    from datatunerx.cli.serve import print_kubeconfig
+    """Print the kubeconfig of the server of DTX_HOME; with --user, one for somebody else.
 
-    print_kubeconfig(path=path)
+    Example: dtx kubeconfig --user ann --role editor --namespace team-a -o ann.kubeconfig
+    """
+    if user is None:
+        from datatunerx.cli.serve import print_kubeconfig
+
+        return print_kubeconfig(path=path)
+    from datatunerx.cli.connect import run, settings
+    from datatunerx.cli.token import kubeconfig as command
+
+    wanted = _grant(user, role, namespace, all_namespaces, expires)
+    run(command(settings(), wanted, output))
+
+
+@token.command("create")
+def token_create(
+    user: Annotated[str | None, typer.Option(help="Whom it stands for. Default: your login name.")] = None,
+    role: Role = "viewer",
+    namespace: Namespaces = None,
+    all_namespaces: AllNamespaces = False,
+    expires: Expires = "30d",
+    name: Annotated[str | None, typer.Option(help="Of the Token object. Default: from the user.")] = None,
+    kubeconfig: Kubeconfig = None,
+) -> None:
+    """Make a token and print it, this once: the server keeps its hash only.
+
+    Example: dtx token create --user ann --role editor --namespace team-a --expires 12h
+    """
+    from datatunerx.cli import token as commands
+    from datatunerx.cli.connect import with_api
+
+    wanted = _grant(user, role, namespace, all_namespaces, expires)
+    with_api(kubeconfig, lambda api: commands.create(api, wanted, name))
+
+
+@token.command("list")
+def token_list(
+    output: Annotated[str | None, typer.Option("-o", "--output", help="json, yaml or name.")] = None,
+    kubeconfig: Kubeconfig = None,
+) -> None:
+    """Show who was let in, as what, where and until when."""
+    from datatunerx.cli import look
+    from datatunerx.cli.connect import with_api
+
+    with_api(kubeconfig, lambda api: look.get(api, ["tokens"], None, form=output, labels="", watch=False))
+
+
+@token.command("revoke")
+def token_revoke(
+    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...")] = None,
+    user: Annotated[str | None, typer.Option(help="Every token of this user.")] = None,
+    kubeconfig: Kubeconfig = None,
+) -> None:
+    """Let a token in no longer, from now on; watches and logs that it follows end."""
+    from datatunerx.cli import token as commands
+    from datatunerx.cli.connect import with_api
+
+    with_api(kubeconfig, lambda api: commands.revoke(api, names or (), user))
+
+
+def _grant(
+    user: str | None, role: str, namespaces: list[str] | None, everywhere: bool, expires: str
+) -> "Grant":
+    from datetime import UTC, datetime
+
+    from datatunerx.cli.token import grant
+
+    return grant(user, role, namespaces or (), expires, everywhere=everywhere, now=datetime.now(UTC))
 
 
 @app.command(rich_help_panel=HELP)

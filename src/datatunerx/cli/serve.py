@@ -19,11 +19,17 @@ END_SECONDS = 5.0
 """Between asking a server that does not answer to end and killing it."""
 
 
-async def up(host: str | None, port: int | None, *, detach: bool, controllers: bool = True) -> Exit:
+async def up(
+    host: str | None, port: int | None, *, detach: bool, controllers: bool = True,
+    tls_cert: Path | None = None, tls_key: Path | None = None,
+) -> Exit:  # fmt: skip
     """Serve until Ctrl-C or SIGTERM, or start a process that does."""
     found = settings()
     port = found.port if port is None else port
     found = replace(found, host=host or found.host, port=port, controllers=controllers)
+    if tls_cert or tls_key:
+        files = [path.expanduser().absolute() if path else None for path in (tls_cert, tls_key)]
+        found = replace(found, tls_certificate=files[0], tls_key=files[1])
     if detach:
         return await _detached(found)
     from datatunerx.app.up import StartError, serve_until_stopped
@@ -74,7 +80,7 @@ async def _detached(found: Settings) -> Exit:
         said_before = output.tell()
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
-            env={**os.environ, "DTX_HOME": str(found.home)},
+            env={**os.environ, "DTX_HOME": str(found.home), **_tls(found)},
         )  # fmt: skip
     answered = False
     try:
@@ -90,6 +96,11 @@ async def _detached(found: Settings) -> Exit:
         said = log.read_bytes()[said_before:].decode(errors="replace").strip().splitlines()
         raise CommandError("\n".join(line.removeprefix("error: ") for line in said[-3:]))
     raise NoServer(f"no answer within {DETACH_SECONDS:.0f} s, so it was ended; see {log}")
+
+
+def _tls(found: Settings) -> dict[str, str]:
+    files = {"DTX_TLS_CERT": found.tls_certificate, "DTX_TLS_KEY": found.tls_key}
+    return {name: str(path) for name, path in files.items() if path}
 
 
 async def _answered(found: Settings, process: "subprocess.Popen[bytes]", before: int) -> bool:

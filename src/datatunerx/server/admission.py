@@ -3,6 +3,7 @@
 import base64
 import re
 from collections.abc import Iterator
+from datetime import datetime
 
 from datatunerx.server import builtin, cel, structural
 from datatunerx.server.errors import Cause, Json, bad_request, invalid, required, wrong
@@ -124,6 +125,13 @@ def _builtin(kind: Kind, new: Json, live: Json | None) -> Iterator[Cause]:
         and any(live.get(part) != new.get(part) for part in ("data", "binaryData", "immutable"))
     ):
         yield Cause("FieldValueForbidden", "data", "Forbidden: field is immutable when `immutable` is set")
+    if kind.resource == builtin.TOKENS and (end := new["spec"].get("expires")):
+        try:
+            known = datetime.fromisoformat(end).tzinfo is not None
+        except ValueError:
+            known = False
+        if not known:
+            yield wrong("spec.expires", end, "must be an RFC 3339 time, as 2030-01-31T12:00:00Z")
     if kind.resource == builtin.SECRETS:
         if builtin.REDACTED in (new["metadata"].get("annotations") or {}):
             why = "this copy is from a list, without its values; get the Secret by name and change that"

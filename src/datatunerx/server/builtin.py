@@ -39,11 +39,17 @@ def _age(obj: Json) -> str:
     return age(obj["metadata"].get("creationTimestamp", ""), time.time())
 
 
+def last_seen(event: Json) -> str:
+    """When it last happened, as far as it says: old clients and new ones write it in different places."""
+    series = event.get("series")
+    again = series.get("lastObservedTime") if isinstance(series, dict) else None
+    told = (again, event.get("lastTimestamp"), event.get("eventTime"))
+    return next((str(at) for at in told if at), event["metadata"].get("creationTimestamp", ""))
+
+
 def _event_cells(event: Json) -> list[object]:
     about = event.get("involvedObject") or {}
-    seen = (
-        event.get("lastTimestamp") or event.get("eventTime") or event["metadata"].get("creationTimestamp", "")
-    )
+    seen = last_seen(event)
     what = f"{str(about.get('kind', '')).lower()}/{about.get('name', '')}"
     return [
         age(seen, time.time()),
@@ -115,6 +121,14 @@ EVENT_FIELDS = (
 )
 
 
+def event_kind() -> Kind:
+    return Kind(
+        "", "v1", "Event", EVENTS, "event", builtin=True, short_names=("ev",), schema=_ANY,
+        selectable=EVENT_FIELDS, cells=_event_cells,
+        columns=_columns("Last Seen", "Type", "Reason", "Object", "Message"),
+    )  # fmt: skip
+
+
 def core_kinds() -> list[Kind]:
     """Kinds of the core group, leases and CRDs."""
 
@@ -130,10 +144,7 @@ def core_kinds() -> list[Kind]:
             "Namespace", NAMESPACES, "namespace", namespaced=False, short_names=("ns",), schema=namespace,
             has_status=True, columns=(Column("Status", ".status.phase"), _AGE),
         ),
-        core(
-            "Event", EVENTS, "event", short_names=("ev",), schema=_ANY, selectable=EVENT_FIELDS,
-            columns=_columns("Last Seen", "Type", "Reason", "Object", "Message"), cells=_event_cells,
-        ),
+        event_kind(),
         core(
             "Secret", SECRETS, "secret", schema=secret, selectable=("type",),
             columns=_columns("Type", "Data", "Age"), cells=_secret_cells, listed=_without_values,
@@ -170,12 +181,7 @@ def fill(kind: Kind, obj: Json) -> None:
     """What the server itself sets in a built-in object before it is checked."""
     match kind.resource:
         case "secrets":
-            plain = obj.get("stringData") or {}
-            if isinstance(plain, dict) and all(isinstance(text, str) for text in plain.values()):
-                obj.pop("stringData", None)
-                coded = {name: base64.b64encode(text.encode()).decode() for name, text in plain.items()}
-                obj["data"] = (obj.get("data") or {}) | coded
-            obj.setdefault("type", "Opaque")
+            _fill_secret(obj)
         case "namespaces":
             obj["spec"] = {"finalizers": ["kubernetes"]}
             obj.setdefault("status", {"phase": "Active"})
@@ -183,6 +189,20 @@ def fill(kind: Kind, obj: Json) -> None:
             labels["kubernetes.io/metadata.name"] = obj["metadata"].get("name", "")
         case "customresourcedefinitions.apiextensions.k8s.io":
             _fill_crd(obj)
+
+
+def _fill_secret(obj: Json) -> None:
+    plain, coded = obj.get("stringData") or {}, obj.get("data") or {}
+    # What is not text is left for the schema to refuse.
+    if (
+        isinstance(coded, dict)
+        and isinstance(plain, dict)
+        and all(isinstance(v, str) for v in plain.values())
+    ):
+        obj.pop("stringData", None)
+        if plain:
+            obj["data"] = coded | {n: base64.b64encode(text.encode()).decode() for n, text in plain.items()}
+    obj.setdefault("type", "Opaque")
 
 
 def _fill_crd(crd: Json) -> None:

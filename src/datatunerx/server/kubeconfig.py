@@ -9,16 +9,15 @@ from datatunerx.server.files import write_private
 NAME = "datatunerx"
 
 
-def write(
-    path: Path,
-    *,
-    server: str,
-    ca: bytes | None,
-    token: str,
-    namespace: str = "default",
-    tls_name: str | None = None,
-) -> None:
-    """Replace the file atomically, mode 0600. JSON is YAML, and needs no YAML library to write.
+def write(path: Path, *, server: str, ca: bytes | None, token: str, tls_name: str | None = None) -> None:
+    """Replace the file atomically, mode 0600; as `text`."""
+    write_private(path, text(server, ca, token, tls_name=tls_name).encode())
+
+
+def text(
+    server: str, ca: bytes | None, token: str, *, namespace: str = "default", tls_name: str | None = None
+) -> str:
+    """A kubeconfig. JSON is YAML, and needs no YAML library to write.
 
     `ca` None leaves it to the system whom to trust; `tls_name` is what the certificate is for, when the
     server is reached by another name.
@@ -36,4 +35,4 @@ def write(
         "contexts": [{"name": NAME, "context": {"cluster": NAME, "user": NAME, "namespace": namespace}}],
         "current-context": NAME,
     }
-    write_private(path, json.dumps(config, indent=2).encode() + b"\n")
+    return json.dumps(config, indent=2) + "\n"

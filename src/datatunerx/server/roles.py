@@ -26,8 +26,9 @@ class Access(NamedTuple):
     @property
     def place(self) -> str:
         """The namespace whose rules count: reading a namespace itself is a matter of that namespace."""
-        own = self.verb == "get" and not self.group and self.resource.split("/")[0] == "namespaces"
-        return self.name if own and self.name else self.namespace
+        if self.group or self.resource.split("/")[0] != "namespaces":
+            return self.namespace
+        return self.name if self.verb == "get" else ""
 
 
 class Rule(NamedTuple):
@@ -50,9 +51,12 @@ READ = ("get", "list", "watch")
 CHANGE = ("create", "delete", "deletecollection", "patch", "update")
 ALL = Rule(("*",), ("*",), ("*",))
 _OURS = tuple(kind.plural for kind in KINDS)
+_STATUS = tuple(f"{plural}/status" for plural in _OURS)
+_SCALE = tuple(f"{kind.plural}/scale" for kind in KINDS if kind.scalable)
 _MADE_BY_US = ("runs", "llmcheckpoints")
 """They say what is executed and which files belong to them, so only controllers make them."""
-_CORE = ("configmaps", "events", "serviceaccounts")
+_CORE = ("configmaps", "serviceaccounts")
+_EVENTS = ("", "events.k8s.io"), ("events",)
 
 EVERYBODY = (
     Rule(("create",), ("authorization.k8s.io",), ("selfsubjectaccessreviews", "selfsubjectrulesreviews")),
@@ -64,24 +68,27 @@ EVERYBODY = (
     ),
 )
 VIEWER = (
-    Rule(READ, (GROUP,), (*_OURS, *(f"{plural}/*" for plural in _OURS))),
-    Rule(READ, ("",), (*_CORE, "namespaces", "pods")),
-    Rule(("get",), ("",), ("pods/log", "namespaces/status")),
+    Rule(READ, (GROUP,), _OURS),
+    Rule(("get",), (GROUP,), (*_STATUS, *_SCALE)),
+    Rule(READ, ("",), (*_CORE, "pods")),
+    Rule(READ, *_EVENTS),
+    Rule(("get",), ("",), ("pods/log", "namespaces", "namespaces/status")),
     Rule(READ, ("coordination.k8s.io",), ("leases",)),
     Rule(("list", "watch"), ("",), ("secrets",)),  # they show no values; get does
 )
 EDITOR = (
     *VIEWER,
     Rule(CHANGE, (GROUP,), tuple(plural for plural in _OURS if plural not in _MADE_BY_US)),
-    Rule(("patch", "update"), (GROUP,), tuple(f"{p}/scale" for p in _OURS if p not in _MADE_BY_US)),
+    Rule(("patch", "update"), (GROUP,), _SCALE),
     Rule(("delete", "deletecollection", "patch", "update"), (GROUP,), ("llmcheckpoints",)),
     Rule(("get", *CHANGE), ("",), ("secrets",)),
     Rule(CHANGE, ("",), _CORE),
+    Rule(CHANGE, *_EVENTS),
     Rule(CHANGE, ("coordination.k8s.io",), ("leases",)),
 )
 ADMIN_OF_NAMESPACE = (
     *EDITOR,
-    Rule(CHANGE, (GROUP,), (*_MADE_BY_US, *(f"{plural}/*" for plural in _OURS))),
+    Rule(CHANGE, (GROUP,), (*_MADE_BY_US, *_STATUS)),
 )
 _OF_ROLE = {VIEWER_ROLE: VIEWER, EDITOR_ROLE: EDITOR, ADMIN_ROLE: ADMIN_OF_NAMESPACE}
 
@@ -94,6 +101,8 @@ def rules(user: User, namespace: str) -> Iterator[Rule]:
         yield Rule(("*",), paths=("*",))
     elif EVERYWHERE in user.namespaces or (namespace and namespace in user.namespaces):
         yield from _OF_ROLE.get(user.role, ())
+        if EVERYWHERE in user.namespaces:
+            yield Rule(("list", "watch"), ("",), ("namespaces",))
 
 
 def authorize(user: User, access: Access) -> bool:
@@ -130,10 +139,7 @@ def listed(user: User, namespace: str) -> Json:
 
 
 def _in(word: str, words: tuple[str, ...]) -> bool:
-    if "*" in words or word in words:
-        return True
-    plural, slash, _ = word.partition("/")
-    return bool(slash) and f"{plural}/*" in words
+    return "*" in words or word in words
 
 
 def _below(path: str, pattern: str) -> bool:
