@@ -1,12 +1,13 @@
 """The informer against a real server: nothing is missed, whatever happens in between."""
 
 import asyncio
+import json
 from typing import Any
 
 import pytest
 
-from datatunerx.client import Api, Informer, InProcess, Key
-from datatunerx.resources import LLM, Finetune
+from datatunerx.client import Api, Informer, InProcess, Key, Unreachable
+from datatunerx.resources import LLM, Finetune, Hyperparameter
 
 
 def llm(name: str, **spec: Any) -> LLM:
@@ -57,6 +58,15 @@ class Cutter:
     def come_back(self) -> None:
         self.cut.clear()
         self.open.set()
+
+
+@pytest.fixture
+async def running():
+    tasks = []
+    yield lambda informer: tasks.append(asyncio.create_task(informer.run()))
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 @pytest.fixture
@@ -165,10 +175,116 @@ async def test_it_knows_what_belongs_to_whom(api):
     await asyncio.gather(task, return_exceptions=True)
 
 
-def test_an_object_that_our_models_refuse_is_left_out_with_a_warning_that_names_object_and_field(api, caplog):
-    of_a_later_version = {"metadata": {"name": "new"}, "spec": {"source": "hf://a/b", "baseModel": "x"}}
-    found = Informer(api, LLM)._parsed([of_a_later_version, llm("a").dump()])
-    assert [obj.metadata.name for obj in found] == ["a"]
+OF_A_LATER_VERSION = {"baseModel": "x"}
+
+
+class Newer:
+    """A transport to a server whose LLMs have a field that we do not know, once `on`."""
+
+    def __init__(self, inner):
+        self.inner, self.on = inner, False
+
+    def changed(self, obj):
+        if self.on and obj.get("metadata", {}).get("name") == "new":
+            obj.setdefault("spec", {}).update(OF_A_LATER_VERSION)
+        return obj
+
+    async def request(self, *args, **kwargs):
+        answer = await self.inner.request(*args, **kwargs)
+        listed = json.loads(answer.body)
+        listed["items"] = [self.changed(item) for item in listed.get("items", [])]
+        return answer._replace(body=json.dumps(listed).encode())
+
+    async def stream(self, *args, **kwargs):
+        async for line in self.inner.stream(*args, **kwargs):
+            event = json.loads(line)
+            yield json.dumps(event | {"object": self.changed(event["object"])}).encode()
+
+
+async def test_one_that_our_model_refuses_is_told_and_stays_as_it_was_until_it_goes(
+    server, api, running, caplog
+):
+    newer, refused = Newer(Cutter(InProcess(server))), []
+    informer = Informer(Api(newer), LLM, on_refused=lambda obj, why: refused.append((obj["kind"], why)))
+    running(informer)
+    await api.create(llm("new"))
+    await until(lambda: informer.get(Key("default", "new")))
+    newer.on = True
+    await api.patch(LLM, "new", {"spec": {"license": "mit"}})
+    await api.create(llm("other"))
+    await until(lambda: informer.get(Key("default", "other")))
+    assert refused == [("LLM", "spec.baseModel: Extra inputs are not permitted")]
+    assert informer.get(Key("default", "new")).spec.license is None, "as it was before"
     [line] = caplog.records
     assert line.levelname == "WARNING" and line.object == "LLM/new"
-    assert list(line.fields) == ["spec.baseModel"]
+    await informer._relist()
+    assert len(refused) == 2 and informer.get(Key("default", "new"))
+    await api.delete(LLM, "new")
+    await until(lambda: informer.get(Key("default", "new")) is None)
+
+
+async def test_bookmarks_spare_a_quiet_kind_a_new_list(server, monkeypatch, running):
+    monkeypatch.setattr("datatunerx.server.watch.BOOKMARK_SECONDS", 0.05)
+    await server.stop()
+    server.history_bytes = 20_000
+    await server.start()
+    cutter, api = Cutter(InProcess(server)), Api(InProcess(server))
+    informer = Informer(Api(cutter), Hyperparameter)
+    running(informer)
+    await asyncio.wait_for(informer.synced.wait(), 5)
+    for number in range(60):  # of another kind, and more than the history holds
+        await api.create(llm(f"filler-{number}", card="x" * 500))
+    await asyncio.sleep(0.5)
+    cutter.break_off()
+    await api.create(Hyperparameter.parse({"metadata": {"name": "h"}, "spec": {}}))
+    cutter.come_back()
+    await until(lambda: informer.get(Key("default", "h")))
+    assert informer.relists == 1
+
+
+async def test_a_server_whose_data_were_lost_is_listed_anew(server, api, informer, tmp_path):
+    for name in ("a", "b", "c"):
+        await api.create(llm(name))
+    await until(lambda: len(informer.all()) == 3)
+    await server.stop()
+    for path in tmp_path.iterdir():
+        path.unlink()
+    await server.start()  # versions begin again: ours lies in the future
+    await api.create(llm("d"))
+    await until(lambda: [obj.metadata.name for obj in informer.all()] == ["d"], 10)
+
+
+async def test_a_watch_on_a_dead_connection_is_given_up_and_resumed(server, api, monkeypatch, running):
+    monkeypatch.setattr("datatunerx.client.informer.WATCH_SECONDS", 0.2)
+    monkeypatch.setattr("datatunerx.client.informer.LATE_SECONDS", 0.3)
+
+    class Dead(Cutter):
+        """The first stream never says anything: nobody has told us that its connection is gone."""
+
+        async def stream(self, *args, **kwargs):
+            if not self.cut.is_set():
+                self.cut.set()
+                await asyncio.Event().wait()
+            async for line in self.inner.stream(*args, **kwargs):
+                yield line
+
+    informer = Informer(Api(Dead(InProcess(server))), LLM)
+    running(informer)
+    await informer.synced.wait()
+    await api.create(llm("a"))
+    await until(lambda: informer.get(Key("default", "a")), 10)
+    assert informer.relists == 1
+
+
+async def test_a_server_that_is_gone_is_asked_ever_more_seldom(server, running):
+    class Gone:
+        asked = 0
+
+        async def request(self, *args, **kwargs):
+            self.asked += 1
+            raise Unreachable(0, "Unreachable", "gone")
+
+    gone = Gone()
+    running(Informer(Api(gone), LLM))
+    await asyncio.sleep(1.5)
+    assert 3 <= gone.asked <= 6  # waits of 0.1, 0.2, 0.4, 0.8 s, each between its half and its whole

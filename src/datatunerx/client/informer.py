@@ -2,14 +2,15 @@
 
 import asyncio
 import logging
+import random
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from typing import Any, Generic, NamedTuple, TypeVar, cast
 
 from pydantic import ValidationError
 
-from datatunerx.client.api import Api, Change
+from datatunerx.client.api import Api, Change, Json
 from datatunerx.client.errors import ApiError, Gone
 from datatunerx.client.queue import backoff_seconds, jittered
 from datatunerx.resources.wire import API_VERSION, Resource
@@ -19,6 +20,10 @@ log = logging.getLogger(__name__)
 FIRST_RETRY_SECONDS = 0.1
 LONGEST_RETRY_SECONDS = 30.0
 SHORT_SECONDS = 1.0
+WATCH_SECONDS = 300.0
+"""A watch is asked to end after one to two times this, and then resumed."""
+LATE_SECONDS = 30.0
+"""One that has not ended by then hangs on a connection that nobody has told us is gone."""
 
 R = TypeVar("R", bound=Resource)
 
@@ -32,9 +37,14 @@ def key_of(obj: Resource) -> Key:
     return Key(obj.metadata.namespace, obj.metadata.name)
 
 
+def _key(item: Json) -> Key:
+    return Key(item["metadata"].get("namespace", "default"), item["metadata"]["name"])
+
+
 class Informer(Generic[R]):
     """`on_change(old, new)` is called for every change: old None when added, new None when deleted.
 
+    `on_refused(object, why)` is called with one that our model refuses; the cache keeps what it was before.
     Objects in the cache are shared: copy one before changing it.
     """
 
@@ -44,10 +54,13 @@ class Informer(Generic[R]):
         model: type[R],
         on_change: Callable[[R | None, R | None], None] = lambda old, new: None,
         namespace: str | None = None,
+        *,
+        on_refused: Callable[[Json, str], None] = lambda obj, why: None,
     ) -> None:
         self._api = api
         self._model = model
         self._on_change = on_change
+        self._on_refused = on_refused
         self._namespace = namespace
         self._cache: dict[Key, R] = {}
         self._owned: dict[str, set[Key]] = {}
@@ -76,16 +89,19 @@ class Informer(Generic[R]):
             try:
                 if not version:
                     version = await self._relist()
-                async for newer in self._follow(version):
-                    version, failures = newer, 0
+                seconds = WATCH_SECONDS * random.uniform(1, 2)
+                async with asyncio.timeout(seconds + LATE_SECONDS):
+                    async for newer in self._follow(version, seconds):
+                        version, failures = newer, 0
                 # Ended in good order: go on from the last version, but do not spin on a leaving server.
                 failures = failures + 1 if time.monotonic() - began < SHORT_SECONDS else 0
             except Gone:
                 version = ""
                 failures += 1
-            except (ApiError, ValueError) as error:
+            except (ApiError, ValueError, TimeoutError) as error:
                 failures += 1
-                log.warning("watch interrupted", extra={"kind": self._model.kind_name, "error": str(error)})
+                why = str(error) or "it did not end in time"
+                log.warning("watch interrupted", extra={"kind": self._model.kind_name, "error": why})
             if failures:
                 wait = backoff_seconds(failures, FIRST_RETRY_SECONDS, LONGEST_RETRY_SECONDS)
                 await asyncio.sleep(jittered(wait))
@@ -93,18 +109,20 @@ class Informer(Generic[R]):
     async def _relist(self) -> str:
         listed = await self._api.list_raw(self._model, self._namespace)
         self.relists += 1
-        found = {key_of(obj): obj for obj in self._parsed(listed.items)}
+        uids = {_key(item): item["metadata"].get("uid", "") for item in listed.items}
         for key in list(self._cache):
             # Another object may have the name now: the old one's deletion was missed.
-            if key not in found or found[key].metadata.uid != self._cache[key].metadata.uid:
+            if uids.get(key) != self._cache[key].metadata.uid:
                 self._forget(key)
-        for obj in found.values():
-            self._keep(obj)
+        for item in listed.items:
+            self._see(item)
         self.synced.set()
         return listed.version
 
-    async def _follow(self, version: str) -> AsyncIterator[str]:
-        changes = self._api.watch(self._model, self._namespace, version=version)
+    async def _follow(self, version: str, seconds: float) -> AsyncIterator[str]:
+        changes = self._api.watch(
+            self._model, self._namespace, version=version, timeout_seconds=max(1, round(seconds))
+        )
         async with aclosing(cast(Any, changes)) as stream:
             async for change in stream:
                 yield self._take(change)
@@ -113,26 +131,26 @@ class Informer(Generic[R]):
         version = str(change.object["metadata"]["resourceVersion"])
         if change.type == "BOOKMARK":
             return version
-        for obj in self._parsed([change.object]):
-            if change.type == "DELETED":
-                self._forget(key_of(obj))
-            else:
-                self._keep(obj)
+        if change.type == "DELETED":
+            self._forget(_key(change.object))
+        else:
+            self._see(change.object)
         return version
 
-    def _parsed(self, items: Iterable[dict[str, Any]]) -> Iterable[R]:
-        for item in items:
-            # Items of a list may leave out what their kind is.
-            item = {"apiVersion": API_VERSION, "kind": self._model.kind_name} | item
-            try:
-                yield self._model.parse(item)
-            except ValidationError as error:
-                name = item.get("metadata", {}).get("name")
-                fields = {".".join(map(str, e["loc"])): e["msg"] for e in error.errors(include_url=False)}
-                log.warning(
-                    "object that our models refuse left out",
-                    extra={"object": f"{self._model.kind_name}/{name}", "fields": fields},
-                )
+    def _see(self, item: Json) -> None:
+        # Items of a list may leave out what their kind is.
+        item = {"apiVersion": API_VERSION, "kind": self._model.kind_name} | item
+        try:
+            obj = self._model.parse(item)
+        except ValidationError as error:
+            fields = {".".join(map(str, e["loc"])): e["msg"] for e in error.errors(include_url=False)}
+            log.warning(
+                "object that our models refuse left out",
+                extra={"object": f"{self._model.kind_name}/{_key(item).name}", "fields": fields},
+            )
+            self._on_refused(item, "; ".join(f"{field}: {why}" for field, why in fields.items()))
+        else:
+            self._keep(obj)
 
     def _keep(self, obj: R) -> None:
         key = key_of(obj)

@@ -215,19 +215,27 @@ async def pass_suspend(
 async def tell(context: Context, obj: Resource, reason: str, message: str, *, warning: bool = False) -> None:
     """Tell an Event about the object. Its name is made from what it says: saying it again changes nothing."""
     metadata = obj.metadata
-    said = hashlib.sha256(f"{metadata.uid} {reason} {message}".encode()).hexdigest()[:16]
+    about = {
+        "apiVersion": obj.api_version,
+        "kind": obj.kind,
+        "name": metadata.name,
+        "namespace": metadata.namespace,
+        "uid": metadata.uid,
+    }
+    await tell_about(context, about, reason, message, warning=warning)
+
+
+async def tell_about(
+    context: Context, about: Mapping[str, str], reason: str, message: str, *, warning: bool = False
+) -> None:
+    """`tell`, of an object that is known by reference only."""
+    said = hashlib.sha256(f"{about['uid']} {reason} {message}".encode()).hexdigest()[:16]
     at = now()
     event = {
         "apiVersion": "v1",
         "kind": "Event",
-        "metadata": {"name": f"{metadata.name[:200]}.{said}", "namespace": metadata.namespace},
-        "involvedObject": {
-            "apiVersion": obj.api_version,
-            "kind": obj.kind,
-            "name": metadata.name,
-            "namespace": metadata.namespace,
-            "uid": metadata.uid,
-        },
+        "metadata": {"name": f"{about['name'][:200]}.{said}", "namespace": about["namespace"]},
+        "involvedObject": dict(about),
         "type": "Warning" if warning else "Normal",
         "reason": reason,
         "message": cut(message, 1024),
@@ -237,9 +245,9 @@ async def tell(context: Context, obj: Resource, reason: str, message: str, *, wa
         "count": 1,
     }
     try:
-        await context.api.create_raw(EVENTS, event, metadata.namespace)
+        await context.api.create_raw(EVENTS, event, about["namespace"])
     except AlreadyExists:
         return
     except ApiError as error:
         # An Event is a courtesy: the status holds the truth and must not wait for it.
-        log.warning("event not told", extra={"object": metadata.name, "error": str(error)})
+        log.warning("event not told", extra={"object": about["name"], "error": str(error)})

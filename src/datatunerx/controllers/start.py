@@ -21,6 +21,7 @@ from datatunerx.controllers.llm import LLMReconciler
 from datatunerx.controllers.objects import NameTaken
 from datatunerx.controllers.placement import PlacementReconciler
 from datatunerx.controllers.plugins import PluginReconciler
+from datatunerx.controllers.refused import REFUSED, RefusedReconciler
 from datatunerx.controllers.run import RunReconciler
 from datatunerx.controllers.scoring import ScoringReconciler
 from datatunerx.controllers.service import ServiceReconciler
@@ -83,9 +84,15 @@ async def run_controllers(api: Api, backend: Backend, settings: Settings, *, sto
         for wake in wakes(world, old, new):
             queue.add(wake)
 
+    context = Context(api, world, backend, settings)
+    refused = RefusedReconciler(context)
+
+    def not_understood(obj: dict[str, Any], why: str) -> None:
+        queue.add(Wake(REFUSED, refused.note(obj, why)))
+
     for kind in KINDS:
-        world.informers[kind.model] = Informer(api, kind.model, changed)
-    table = reconcilers(Context(api, world, backend, settings))
+        world.informers[kind.model] = Informer(api, kind.model, changed, on_refused=not_understood)
+    table = reconcilers(context) | {REFUSED: refused}
 
     async def work() -> None:
         for informer in world.informers.values():
