@@ -117,8 +117,8 @@ async def serve(
     fresh = asyncio.create_task(_keep_fresh(config, tls, renew), name="certificate")
     try:
         await _until(lambda: server.started or serving.done())
-        # What is there now will stay. Looking through it again and again, as the garbage collector does, would
-        # hold up every answer by some 50 ms each time.
+        # What is there now will stay. Looking it through again and again, as the garbage collector does,
+        # would hold up every answer by some 50 ms each time.
         gc.collect()
         gc.freeze()
         if server.started and ready is not None:
