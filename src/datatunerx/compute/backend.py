@@ -1,6 +1,7 @@
 """Where a run runs, as its caller sees it: submit, phase, stop."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from datatunerx.resources.enums import RunPhase, RunType
@@ -20,6 +21,9 @@ class Submission:
     """Higher goes first."""
     created: float = 0.0
     """Seconds since 1970; of equal priority, the older goes first."""
+    environment: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """More variables for the worker: credentials. Written down nowhere, so whoever submits it again after a
+    restart brings them again."""
 
 
 @dataclass(frozen=True)

@@ -124,6 +124,8 @@ class LocalBackend:
     def _enqueue(self, submission: Submission) -> None:
         """Wait, also across a restart: the next server must know the order before it is told anew."""
         self._waiting[submission.run] = submission
+        if submission.environment:
+            return  # who submits it again then brings its credentials again; they are not for the disk
         try:
             records.save(self._folder, Record.waiting(submission))
         except OSError as error:
@@ -287,7 +289,9 @@ class LocalBackend:
         self._records[record.run] = record
         environment = devices.environment(os.environ, slots, len(self._slots))
         try:
-            child = self._spawn(record, environment | {processes.TOKEN: record.token})
+            child = self._spawn(
+                record, environment | dict(submission.environment) | {processes.TOKEN: record.token}
+            )
         except (OSError, ValueError, storage.StorageError) as error:
             record.phase, record.reason = RunPhase.FAILED, records.START_FAILED
             record.message = f"the worker could not be started: {error}"

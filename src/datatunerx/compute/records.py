@@ -3,6 +3,7 @@
 import logging
 import signal
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -16,6 +17,9 @@ log = logging.getLogger(__name__)
 
 RESULT_BYTES = 64 << 20
 START_FAILED = "StartFailed"
+
+
+_KEPT = [name for name in Submission.__dataclass_fields__ if name != "environment"]
 
 
 class Record(Wire):
@@ -44,14 +48,14 @@ class Record(Wire):
 
     @classmethod
     def of(cls, submission: Submission, token: str, slots: list[str]) -> "Record":
-        return cls(**vars(submission), token=token, slots=slots)
+        return cls(**_kept(submission), token=token, slots=slots)
 
     @classmethod
     def waiting(cls, submission: Submission) -> "Record":
-        return cls(**vars(submission), token="", phase=RunPhase.PENDING)
+        return cls(**_kept(submission), token="", phase=RunPhase.PENDING)
 
     def submission(self) -> Submission:
-        return Submission(**{name: getattr(self, name) for name in Submission.__dataclass_fields__})
+        return Submission(**{name: getattr(self, name) for name in _KEPT})
 
     @property
     def alive(self) -> bool:
@@ -64,6 +68,11 @@ class Record(Wire):
 
     def folder_uri(self) -> str:
         return self.plan_uri.rpartition("/")[0]
+
+
+def _kept(submission: Submission) -> dict[str, Any]:
+    """What may be written down of it."""
+    return {name: getattr(submission, name) for name in _KEPT}
 
 
 def load(folder: Path) -> dict[str, Record]:

@@ -2,12 +2,12 @@
 
 from datatunerx.client.informer import Key
 from datatunerx.controllers.context import Context
-from datatunerx.controllers.inspection import inspect, salt_of
+from datatunerx.controllers.inspection import inspect, missing_secret, salt_of
 from datatunerx.controllers.objects import draft, tell, write_status
 from datatunerx.controllers.readiness import Waiting, ready_model
 from datatunerx.controllers.users import keep_while_used
 from datatunerx.resources.material import Dataset
-from datatunerx.runs.compile import inspect_data, model_files, relative_paths
+from datatunerx.runs.compile import foreign_uploads, inspect_data, model_files, relative_paths
 from datatunerx.runs.plan import ModelFiles
 
 
@@ -38,6 +38,8 @@ class DatasetReconciler:
         status = wanted.status
         model = self._model(dataset)
         obstacle = _obstacle(dataset) or (model if isinstance(model, Waiting) else None)
+        if obstacle is None and (missing := await missing_secret(self._context, dataset)):
+            obstacle = Waiting("SecretNotFound", missing)
         if obstacle:
             known = None if obstacle.under_way else False
             status.set_condition("Ready", known, obstacle.reason, obstacle.message)
@@ -80,6 +82,9 @@ def _obstacle(dataset: Dataset) -> Waiting | None:
         )
     if dataset.spec.plugin:
         return Waiting("PluginNotSupported", "data plugins are not called yet; leave spec.plugin out")
-    if dataset.spec.secret_ref:
-        return Waiting("SecretNotSupported", "credentials are not used yet; leave spec.secretRef out")
+    if strange := foreign_uploads(dataset):
+        return Waiting(
+            "UploadOfOtherNamespace",
+            f"{strange[0]} was uploaded to another namespace; upload it to {dataset.metadata.namespace}",
+        )
     return None

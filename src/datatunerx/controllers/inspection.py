@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datatunerx.controllers.context import Context
 from datatunerx.controllers.folder import publish_plan, read_result
 from datatunerx.controllers.objects import WORKER, delete, ensure, is_gone, metadata_of, must_be_fresh
+from datatunerx.controllers.secrets import secret_values
 from datatunerx.resources.enums import RunPhase, RunType
 from datatunerx.resources.material import LLM, Dataset
 from datatunerx.resources.outcome import Run, RunSpec
@@ -39,6 +40,20 @@ def is_decided(obj: LLM | Dataset, plan: RunPlan) -> bool:
     return bool(same and ready and ready.status in ("True", "False"))
 
 
+def _secrets(obj: LLM | Dataset) -> list[str]:
+    given = obj.spec.credentials
+    return [given.secret_ref.name] if given and given.secret_ref else []
+
+
+async def missing_secret(context: Context, obj: LLM | Dataset) -> str | None:
+    """What to tell if the Secret that the object names is not there."""
+    for name in _secrets(obj):
+        if await secret_values(context, obj.metadata.namespace, name) is None:
+            namespace = obj.metadata.namespace
+            return f"there is no Secret {name!r} in namespace {namespace}; create it, or correct spec.credentials"
+    return None
+
+
 async def inspect(context: Context, obj: LLM | Dataset, plan: RunPlan) -> Inspected | None:
     """Start the inspection, or say how it stands. None: the status says it all already."""
     namespace, name = obj.metadata.namespace, run_name(plan)
@@ -55,6 +70,7 @@ async def inspect(context: Context, obj: LLM | Dataset, plan: RunPlan) -> Inspec
             plan_id=plan.id,
             plan_uri=publish_plan(plan),
             serves=[f"{obj.kind}/{obj.metadata.name}"],
+            secrets=_secrets(obj),
         )
         run = await ensure(
             context, obj, Run(metadata=metadata_of(name, [obj], finalizers=(WORKER,)), spec=spec)

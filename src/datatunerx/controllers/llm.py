@@ -2,7 +2,7 @@
 
 from datatunerx.client.informer import Key
 from datatunerx.controllers.context import Context
-from datatunerx.controllers.inspection import inspect, salt_of
+from datatunerx.controllers.inspection import inspect, missing_secret, salt_of
 from datatunerx.controllers.objects import draft, tell, write_status
 from datatunerx.controllers.users import keep_while_used
 from datatunerx.resources.material import LLM
@@ -34,6 +34,9 @@ class LLMReconciler:
 
     async def _inspect(self, llm: LLM, wanted: LLM) -> bool:
         """Fill in the status; True if there is news worth an Event."""
+        if missing := await missing_secret(self._context, llm):
+            wanted.status.set_condition("Ready", False, "SecretNotFound", missing)
+            return False
         plan = inspect_model(llm, self._context.settings.root_uri, salt_of(llm))
         found = await inspect(self._context, llm, plan)
         if found is None:

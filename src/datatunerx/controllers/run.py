@@ -1,6 +1,7 @@
 """Run: given to the backend, followed, and ended in a status that does not lie."""
 
 import signal
+from collections.abc import Mapping
 from datetime import UTC, datetime
 
 from datatunerx import storage
@@ -10,6 +11,7 @@ from datatunerx.controllers.context import Context
 from datatunerx.controllers.folder import folder_of, log_uri, read_result
 from datatunerx.controllers.following import RunView
 from datatunerx.controllers.objects import WORKER, draft, hold, release, tell, write_status
+from datatunerx.controllers.secrets import environment_of
 from datatunerx.resources.enums import RunPhase, RunType
 from datatunerx.resources.outcome import Run
 from datatunerx.resources.wire import now
@@ -43,6 +45,7 @@ class RunReconciler:
         if not await hold(context, run, WORKER):
             return 0.0
         wanted = draft(run)
+        wanted.status.previous_log_uri = wanted.status.previous_log_uri or self._previous_log(run)
         state = await self._state(run)
         view = await context.feeds.view(folder_of(run.spec.plan_uri))
         if state is None:
@@ -55,6 +58,18 @@ class RunReconciler:
             await write_status(context, run, wanted)
             await self._tell(run, wanted)
         return None if wanted.status.phase.terminal else self._next_look(wanted)
+
+    def _previous_log(self, run: Run) -> str | None:
+        """The log of the Run that carried an earlier attempt of what this one carries."""
+        if not any(run.spec.attempts.values()):
+            return None
+        earlier = [
+            (other.spec.attempts[name], other.status.log_uri)
+            for other in self._context.world.all(Run, run.metadata.namespace)
+            for name, attempt in run.spec.attempts.items()
+            if other.spec.attempts.get(name, attempt) < attempt and other.status.log_uri
+        ]
+        return max(earlier)[1] if earlier else None
 
     def _next_look(self, run: Run) -> float:
         """Soon while somebody waits for it to begin, or for an inspection to end; else at the usual pace."""
@@ -71,7 +86,7 @@ class RunReconciler:
                 return RunState(RunPhase.SUCCEEDED)  # done in an earlier life of the backend
             if run.spec.stop:
                 return None
-            await backend.submit(submission(run))
+            await backend.submit(submission(run, await environment_of(self._context, run)))
             state = await backend.phase(name) or RunState(RunPhase.PENDING)
         if run.spec.stop and not state.phase.terminal:
             await backend.stop(name)
@@ -137,7 +152,7 @@ class RunReconciler:
         return None
 
 
-def submission(run: Run) -> Submission:
+def submission(run: Run, environment: Mapping[str, str]) -> Submission:
     created = run.metadata.creation_timestamp
     return Submission(
         run=backend_name(run),
@@ -147,6 +162,7 @@ def submission(run: Run) -> Submission:
         accelerators=run.spec.accelerators,
         priority=run.spec.priority,
         created=_seconds(created) if created else 0.0,
+        environment=environment,
     )
 
 

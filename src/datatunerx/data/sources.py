@@ -1,4 +1,4 @@
-"""Where bytes come from: local paths, file://, pkg://module/file, and whatever else fsspec reaches.
+"""Where bytes are read: local paths, file:// and pkg://module/file. What lies elsewhere is gathered first.
 
 A file is refused here, before a row is read, when it is not what a dataset can be: a folder, a device, a
 link, an archive, UTF-16.
@@ -8,7 +8,6 @@ import importlib.util
 import os
 import re
 import stat
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -35,10 +34,20 @@ WIDE = {
 def open_source(uri: str) -> Iterator[BinaryIO]:
     """The file's bytes, seekable where its place allows. Raises DataError for what cannot be a dataset."""
     try:
-        with _opened(uri) as stream:
+        path = local_path(uri)
+        if path is None:
+            fix = "have the Dataset inspected, which fetches it, or copy it here"
+            raise DataError("is not on this machine", uri, fix=fix)
+        refuse_unlike_a_file(path, uri)
+        with path.open("rb") as stream:
             yield stream
     except (OSError, ImportError) as error:
-        raise DataError(f"cannot be read: {_plainly(error)}", uri, fix=_hint(error, uri)) from error
+        raise unreadable(error, uri) from error
+
+
+def unreadable(error: Exception, uri: str) -> DataError:
+    """What the system says of a file, as a DataError."""
+    return DataError(f"cannot be read: {_plainly(error)}", uri, fix=_hint(error, uri))
 
 
 def head_of(stream: BinaryIO, uri: str) -> bytes:
@@ -84,29 +93,8 @@ def _packaged(uri: str) -> Path:
     return Path(spec.submodule_search_locations[0], *folders, *parts)
 
 
-@contextmanager
-def _opened(uri: str) -> Iterator[BinaryIO]:
-    path = local_path(uri)
-    if path is not None:
-        _refuse_unlike_a_file(path, uri)
-        with path.open("rb") as stream:
-            yield stream
-        return
-    import fsspec  # 30 ms that local files need not pay
-
-    try:
-        system, place = fsspec.url_to_fs(uri)
-    except ValueError as error:
-        fix = "use a local path, file://, pkg://, https:// or s3://"
-        raise DataError(f"cannot be reached: {error}", uri, fix=fix) from error
-    with tempfile.TemporaryDirectory() as folder:  # not every place lets us seek
-        copy = Path(folder, "copy")
-        system.get_file(place, str(copy))
-        with copy.open("rb") as stream:
-            yield stream
-
-
-def _refuse_unlike_a_file(path: Path, uri: str) -> None:
+def refuse_unlike_a_file(path: Path, uri: str) -> None:
+    """Raise DataError for a folder, a link, a device."""
     found = os.lstat(path)
     if stat.S_ISLNK(found.st_mode):
         raise DataError("is a symbolic link", uri, fix=f"name the file it points to: {os.readlink(path)}")

@@ -9,20 +9,20 @@ import hashlib
 import json
 import math
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from datatunerx import storage
+from datatunerx.modeling.intact import MANIFEST, digest, marks, parts, remember, sha256
 from datatunerx.modeling.sources import LocalFiles, UnusableModel, check_folder, resolve
+from datatunerx.storage.remote import Credentials
 
 CONVERTER = 1
 """Changes when a conversion would come out differently."""
-MANIFEST = "manifest.json"
 FLOAT32_UP_TO = 1_000_000_000
-_PARTS = ("*.safetensors", "*.json", "*.model", "*.jinja", "*.txt")
 
 
 @dataclass(frozen=True)
@@ -49,19 +49,27 @@ class ModelReport:
     warnings: list[str]
 
 
-def prepare_model(source: str, store: Path) -> ModelReport:
+def prepare_model(
+    source: str,
+    store: Path,
+    credentials: Credentials | None = None,
+    tell: Callable[[str], None] = lambda text: None,
+) -> ModelReport:
     """Make a source loadable and describe it. Doing it again, or twice at once, does it once.
 
     A folder of safetensors is used where it lies. Raises `UnusableModel`.
     """
     store.mkdir(parents=True, exist_ok=True)
-    files = resolve(source, store / "hub")
+    files = resolve(source, store / "hub", credentials, tell)
     folder = _converted(files, source, store) if files.is_gguf else files.path
-    return describe(folder, source)
+    seen = marks(folder)  # before they are read: what changes meanwhile is noticed later
+    report = describe(folder, source)
+    remember(report.path, report.digest, seen, store)
+    return report
 
 
 def _converted(files: LocalFiles, source: str, store: Path) -> Path:
-    key = hashlib.sha256(f"{_sha256(files.path)} gguf {CONVERTER}".encode()).hexdigest()
+    key = hashlib.sha256(f"{sha256(files.path)} gguf {CONVERTER}".encode()).hexdigest()
     final = store / key[:32]
     with _locked(store / f".{final.name}.lock"):
         if not (final / MANIFEST).is_file():
@@ -71,7 +79,7 @@ def _converted(files: LocalFiles, source: str, store: Path) -> Path:
             hidden.mkdir()
             _convert(files.path, source, hidden)
             check_folder(hidden, source)
-            manifest = {path.name: _sha256(path) for path in _parts(hidden)}
+            manifest = {path.name: sha256(path) for path in parts(hidden)}
             storage.publish_dir(hidden, final)
             storage.write_atomic(str(final / MANIFEST), json.dumps(manifest, indent=1).encode())
     return final
@@ -121,7 +129,7 @@ def describe(folder: Path, source: str = "") -> ModelReport:
         warnings.append("the tokenizer has no chat template; name one in the LLM's spec.template")
     return ModelReport(
         path=folder,
-        digest=_digest(folder),
+        digest=digest(folder),
         architecture=(config.get("architectures") or [config["model_type"]])[0],
         parameters=sum(by_dtype.values()),
         bytes=sum(path.stat().st_size for path in folder.glob("*.safetensors")),
@@ -171,20 +179,6 @@ def _header(path: Path, source: str) -> list[tuple[str, int]]:
     if path.stat().st_size != 8 + length + end:
         raise UnusableModel(f"{source}: {path.name} was cut off; fetch it again")
     return [(entry["dtype"], math.prod(entry["shape"])) for entry in tensors.values()]
-
-
-def _parts(folder: Path) -> list[Path]:
-    return sorted({p for part in _PARTS for p in folder.glob(part) if p.name != MANIFEST})
-
-
-def _digest(folder: Path) -> str:
-    lines = (f"{path.name} {_sha256(path)}\n" for path in _parts(folder))
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextmanager

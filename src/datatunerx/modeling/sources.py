@@ -3,18 +3,28 @@
 pkg://module/file.gguf      a file or folder that an installed Python package ships
 file:///folder, /folder     a folder in Hugging Face's layout, or a .gguf file
 hf://org/name@revision      a hub repository (HF_ENDPOINT and HF_TOKEN are honoured); never its pickles
+modelscope://org/name@revision, s3://bucket/folder, s3://bucket/file.gguf, https://host/file.gguf
 """
 
 import importlib.util
 import json
 import os
+import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
+from fnmatch import fnmatch
+from functools import partial
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from datatunerx.storage.errors import DiskFull, StorageError
+from datatunerx.storage.fetch import fetch, key_of
+from datatunerx.storage.objects import publish_dir
+from datatunerx.storage.remote import Credentials, listed
+
 SUPPORTED = ("llama", "mistral", "qwen2", "qwen3")
 """Architectures whose every layer the engine knows; another may cap or scale what we would not see."""
-TAKEN = "hf://org/name@revision, file:///folder, pkg://module/file.gguf"
+TAKEN = "hf://org/name@revision, modelscope://org/name, s3://bucket/folder, file:///folder, pkg://module/file.gguf"
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 _WANTED = ["*.json", "*.safetensors", "*.model", "*.jinja", "*.txt"]
 INDEX = "model.safetensors.index.json"
@@ -35,13 +45,23 @@ class LocalFiles:
         return self.path.suffix == ".gguf"
 
 
-def resolve(source: str, downloads: Path) -> LocalFiles:
+def resolve(
+    source: str,
+    downloads: Path,
+    credentials: Credentials | None = None,
+    tell: Callable[[str], None] = lambda text: None,
+) -> LocalFiles:
     """The files of a source, fetched under `downloads` if they are far away. Raises `UnusableModel`."""
     scheme = urlsplit(source).scheme
     if scheme in ("s3", "modelscope", "http", "https"):
-        raise UnusableModel(f"{source}: {scheme}:// is not supported yet for models; use one of {TAKEN}")
-    if scheme == "hf":
-        path = _from_hub(source, downloads)
+        try:
+            path = _fetched(source, downloads, credentials or Credentials(), tell)
+        except DiskFull:  # the run waits for space
+            raise
+        except StorageError as error:
+            raise UnusableModel(str(error)) from error
+    elif scheme == "hf":
+        path = _from_hub(source, downloads, credentials or Credentials())
     elif scheme == "pkg":
         path = _from_package(source)
     elif scheme in ("", "file"):
@@ -57,6 +77,41 @@ def resolve(source: str, downloads: Path) -> LocalFiles:
             f"{source}: {path.name} is not a model; give a folder with config.json or a .gguf file"
         )
     return LocalFiles(path.resolve())
+
+
+def _fetched(source: str, downloads: Path, credentials: Credentials, tell: Callable[[str], None]) -> Path:
+    """One .gguf file, or a folder's files side by side, fetched once for their versions."""
+    is_file = source.partition("?")[0].endswith(".gguf")
+    if is_file or source.startswith(("http://", "https://")):
+        if not is_file:
+            raise UnusableModel(f"{source}: a web server lists no files; name a .gguf file")
+        [file] = listed(source, credentials)
+        copy = fetch(file, downloads, on_progress=partial(_progress, file.uri, tell))
+        return copy.folder / copy.names[0]
+    pattern = f"{source.rstrip('/')}/*" if source.startswith("s3://") else source
+    found = [
+        file for file in listed(pattern, credentials) if "/" not in file.uri[len(source.rstrip("/")) + 1 :]
+    ]
+    check_names([file.name for file in found], source)
+    wanted = [file for file in found if any(fnmatch(file.name, form) for form in _WANTED)]
+    folder = downloads / key_of(source, " ".join(f"{file.name} {file.version}" for file in wanted), "model")
+    if folder.is_dir():
+        return folder
+    part = downloads / f".{folder.name}.{os.getpid()}.part"
+    part.mkdir(parents=True, exist_ok=True)
+    copies = [fetch(file, downloads, on_progress=partial(_progress, file.uri, tell)) for file in wanted]
+    for file, copy in zip(wanted, copies, strict=True):
+        (part / file.name).unlink(missing_ok=True)
+        os.link(copy.folder / copy.names[0], part / file.name)
+    publish_dir(part, folder)
+    for copy in copies:  # their bytes stay in the folder
+        shutil.rmtree(copy.folder)
+    return folder
+
+
+def _progress(uri: str, tell: Callable[[str], None], here: int, whole: int | None, speed: float) -> None:
+    of = f" of {whole / 1e6:,.1f}" if whole is not None else ""
+    tell(f"fetching {uri}: {here / 1e6:,.1f}{of} MB, {speed / 1e6:,.1f} MB a second")
 
 
 def _from_package(source: str) -> Path:
@@ -79,7 +134,7 @@ def _from_package(source: str) -> Path:
     return path
 
 
-def _from_hub(source: str, downloads: Path) -> Path:
+def _from_hub(source: str, downloads: Path, credentials: Credentials) -> Path:
     import httpx2
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import (
@@ -92,7 +147,8 @@ def _from_hub(source: str, downloads: Path) -> Path:
     )
 
     repository, _, revision = source.removeprefix("hf://").partition("@")
-    endpoint, token = os.environ.get("HF_ENDPOINT"), os.environ.get("HF_TOKEN")
+    endpoint = credentials.endpoint or os.environ.get("HF_ENDPOINT")
+    token = credentials.get("token") or os.environ.get("HF_TOKEN")
     offline = False
     try:
         try:

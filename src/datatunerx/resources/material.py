@@ -13,9 +13,24 @@ UsedBy = Annotated[list[ShortText], Field(max_length=1000)]
 """Objects that need this one, as Kind/name."""
 
 
+class SecretRef(Wire):
+    name: Name
+
+
+class Credentials(Wire):
+    """How far files are read: with the values of a Secret of the same namespace, and from which endpoint."""
+
+    secret_ref: SecretRef | None = None
+    """For s3://: accessKeyId, secretAccessKey, perhaps sessionToken, region, endpoint. For others: token."""
+    endpoint: Uri | None = None
+    """URL of an S3-compatible store, or of a hub in place of the public one."""
+
+
 class LLMSpec(Wire):
     source: Uri
-    """Where the model is: hf://org/name@revision, file:///folder, or pkg://module/file.gguf."""
+    """Where the model is: hf://org/name@revision, modelscope://org/name@revision, s3://bucket/folder,
+    file:///folder, or pkg://module/file.gguf."""
+    credentials: Credentials | None = None
     template: LongText | None = None
     """A chat template (Jinja) in place of the tokenizer's own."""
     license: ShortText | None = None
@@ -54,7 +69,8 @@ class LLM(Resource):
 
 class Splits(Wire):
     train: Annotated[list[Uri], Field(min_length=1, max_length=1000)]
-    """Files of the train split."""
+    """Files of the train split: paths, file://, upload://, pkg://, s3://, https://, hf://datasets/org/name/file,
+    modelscope://datasets/org/name/file; patterns such as part-*.jsonl.gz."""
     validate_: Annotated[list[Uri], Field(max_length=1000)] = Field(default=[], alias="validate")
     test: Annotated[list[Uri], Field(max_length=1000)] = []
 
@@ -83,15 +99,15 @@ class AutoSplit(Wire):
     test: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Share of rows for the test."""
     seed: Annotated[int, Field(ge=0, le=4_294_967_295)] = 42
+    group_by: Annotated[str, Field(min_length=1, max_length=256)] | None = None
+    """A column (or a.b inside one): rows in which it is the same go to one split, as those of one customer."""
+    stratify_by: Annotated[str, Field(min_length=1, max_length=256)] | None = None
+    """A column (or a.b inside one) of which each value gives the same share of its rows to each split."""
 
 
 class DataPluginUse(Wire):
     ref: Name
     parameters: dict[str, Any] = {}
-
-
-class SecretRef(Wire):
-    name: Name
 
 
 class DatasetSpec(Wire):
@@ -109,7 +125,9 @@ class DatasetSpec(Wire):
     llm: Name | None = None
     """A base model whose tokenizer counts the tokens in the report; each training counts its own anyway."""
     plugin: DataPluginUse | None = None
-    secret_ref: SecretRef | None = None
+    credentials: Credentials | None = None
+    unpack: bool = False
+    """Take archives (.zip, .tar, ...) for the files in them; without it they are refused."""
 
 
 class Dropped(Wire):
@@ -124,12 +142,49 @@ class Dropped(Wire):
 
 
 class Tokens(Wire):
+    rows: int = 0
+    """Rows that training gets: those kept, or more where long ones are split."""
     p50: int
     p95: int
     max: int
     total: int
     trained: int
     """Tokens that carry loss."""
+    turns: int = 0
+    """Assistant turns that carry loss."""
+    turns_ended: int = 0
+    """Those of them whose end-of-turn token carries loss, too; the others were cut off before it."""
+
+
+class Bin(Wire):
+    up_to: int
+    """Longest row in it, in tokens; half of this is in the bin before."""
+    rows: int
+
+
+class Language(Wire):
+    list_key: ClassVar[tuple[str, ...]] = ("name",)
+
+    name: Annotated[str, Field(max_length=16)]
+    """ISO 639-1, or und for what cannot be told."""
+    rows: int
+
+
+class Overlap(Wire):
+    """Rows that say the same as others."""
+
+    duplicates: int = 0
+    """Rows that repeat an earlier one exactly, in whichever split."""
+    held_out: int = 0
+    """Rows of the validate and test splits."""
+    leaked: int = 0
+    """Held-out rows that are in the train split, too, exactly."""
+    near: int = 0
+    """Held-out rows that are nearly the same as one of the train split."""
+    compared: int = 0
+    """Held-out rows that near ones were looked for of; the first ones where there are very many."""
+    where: Annotated[list[ShortText], Field(max_length=20)] = []
+    """The first near ones: held-out file:line ~ train file:line."""
 
 
 class DataReport(Wire):
@@ -140,10 +195,19 @@ class DataReport(Wire):
     kept: int = 0
     dropped: int = 0
     truncated: int = 0
+    split: int = 0
+    """Rows that were split into several, being too long."""
+    cut_tokens: int = 0
+    """Tokens that truncated and split rows lost."""
     reasons: Annotated[list[Dropped], Field(max_length=64)] = []
     splits: dict[str, int] = {}
     """Rows kept per split."""
     tokens: Tokens | None = None
+    histogram: Annotated[list[Bin], Field(max_length=64)] = []
+    """Rows by length in tokens."""
+    languages: Annotated[list[Language], Field(max_length=64)] = []
+    """Rows per language in a sample of at most 1000 rows."""
+    overlap: Overlap | None = None
 
 
 class DatasetStatus(Status):

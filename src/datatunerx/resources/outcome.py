@@ -134,6 +134,8 @@ class RunSpec(Wire):
     """Of a tune run: which attempt of each Finetune it is, by the Finetune's name."""
     accelerators: Annotated[int, Field(ge=0, le=64)] = 0
     priority: int = 0
+    secrets: Annotated[list[Name], Field(max_length=64)] = []
+    """Secrets whose values its worker is given when it starts."""
     stop: bool = False
     """True ends the run: signal, grace, kill."""
 
@@ -148,6 +150,8 @@ class RunStatus(Status):
     """Place in the queue while it waits, 1 is next."""
     last_heartbeat: ShortText | None = None
     log_uri: Uri | None = None
+    previous_log_uri: Uri | None = None
+    """Of the attempt before this one, for `kubectl logs --previous`."""
     started_at: ShortText | None = None
     finished_at: ShortText | None = None
 

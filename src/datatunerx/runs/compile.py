@@ -12,9 +12,10 @@ from urllib.parse import urlsplit
 from datatunerx.resources.enums import Method, Objective, Precision, Quantization, RunType, Split
 from datatunerx.resources.experiment import FinetuneExperiment, FinetuneExperimentSpec
 from datatunerx.resources.finetune import Finetune, Measure
-from datatunerx.resources.material import LLM, Dataset, Hyperparameter
+from datatunerx.resources.material import LLM, Credentials, Dataset, Hyperparameter
 from datatunerx.resources.training import HyperparameterRef, TrainingParameters, resolve_parameters
 from datatunerx.runs.plan import (
+    Access,
     DataFiles,
     InspectDataPlan,
     InspectModelPlan,
@@ -184,6 +185,14 @@ def relative_paths(dataset: Dataset) -> list[str]:
     return found
 
 
+def foreign_uploads(dataset: Dataset) -> list[str]:
+    """Uploads of another namespace than the dataset's own, which it must not read."""
+    own = f"upload://{dataset.metadata.namespace}/"
+    splits = [subset.splits for subset in dataset.spec.subsets]
+    uris = [uri for files in splits for uri in (*files.train, *files.validate_, *files.test)]
+    return [uri for uri in uris if uri.lower().startswith("upload:") and not uri.startswith(own)]
+
+
 def data_files(dataset: Dataset) -> DataFiles:
     """All subsets' files, split by split, with the digest of the last inspection."""
     splits: dict[Split, list[str]] = {}
@@ -200,8 +209,18 @@ def data_files(dataset: Dataset) -> DataFiles:
         format=dataset.spec.format,
         features={feature.name: feature.map_to for feature in dataset.spec.features},
         auto_split=dataset.spec.split,
+        unpack=dataset.spec.unpack,
+        access=access(dataset.spec.credentials),
         digest=dataset.status.digest or "",
     )
+
+
+def access(credentials: Credentials | None) -> Access | None:
+    """What a plan says of credentials: never a value."""
+    if credentials is None:
+        return None
+    secret = credentials.secret_ref.name if credentials.secret_ref else None
+    return Access(secret=secret, endpoint=credentials.endpoint)
 
 
 def model_files(llm: LLM) -> ModelFiles:
@@ -231,7 +250,9 @@ def measure_plan(measure: Measure, own_dataset: str) -> MeasurePlan:
 
 
 def inspect_model(llm: LLM, root_uri: str, salt: str = "") -> RunPlan:
-    part = InspectModelPlan(source=llm.spec.source, template=llm.spec.template)
+    part = InspectModelPlan(
+        source=llm.spec.source, access=access(llm.spec.credentials), template=llm.spec.template
+    )
     return identified(RunType.INSPECT, root_uri, {"inspect_model": part}, f"{llm.metadata.uid}{salt}")
 
 

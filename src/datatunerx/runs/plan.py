@@ -30,6 +30,13 @@ class ModelFiles(Wire):
     """The chat template to use; None is the tokenizer's own."""
 
 
+class Access(Wire):
+    """How far files are read. The values of the Secret are never in a plan: a worker gets them at its start."""
+
+    secret: Name | None = None
+    endpoint: Uri | None = None
+
+
 class DataFiles(Wire):
     """A dataset: which files make which split, and how a row is written."""
 
@@ -41,6 +48,11 @@ class DataFiles(Wire):
     auto_split: AutoSplit = AutoSplit()
     digest: str = ""
     """What the files were when they were inspected; the worker refuses others."""
+    copies: dict[Uri, Uri] = {}
+    """Where the bytes of a file lie, if not at its own URI."""
+    unpack: bool = False
+    """Whether archives are taken for the files in them."""
+    access: Access | None = None
 
 
 class MeasurePlan(Wire):
@@ -87,6 +99,7 @@ class TunePlan(Wire):
 
 class InspectModelPlan(Wire):
     source: Uri
+    access: Access | None = None
     template: LongText | None = None
 
 
@@ -119,6 +132,10 @@ class RunPlan(Wire):
     """The model store: converted and downloaded base models, by digest."""
     cache_uri: Uri
     """Tokenised data and measured device facts, shared by all runs."""
+    fetched_uri: Uri
+    """Copies of far and of packed data files, shared by all runs."""
+    uploads_uri: Uri
+    """What was uploaded: `upload://namespace/id/file` lies below it."""
     output_uri: Uri
     """Folder of this plan: events, result, log, commands, predictions."""
     tune: TunePlan | None = None
@@ -142,6 +159,8 @@ def identified(type: RunType, root_uri: str, content: dict[str, Wire], salt: str
         type=type,
         models_uri=f"{root_uri}/models",
         cache_uri=f"{root_uri}/cache",
+        fetched_uri=f"{root_uri}/fetched",
+        uploads_uri=f"{root_uri}/uploads",
         output_uri=f"{root_uri}/runs/{plan_id}",
         **content,  # type: ignore[arg-type]
     )

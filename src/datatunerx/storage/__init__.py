@@ -1,6 +1,15 @@
 """Objects by URI through fsspec, published whole or not at all."""
 
-from datatunerx.storage.errors import DiskFull, Missing, Refused, StorageError, TooLarge
+from datatunerx.storage.errors import (
+    Changed,
+    DiskFull,
+    Forbidden,
+    Missing,
+    Refused,
+    StorageError,
+    TooLarge,
+    Unreachable,
+)
 from datatunerx.storage.objects import (
     delete_tree,
     exists,
@@ -17,7 +26,7 @@ from datatunerx.storage.objects import (
 from datatunerx.storage.paths import is_local, join, local_path
 
 __all__ = [
-    "DiskFull", "Missing", "Refused", "StorageError", "TooLarge", "delete_tree", "exists", "free_bytes",
-    "is_local", "join", "list_dir", "local_path", "make_folder", "publish_dir", "read_bytes", "read_tail",
+    "Changed", "DiskFull", "Forbidden", "Missing", "Refused", "StorageError", "TooLarge", "Unreachable",
+    "delete_tree", "exists", "free_bytes", "is_local", "join", "list_dir", "local_path", "make_folder", "publish_dir", "read_bytes", "read_tail",
     "sync_folder", "sync_tree", "write_atomic",
 ]  # fmt: skip

@@ -19,3 +19,19 @@ class TooLarge(StorageError):
 
 class DiskFull(StorageError, OSError):
     """No space is left where the URI points to; what was there before is intact."""
+
+
+class Unreachable(StorageError):
+    """Nobody answers where the URI points to, or the answer broke off again and again."""
+
+
+class Forbidden(StorageError):
+    """Whoever answers does not let us read it with the credentials we have."""
+
+
+class Changed(StorageError):
+    """The file became another one while it was read."""
+
+
+class NotResumable(StorageError):
+    """The place gives bytes from the start only."""

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from datatunerx import storage
 from datatunerx.resources.enums import RunPhase
 from datatunerx.runs import RunPlan, RunResult, files
+from datatunerx.worker.credentials import Secrets, take
 from datatunerx.worker.failure import explain
 from datatunerx.worker.journal import Journal, say, with_space, write_result
 from datatunerx.worker.stopping import Interrupted, Stopping
@@ -27,6 +28,7 @@ Work = Callable[[], RunResult]
 
 
 def main(argv: Sequence[str]) -> int:
+    secrets = take(os.environ)
     faulthandler.enable()  # a crash in compiled code leaves its stack in the log
     if len(argv) != 1:
         print("usage: python -m datatunerx.worker PLAN_URI", file=sys.stderr)
@@ -38,11 +40,11 @@ def main(argv: Sequence[str]) -> int:
         print(f"{argv[0]}: no plan that can be worked on: {error}", file=sys.stderr)
         return 2
     _be_first_to_go()
-    phase = _finished(plan) or run(plan)
+    phase = _finished(plan) or run(plan, secrets)
     return EXIT_CODES[phase]
 
 
-def run(plan: RunPlan) -> RunPhase:
+def run(plan: RunPlan, secrets: Secrets) -> RunPhase:
     """Do the plan; however it ends, its result is written last."""
     stopping = Stopping()
     try:
@@ -54,7 +56,7 @@ def run(plan: RunPlan) -> RunPhase:
     with opened as journal:
         try:
             stopping.listen()
-            result = _work(plan, journal, stopping)
+            result = _work(plan, journal, stopping, secrets)
             stopping.ignore()
         except Interrupted:
             result = _ended(plan, RunPhase.STOPPED, "Stopped", f"stopped while {journal.doing}")
@@ -67,16 +69,16 @@ def run(plan: RunPlan) -> RunPhase:
     return result.phase
 
 
-def _work(plan: RunPlan, journal: Journal, stopping: Stopping) -> RunResult:
+def _work(plan: RunPlan, journal: Journal, stopping: Stopping, secrets: Secrets) -> RunResult:
     """Each kind of work imports what it needs and no more: reading a dataset must not wait for torch."""
     if plan.inspect_data is not None:
         from datatunerx.worker.inspect_data import inspect_data
 
-        return inspect_data(plan.inspect_data, journal)
+        return inspect_data(plan.inspect_data, journal, secrets)
     if plan.inspect_model is not None:
         from datatunerx.worker.inspect_model import inspect_model
 
-        return inspect_model(plan.inspect_model, journal)
+        return inspect_model(plan.inspect_model, journal, secrets)
     if plan.tune is not None:
         from datatunerx.worker.tune import tune
 

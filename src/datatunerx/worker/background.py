@@ -7,7 +7,9 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from datatunerx import storage
 from datatunerx.resources.enums import Precision
+from datatunerx.runs import ModelFiles
 
 if TYPE_CHECKING:
     from datatunerx.modeling.base import Base
@@ -27,6 +29,16 @@ def in_background(work: Callable[[], T]) -> "Future[T]":
 
     threading.Thread(target=run, name="load-base", daemon=True).start()
     return future
+
+
+def check_model(model: ModelFiles, store: Path) -> None:
+    """Raises `ModelChanged` if its files are not those that were inspected; `store` is the model store.
+
+    Before anything is read of them: what is made of others must not be cached under this digest.
+    """
+    from datatunerx.modeling.intact import must_be
+
+    must_be(storage.local_path(model.uri), model.digest, store, model.name)
 
 
 def load(path: Path, precision: Precision) -> "Base":

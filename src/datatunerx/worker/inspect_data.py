@@ -3,8 +3,10 @@
 import os
 
 from datatunerx import data, storage
+from datatunerx.data.gather import gather, remember
 from datatunerx.resources.enums import RunPhase
-from datatunerx.runs import InspectDataPlan, RunResult
+from datatunerx.runs import DataFiles, InspectDataPlan, RunResult
+from datatunerx.worker.credentials import Secrets, credentials_for
 from datatunerx.worker.failure import explain
 from datatunerx.worker.journal import Journal
 
@@ -15,7 +17,7 @@ YIELDING = 10
 """How much this process gives way: the server must answer while files are read."""
 
 
-def inspect_data(plan: InspectDataPlan, journal: Journal) -> RunResult:
+def inspect_data(plan: InspectDataPlan, journal: Journal, secrets: Secrets) -> RunResult:
     """Failed for data that cannot be used: that is a finding, which needs no traceback."""
     os.nice(YIELDING)
     journal.activity(f"reading dataset {plan.data.name}")
@@ -23,9 +25,12 @@ def inspect_data(plan: InspectDataPlan, journal: Journal) -> RunResult:
     report = storage.local_path(journal.uri(REPORT))
     directory = storage.local_path(model.uri) if model else None
     try:
+        files = _here(plan, journal, secrets)
         facts = journal.with_space(
-            lambda: data.inspect(plan.data, directory, model.template if model else None, report)
+            lambda: data.inspect(files, directory, model.template if model else None, report)
         )
+        if files is not plan.data:
+            journal.with_space(lambda: remember(files, facts.digest, storage.local_path(journal.plan.fetched_uri)))
     except data.DataError as error:
         reason, message = explain(error)
     except MemoryError:
@@ -33,3 +38,10 @@ def inspect_data(plan: InspectDataPlan, journal: Journal) -> RunResult:
     else:
         return RunResult(plan_id=journal.plan.id, phase=RunPhase.SUCCEEDED, data=facts)
     return RunResult(plan_id=journal.plan.id, phase=RunPhase.FAILED, reason=reason, message=message)
+
+
+def _here(plan: InspectDataPlan, journal: Journal, secrets: Secrets) -> DataFiles:
+    """The dataset with all its files on this machine."""
+    fetched, uploads = storage.local_path(journal.plan.fetched_uri), storage.local_path(journal.plan.uploads_uri)
+    who = credentials_for(plan.data.access, secrets)
+    return journal.with_space(lambda: gather(plan.data, fetched, uploads, who, journal.activity))

@@ -6,16 +6,18 @@ from datatunerx import storage
 from datatunerx.data import ChatTemplate, TemplateError
 from datatunerx.resources.enums import RunPhase
 from datatunerx.runs import InspectModelPlan, ModelFacts, RunResult
+from datatunerx.worker.credentials import Secrets, credentials_for
 from datatunerx.worker.journal import Journal
 
 
-def inspect_model(plan: InspectModelPlan, journal: Journal) -> RunResult:
+def inspect_model(plan: InspectModelPlan, journal: Journal, secrets: Secrets) -> RunResult:
     """Raises `UnusableModel` for what is no model, `TemplateError` for a template that cannot be used."""
     from datatunerx.modeling.convert import prepare_model
 
     journal.activity(f"preparing the model {plan.source}")
     store = storage.local_path(journal.plan.models_uri)
-    report = journal.with_space(lambda: prepare_model(plan.source, store))
+    who = credentials_for(plan.access, secrets)
+    report = journal.with_space(lambda: prepare_model(plan.source, store, who, journal.activity))
     template, source, warnings = _template(report.path, plan.template)
     warnings = report.warnings + warnings
     for warning in warnings:

@@ -8,6 +8,7 @@ from tokenizers import Tokenizer
 
 from datatunerx import scoring, storage
 from datatunerx.data import ChatTemplate, DataError, Problem, questions
+from datatunerx.data.gather import recall
 from datatunerx.modeling.adapters import Adapter
 from datatunerx.modeling.base import Base
 from datatunerx.modeling.generate import Answer, Decoding, Likelihood, Prompt, generate, log_likelihood
@@ -89,7 +90,8 @@ def measure(
 def _ask(template: ChatTemplate, plan: MeasurePlan, data: DataFiles, journal: Journal) -> list[Asked]:
     """Rows of the split, then the measure's own questions."""
     bad: list[Problem] = []
-    found = questions(data, plan.split, plan.limit, bad.append)
+    files = recall(data, storage.local_path(journal.plan.fetched_uri))
+    found = questions(files, plan.split, plan.limit, bad.append)
     if bad:
         journal.warn(
             f"{len(bad)} bad rows of {data.name}'s {plan.split} split are not asked; the first: "

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from datatunerx import storage
 from datatunerx.data import ChatTemplate, TokenRows, tokenise
+from datatunerx.data.gather import recall
 from datatunerx.resources.enums import Split
 from datatunerx.resources.training import TrainingParameters
 from datatunerx.runs import DataFiles, Event, EventType, ModelFiles, TuneJob
@@ -57,7 +58,9 @@ class Preparation:
 
     def _tokens(self, job: TuneJob, split: Split) -> TokenRows:
         wanted = job.parameters
-        key = (job.data, split, wanted.cutoff_length, wanted.too_long, wanted.untrainable)
+        key = (
+            job.data, split, wanted.cutoff_length, wanted.too_long, wanted.truncate_side, wanted.untrainable
+        )  # fmt: skip
         if key not in self._rows:
             self.journal.activity(f"tokenising the {split} split of {job.data}", job.name)
             # On a full disk the cache cannot be written; the run waits as it does for checkpoints.
@@ -65,10 +68,12 @@ class Preparation:
         return self._rows[key]
 
     def _tokenise(self, name: str, split: Split, wanted: TrainingParameters) -> Callable[[], TokenRows]:
+        fetched = storage.local_path(self.journal.plan.fetched_uri)
         return lambda: tokenise(
-            self.data[name], split,
+            recall(self.data[name], fetched), split,
             tokenizer_dir=storage.local_path(self.model.uri), template=self.model.template,
             cutoff_length=wanted.cutoff_length, too_long=wanted.too_long, untrainable=wanted.untrainable,
+            truncate_side=wanted.truncate_side,
             cache_dir=self.cache, model_digest=self.model.digest, on_progress=self._progress(name),
         )  # fmt: skip
 

@@ -4,7 +4,7 @@ from datatunerx import storage
 from datatunerx.data import ChatTemplate
 from datatunerx.resources.enums import RunPhase
 from datatunerx.runs import RunResult, ScorePlan
-from datatunerx.worker.background import load
+from datatunerx.worker.background import check_model, load
 from datatunerx.worker.journal import Journal
 
 ADAPTER = "adapter"
@@ -21,6 +21,7 @@ def score_model(plan: ScorePlan, journal: Journal) -> RunResult:
         found = measure_stored(subject, plan.measure, plan.predictions_uri, journal)
         if found is not None:
             return RunResult(plan_id=journal.plan.id, phase=RunPhase.SUCCEEDED, scores=[found])
+    check_model(plan.model, storage.local_path(journal.plan.models_uri))
     model_dir = storage.local_path(plan.model.uri)
     template = ChatTemplate.load(model_dir, plan.model.template)
     journal.activity(f"loading the base {plan.model.name}")

@@ -20,7 +20,7 @@ from datatunerx.runs import (
     TunePlan,
     Verb,
 )
-from datatunerx.worker.background import in_background, load
+from datatunerx.worker.background import check_model, in_background, load
 from datatunerx.worker.commands import Commands
 from datatunerx.worker.failure import explain
 from datatunerx.worker.journal import Journal
@@ -71,6 +71,7 @@ def _result(tuning: Tuning, phase: RunPhase, reason: str = "", message: str = ""
 
 def _tune(tuning: Tuning) -> None:
     plan, journal = tuning.plan, tuning.journal
+    check_model(plan.model, storage.local_path(journal.plan.models_uri))
     # 1. The base is loaded while the data is tokenised
     loading = in_background(lambda: load(tuning.model_dir, plan.jobs[0].parameters.precision))
     template = ChatTemplate.load(tuning.model_dir, plan.model.template)
