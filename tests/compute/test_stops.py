@@ -8,6 +8,7 @@ import time
 import pytest
 
 from datatunerx.compute import Submission
+from datatunerx.modeling.intact import digest
 from datatunerx.resources.enums import Metric, RunType, Split
 from datatunerx.resources.finetune import GenerationSettings
 from datatunerx.resources.material import AutoSplit
@@ -52,7 +53,7 @@ class Trainings:
             parameters=TrainingParameters.model_validate(ENDLESS | parameters),
             output_uri=(folder / "artifacts").as_uri(),
         )  # fmt: skip
-        model = ModelFiles(name="tiny", uri=self.model.as_uri(), digest="0" * 64)
+        model = ModelFiles(name="tiny", uri=self.model.as_uri(), digest=digest(self.model))
         plan = identified(
             RunType.TUNE,
             self.place.home.as_uri(),

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from datatunerx.modeling.intact import digest
 from datatunerx.resources.enums import Metric, RunType, Split
 from datatunerx.resources.finetune import GenerationSettings
 from datatunerx.resources.material import AutoSplit
@@ -42,7 +43,7 @@ class Room:
 
     @property
     def model(self) -> ModelFiles:
-        return ModelFiles(name="tiny", uri=self.model_dir.as_uri(), digest="0" * 64)
+        return ModelFiles(name="tiny", uri=self.model_dir.as_uri(), digest=digest(self.model_dir))
 
     def data(self, name: str = "colours", rows: list | None = None, **splits: list) -> DataFiles:
         """Rows are objects, or lines as they are."""

@@ -167,3 +167,16 @@ def test_a_package_that_is_not_there_is_told_with_what_brings_it():
     reason, message = explain(ModuleNotFoundError("No module named 'numpy'", name="numpy"))
     assert reason == "PackageMissing"
     assert message.startswith("numpy is not installed; pip install 'datatunerx[train]'")
+
+
+@pytest.mark.slow
+def test_a_model_whose_files_are_not_those_inspected_is_neither_tokenised_for_nor_trained(room):
+    data = room.data()
+    plan = room.tune([data], [room.job("a", data)])
+    model = plan.tune.model.model_copy(update={"digest": "f" * 64})
+    plan = plan.model_copy(update={"tune": plan.tune.model_copy(update={"model": model})})
+    code, result = room.run(plan)
+
+    assert (code, result.phase, result.reason) == (1, RunPhase.FAILED, "ModelChanged")
+    assert "changed since LLM tiny was inspected" in result.message
+    assert not (room.root / "cache").exists() and not (room.root / "artifacts").exists()
