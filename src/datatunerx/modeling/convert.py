@@ -9,7 +9,7 @@ import hashlib
 import json
 import math
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import Any
 from datatunerx import storage
 from datatunerx.modeling.intact import MANIFEST, digest, marks, parts, remember, sha256
 from datatunerx.modeling.sources import LocalFiles, UnusableModel, check_folder, resolve
+from datatunerx.storage.remote import Credentials
 
 CONVERTER = 1
 """Changes when a conversion would come out differently."""
@@ -48,13 +49,18 @@ class ModelReport:
     warnings: list[str]
 
 
-def prepare_model(source: str, store: Path) -> ModelReport:
+def prepare_model(
+    source: str,
+    store: Path,
+    credentials: Credentials | None = None,
+    tell: Callable[[str], None] = lambda text: None,
+) -> ModelReport:
     """Make a source loadable and describe it. Doing it again, or twice at once, does it once.
 
     A folder of safetensors is used where it lies. Raises `UnusableModel`.
     """
     store.mkdir(parents=True, exist_ok=True)
-    files = resolve(source, store / "hub")
+    files = resolve(source, store / "hub", credentials, tell)
     folder = _converted(files, source, store) if files.is_gguf else files.path
     seen = marks(folder)  # before they are read: what changes meanwhile is noticed later
     report = describe(folder, source)
