@@ -12,6 +12,7 @@ from datatunerx.server.files import write_private
 
 if TYPE_CHECKING:
     from cryptography import x509
+    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
     from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 
 LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
@@ -128,11 +129,8 @@ def _make(directory: Path, files: TlsFiles, names: list[str]) -> None:
         return key.private_bytes(pem, serialization.PrivateFormat.PKCS8, plain)
 
     ca_key_file, ca_file = directory / "ca.key", directory / "ca.crt"
-    if ca_key_file.exists() and (known := _lasting(ca_file)):
-        ca = known
-        loaded = serialization.load_pem_private_key(ca_key_file.read_bytes(), None)
-        assert isinstance(loaded, ec.EllipticCurvePrivateKey)
-        ca_key = loaded
+    if known := _authority(ca_file, ca_key_file):
+        ca, ca_key = known
     else:
         ca_key = ec.generate_private_key(ec.SECP256R1())
         subject = _name("datatunerx local CA")
@@ -161,11 +159,20 @@ def _make(directory: Path, files: TlsFiles, names: list[str]) -> None:
     write_private(files.certificate, leaf.public_bytes(serialization.Encoding.PEM))
 
 
-def _lasting(ca: Path) -> "x509.Certificate | None":
-    """The authority, if it outlives a certificate made now."""
-    found = _chain(ca)[0] if ca.exists() else None
-    left = found.not_valid_after_utc - datetime.now(UTC) if found else timedelta()
-    return found if left > timedelta(days=_LEAF_DAYS) else None
+def _authority(ca: Path, key: Path) -> "tuple[x509.Certificate, EllipticCurvePrivateKey] | None":
+    """The one there is, if it is whole and outlives a certificate made now."""
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+
+    try:
+        found = _chain(ca)[0]
+        loaded = serialization.load_pem_private_key(key.read_bytes(), None)
+    except (FileNotFoundError, BadCertificate, ValueError):
+        return None
+    if not isinstance(loaded, EllipticCurvePrivateKey) or loaded.public_key() != found.public_key():
+        return None
+    left = found.not_valid_after_utc - datetime.now(UTC)
+    return (found, loaded) if left > timedelta(days=_LEAF_DAYS) else None
 
 
 def _name(text: str) -> "x509.Name":
