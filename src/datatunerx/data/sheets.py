@@ -5,6 +5,7 @@ import warnings
 import zipfile
 import zlib
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any, BinaryIO
 from xml.etree.ElementTree import ParseError
 
@@ -15,6 +16,7 @@ from datatunerx.data.tables import header
 MAX_SHEET_BYTES = 512 << 20
 MAX_TEXTS_BYTES = 48 << 20
 """The table of texts must be held whole; as Python objects it is about twice as large."""
+ROWS_AT_ONCE = 64
 MAX_RATIO = 200
 FREE_BYTES = 8 << 20
 MAX_ROWS = 1_048_576
@@ -38,22 +40,24 @@ def xlsx(stream: BinaryIO, uri: str) -> Iterator[RawRow]:
             columns = _header(next(rows, ()), uri)
             rows = sheet.iter_rows(min_row=2, max_col=len(columns) + 1)
         line = 1
-        while True:
-            with bounded_memory(), warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                cells = next(rows, None)
-            line += 1
-            if cells is None:
-                return
+        while cells_of := _next(rows):
+            for cells in cells_of:
+                line += 1
+                if any(cell.value is not None for cell in cells):
+                    yield RawRow(line, _row(columns, cells))
             if line > MAX_ROWS:
                 raise DataError(f"has a row beyond {MAX_ROWS:,}", uri, line, fix=SAVE)
-            if any(cell.value is not None for cell in cells):
-                yield RawRow(line, _row(columns, cells))
     except MemoryError as error:
         raise DataError("needs more memory than its rows can be worth", uri, fix=SAVE) from error
     except BROKEN as error:
         said = str(error) or type(error).__name__
         raise DataError(f"broken XLSX file: {said.splitlines()[0]}", uri, fix=SAVE) from error
+
+
+def _next(rows: Iterator[Any]) -> list[Any]:
+    with bounded_memory(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return list(islice(rows, ROWS_AT_ONCE))
 
 
 def _opened(stream: BinaryIO) -> Any:

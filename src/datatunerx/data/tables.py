@@ -5,6 +5,7 @@ import csv
 import io
 import os
 from collections.abc import Callable, Iterator, Mapping, Set
+from functools import cache
 from typing import Any, BinaryIO
 
 from datatunerx.data.errors import DataError, Problem
@@ -25,7 +26,7 @@ FEW_ROWS = 16
 MAX_FOOTER_BYTES = 8 << 20
 MAX_EXPANSION = 500
 """A table may become this many times its file, and FREE_BYTES besides; more is no data but a bomb."""
-FREE_BYTES = 1 << 30
+FREE_BYTES = 256 << 20
 EXPORT = "write the file again, or export it as JSONL"
 
 
@@ -127,6 +128,24 @@ def _undecoded(cell: str) -> Problem | None:
 # -- Parquet and Arrow
 
 
+@cache
+def _pyarrow() -> tuple[Any, Any]:
+    """pyarrow and its parquet module, which text files need not wait for, ready to run within a limit.
+
+    Its own pool takes a gigabyte ahead, which would be held against the limit; its thread starts with the
+    first table that is read.
+    """
+    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    pa.set_memory_pool(pa.system_memory_pool())
+    first = io.BytesIO()
+    pq.write_table(pa.table({"a": [1]}), first)
+    list(pq.ParquetFile(first).iter_batches(use_threads=False))
+    return pa, pq
+
+
 def parquet(stream: BinaryIO, uri: str, wanted: Set[str]) -> Iterator[RawRow]:
     """Only the columns `wanted` are read; the others are there by name, with nothing in them."""
     _refuse_footer(stream, uri)
@@ -160,10 +179,7 @@ def _parquet_rows(
     stream: BinaryIO, uri: str, wanted: Set[str], size: int, skipped: int
 ) -> Iterator[Mapping[str, Any] | Problem]:
     """The rows after the first `skipped`, `size` of them read at a time."""
-    import pyarrow as pa  # 0.2 s that text files need not pay
-    import pyarrow.parquet as pq
-
-    pa.set_memory_pool(pa.system_memory_pool())  # the others take whole arenas ahead, beyond any limit
+    pa, pq = _pyarrow()
     stream.seek(0)
     try:
         with bounded_memory():
@@ -190,9 +206,7 @@ def _parquet_rows(
 
 def arrow(stream: BinaryIO, uri: str, wanted: Set[str]) -> Iterator[RawRow]:
     """An IPC file or stream, as `parquet`."""
-    import pyarrow as pa
-
-    pa.set_memory_pool(pa.system_memory_pool())
+    pa, _ = _pyarrow()
     count = 0
     try:
         whole = stream.read(6) == b"ARROW1"
