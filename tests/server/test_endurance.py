@@ -94,6 +94,8 @@ async def read_modify_write(server, clients, times):
             async with http.post(OBJECTS, data=json.dumps(first), headers=JSON) as answer:
                 assert answer.status == 201
                 version = (await answer.json())["metadata"]["resourceVersion"]
+        watcher = Watcher(int(version))
+        watching = asyncio.create_task(watcher.follow(http, lambda: len(watcher.seen) == clients * times))
 
         async def client(name, way):
             return sum([await add_one(http, name, way, random.choice(paths)) for _ in range(times)])
@@ -102,17 +104,15 @@ async def read_modify_write(server, clients, times):
         refused = await asyncio.gather(*(client(f"c{i}", way) for i, way in ways))
         async with http.get(OBJECTS) as answer:
             found = {item["metadata"]["name"]: item["data"] for item in (await answer.json())["items"]}
-        query = {"watch": "1", "resourceVersion": version, "timeoutSeconds": "1"}
-        async with http.get(OBJECTS, params=query) as answer:
-            events = [json.loads(line)["object"] for line in (await answer.read()).splitlines()]
+        await asyncio.wait_for(watching, 10)
     shared = [found[path.rpartition("/")[2]] for path in paths]
     for i in range(clients):
         assert sum(int(data.get(f"c{i}", 0)) for data in shared) == times
-    for name, data in found.items():
-        if name.startswith("shared"):
-            totals = [int(obj["data"]["total"]) for obj in events if obj["metadata"]["name"] == name]
-            assert totals == [*range(1, int(data["total"]) + 1)]
     assert sum(int(data["total"]) for data in shared) == clients * times
+    for path, data in zip(paths, shared, strict=True):
+        name = path.rpartition("/")[2]
+        totals = [int(json.loads(said)["total"]) for _, _, seen, said in watcher.seen if seen == name]
+        assert totals == [*range(1, int(data["total"]) + 1)]
     assert sum(refused) > 0, "the clients never met, so nothing was shown"
 
 
