@@ -15,7 +15,6 @@ pytestmark = [pytest.mark.kubectl, pytest.mark.slow]
 ROOT = Path(__file__).resolve().parents[2]
 CHECKS = Path(os.environ.get("DTX_CHECKS") or ROOT.parent / "shared" / "checks")
 SCRIPT = CHECKS / "kubectl_conformance.sh"
-KUBERAY = CHECKS.parent / "kuberay"
 # In the script this check deletes nothing, so the owner can never go; test_deletion.py has the true one.
 BROKEN_CHECKS = {"foreground: then both go"}
 NAMESPACE = "conformance"
@@ -106,29 +105,6 @@ def test_kubectl_finds_what_it_expects_of_an_api_server(server, kubectl, tmp_pat
     assert failed <= BROKEN_CHECKS, ran.stdout
     assert sum(line.startswith("PASS ") for line in lines) >= 122, ran.stdout
     assert all("scale" in line for line in skipped), skipped
-
-
-@pytest.mark.timeout(240)
-def test_the_crds_of_kuberay_load_and_serve(kubectl):
-    if not KUBERAY.exists():
-        pytest.skip("set DTX_CHECKS to a folder that has kuberay/ with KubeRay's CRDs beside it")
-    for path in sorted(KUBERAY.glob("*.yaml")):
-        made = kubectl("create", "-f", str(path))
-        assert made.returncode == 0, made.stderr
-    template = {"spec": {"containers": [{"name": "ray", "image": "ray"}]}}
-    head = {"rayStartParams": {"num-gpus": "0"}, "template": template}
-    job = {
-        "apiVersion": "ray.io/v1",
-        "kind": "RayJob",
-        "metadata": {"name": "j"},
-        "spec": {"entrypoint": "python x.py", "rayClusterSpec": {"headGroupSpec": head}},
-    }
-    made = kubectl("apply", "--server-side", "-f", "-", stdin=json.dumps(job))
-    assert made.returncode == 0, made.stderr
-    job["spec"]["entrypont"] = "typo"
-    refused = kubectl("create", "--dry-run=server", "-f", "-", stdin=json.dumps(job))
-    assert 'unknown field "spec.entrypont"' in refused.stderr
-    assert kubectl("get", "rayjobs", "-o", "name").stdout == "rayjob.ray.io/j\n"
 
 
 def test_a_pod_cannot_be_deleted_and_it_is_said_what_to_do(kubectl, tmp_path):

@@ -11,7 +11,7 @@ from yarl import URL
 
 from datatunerx.client.errors import Unreachable, from_answer
 from datatunerx.client.kubeconfig import Access
-from datatunerx.client.transport import AGENT, MAX_LINE, Response
+from datatunerx.client.transport import AGENT, Response, lines
 
 CONNECT_SECONDS = 10
 REQUEST_SECONDS = 60
@@ -75,16 +75,8 @@ class Https:
             ) as answer:
                 if answer.status != 200:
                     raise from_answer(answer.status, await answer.read())
-                rest = b""
-                async for chunk in answer.content.iter_any():
-                    rest += chunk
-                    if len(rest) > MAX_LINE:
-                        raise Unreachable(0, "LineTooLong", f"{path}: a line of more than {MAX_LINE} bytes")
-                    *lines, rest = rest.split(b"\n")
-                    for line in lines:
-                        yield line
-                if rest:
-                    yield rest
+                async for line in lines(answer.content.iter_any(), path):
+                    yield line
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise self._unreachable(error) from error
 

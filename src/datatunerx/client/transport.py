@@ -117,9 +117,19 @@ class InProcess:
             finally:
                 await chunks.put(None)
 
+        async def body() -> AsyncIterator[bytes]:
+            refusal = b""
+            while (chunk := await chunks.get()) is not None:
+                if status == 200:
+                    yield chunk
+                else:
+                    refusal += chunk
+            if status != 200:
+                raise from_answer(status, refusal)
+
         task = asyncio.create_task(call())
         try:
-            async for line in _lines(chunks, lambda: status):
+            async for line in lines(body(), path):
                 yield line
             await task  # an error of the app is the caller's to see
         finally:
@@ -157,16 +167,15 @@ class InProcess:
         }
 
 
-async def _lines(chunks: "asyncio.Queue[bytes | None]", status: Callable[[], int]) -> AsyncIterator[bytes]:
+async def lines(chunks: AsyncIterator[bytes], path: str) -> AsyncIterator[bytes]:
+    """The lines in chunks of any size, without their ends; the last one may have none."""
     rest = b""
-    while (chunk := await chunks.get()) is not None:
-        rest += chunk
-        if status() == 200:
-            *lines, rest = rest.split(b"\n")
-            for line in lines:
-                yield line
-    if status() != 200:
-        raise from_answer(status(), rest)
+    async for chunk in chunks:
+        *whole, rest = (rest + chunk).split(b"\n")
+        for line in whole:
+            yield line
+        if len(rest) > MAX_LINE:
+            raise Unreachable(0, "LineTooLong", f"{path}: a line of more than {MAX_LINE} bytes")
     if rest:
         yield rest
 
