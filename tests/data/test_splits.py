@@ -80,3 +80,65 @@ def test_the_digest_is_of_bytes_and_of_the_split_they_are_in(dataset, write_rows
     assert whole == content_digest(dataset(same, b)) and len(whole) == 64
     others = [dataset(b, a), dataset(a), dataset(a, splits={Split.TEST: [b]})]
     assert len({whole, *map(content_digest, others)}) == 4
+
+
+def grouped(count: int, groups: int, labels: int = 1) -> list[dict]:
+    return [
+        {"prompt": str(i), "completion": "x", "meta": {"customer": i % groups}, "label": f"l{i % labels}"}
+        for i in range(count)
+    ]
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    count=st.integers(10, 80), groups=st.integers(3, 30), labels=st.integers(1, 4), seed=st.integers(0, 99)
+)
+def test_rows_of_one_group_never_fall_on_two_sides(write_rows, dataset, count, groups, labels, seed):
+    split = AutoSplit(validate_=0.2, test=0.2, seed=seed, group_by="meta.customer")
+    path = write_rows([row | {"label": None} for row in grouped(count, groups, labels)])
+    files = dataset(path, auto_split=split, format="prompt-completion")
+
+    customers = {split: {int(text) % groups for text in said(files, split)} for split in Split}
+
+    assert sum(len(found) for found in customers.values()) == min(groups, count)
+    assert all(customers.values())
+    assert sum(len(said(files, split)) for split in Split) == count
+
+
+def test_each_stratum_gives_its_share_to_each_split(write_rows, dataset):
+    rows = grouped(200, 200, labels=1)
+    for number, row in enumerate(rows):
+        row["label"] = "rare" if number < 20 else "common"
+    files = dataset(
+        write_rows(rows), format="prompt-completion",
+        auto_split=AutoSplit(validate_=0.1, test=0.2, seed=3, stratify_by="label"),
+    )  # fmt: skip
+    rare = {split: sum(int(text) < 20 for text in said(files, split)) for split in Split}
+    assert rare == {Split.TRAIN: 14, Split.VALIDATE: 2, Split.TEST: 4}
+    assert {split: len(said(files, split)) for split in Split} == {
+        Split.TRAIN: 140, Split.VALIDATE: 20, Split.TEST: 40,
+    }  # fmt: skip
+    assert inspect(files).report.splits == {"train": 140, "validate": 20, "test": 40}
+
+
+def test_many_small_strata_do_not_make_the_splits_larger_than_their_shares(write_rows, dataset):
+    rows = grouped(300, 300, labels=100)
+    files = dataset(
+        write_rows(rows), format="prompt-completion",
+        auto_split=AutoSplit(validate_=0.1, test=0.1, stratify_by="label"),
+    )  # fmt: skip
+    sizes = [len(said(files, split)) for split in (Split.TRAIN, Split.VALIDATE, Split.TEST)]
+    assert sizes == [240, 30, 30]
+
+
+def test_a_row_without_the_key_to_split_by_is_told(write_rows, dataset):
+    rows = grouped(20, 5)
+    del rows[3]["meta"]
+    path = write_rows(rows)
+    files = dataset(
+        path,
+        format="prompt-completion",
+        auto_split=AutoSplit(validate_=0.2, test=0.2, group_by="meta.customer"),
+    )
+    (entry,) = inspect(files).report.reasons
+    assert (entry.reason, entry.where) == ("no value to split by", [f"{path}:4"])

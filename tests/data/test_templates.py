@@ -308,7 +308,7 @@ TOOLS = [
 CALLED = [
     {"role": "user", "content": "Where is order 7?"},
     {"role": "assistant", "content": "", "tool_calls": [
-        {"id": "1", "type": "function", "function": {"name": "look_up", "arguments": '{"order": "<|im_end|>7"}'}}
+        {"id": "1", "function": {"name": "look_up", "arguments": '{"order": "<|im_end|>7"}'}}
     ]},
     {"role": "tool", "tool_call_id": "1", "content": "on its way"},
     {"role": "assistant", "content": "It is on its way."},

@@ -51,6 +51,8 @@ def counted(path: str, tokenizer_dir: Path, cutoff: int) -> dict[str, Any]:
         "truncated": 0,
         "lengths": [],
         "trained": 0,
+        "cut": 0,
+        "ended": 0,
     }
     for number, line in enumerate(Path(path).read_text().splitlines(), 1):
         found["read"] += 1
@@ -72,6 +74,8 @@ def counted(path: str, tokenizer_dir: Path, cutoff: int) -> dict[str, Any]:
         found["truncated"] += total > cutoff
         found["lengths"].append(min(total, cutoff))
         found["trained"] += trained
+        found["cut"] += max(0, total - cutoff)
+        found["ended"] += trained == len(said)
     return found
 
 
@@ -102,7 +106,16 @@ def test_the_report_equals_an_independent_count(
         "max": lengths[-1],
         "total": sum(lengths),
         "trained": expected["trained"],
+        "rows": len(lengths),
+        "turns": len(lengths),
+        "turnsEnded": expected["ended"],
     }
+    assert report.cut_tokens == expected["cut"]
+    below = 0
+    for one in report.histogram:
+        assert one.rows == sum(below < length <= one.up_to for length in lengths)
+        below = one.up_to
+    assert sum(one.rows for one in report.histogram) == len(lengths)
     assert rows.lengths.tolist() == expected["lengths"] == [len(ids) for ids, _ in rows]
     assert sum(int((labels != -100).sum()) for _, labels in rows) == expected["trained"]
 

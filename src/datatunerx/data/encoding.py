@@ -78,6 +78,11 @@ class TextEncoder:
         """Many texts, on all cores."""
         return [_encoded(e) for e in self._plain.encode_batch(list(texts), add_special_tokens=False)]
 
+    def decode(self, ids: Ints) -> str:
+        """The text of the tokens, control tokens too."""
+        text: str = self._plain.decode(ids.tolist(), skip_special_tokens=False)
+        return text
+
     def encode_pieces(self, text: str, pieces: Iterable[Piece]) -> Encoded:
         """The text, each piece tokenised for itself. Offsets are those of the whole text."""
         done = [

@@ -1,4 +1,4 @@
-"""What is in a dataset: each file read once, each row counted, and the report written."""
+"""What is in a dataset: each row counted, compared with the others, and the report written."""
 
 import json
 import os
@@ -11,20 +11,16 @@ import numpy as np
 
 from datatunerx.data.errors import DataError, Problem
 from datatunerx.data.formats import Conversation
+from datatunerx.data.languages import Languages
+from datatunerx.data.lengths import without_loss
+from datatunerx.data.overlap import HeldOut, content_hash, copies
 from datatunerx.data.report import Tally, problem_lines
-from datatunerx.data.rows import (
-    Row,
-    batches,
-    content_digest,
-    divide,
-    made_shares,
-    place_of,
-    read_files,
-    recognised,
-)
-from datatunerx.data.templates import ChatTemplate
+from datatunerx.data.rows import Row, batches, content_digest, read_files, recognised
+from datatunerx.data.splits import Decided, Division, made_shares
+from datatunerx.data.templates import ChatTemplate, Example
 from datatunerx.data.tokens import encoded
 from datatunerx.resources.enums import Split
+from datatunerx.resources.material import DataReport, Overlap
 from datatunerx.runs.plan import DataFiles
 from datatunerx.runs.result import DataFacts
 
@@ -48,81 +44,122 @@ def inspect(
             f"dataset {files.name} has no train files", field="splits.train", fix="name at least one"
         )
     chat = ChatTemplate.load(tokenizer_path, template) if tokenizer_path is not None else None
-    tally, made = Tally(), _MadeSplits(files)
-    previews: list[dict[str, Any]] = []
+    reading = _Reading(files, chat)
     for split in Split:
         for batch in batches(read_files(files, split)):
-            _count(tally, split, batch, chat, made)
-            previews += _previews(batch, chat, PREVIEWED - len(previews))
-    if not tally.kept[Split.TRAIN]:
-        raise tally.nothing_kept(Split.TRAIN)
-    made.apply(tally)
-    facts = DataFacts(digest=content_digest(files), report=tally.report(recognised(files)))
+            reading.take(split, batch)
+    facts = DataFacts(digest=content_digest(files), report=reading.report())
     if report_path is not None:
         facts.report_uri = report_path.absolute().as_uri()
-        document = facts.dump() | {"problems": problem_lines(tally.problems), "preview": previews}
+        document = facts.dump() | {
+            "problems": problem_lines(reading.tally.problems),
+            "template": chat.source if chat else "",
+            "preview": reading.previews,
+        }
         _publish(report_path, json.dumps(document, ensure_ascii=False, indent=2))
     return facts
 
 
-class _MadeSplits:
-    """Counts the rows of splits that are made from train rows, without reading those a second time."""
+class _Reading:
+    """What is known of the rows read so far; about 30 bytes of memory a row."""
 
-    def __init__(self, files: DataFiles) -> None:
-        self.shares, self.seed = made_shares(files), files.auto_split.seed
-        self.all, self.kept = array("Q"), array("Q")
+    def __init__(self, files: DataFiles, chat: ChatTemplate | None) -> None:
+        self.files, self.chat = files, chat
+        self.tally = Tally(chat.end_ids if chat else ())
+        self.previews: list[dict[str, Any]] = []
+        self._languages = Languages()
+        self._division = Division(made_shares(files), files.auto_split.seed)
+        # Of the rows of train files: where they stand among all; of those that are kept, too.
+        self._places, self._kept = array("Q"), array("Q")
+        # What they say; of the rows of other files, too.
+        self._trained, self._held_out = array("Q"), array("Q")
 
-    def add(self, row: Row, kept: bool) -> None:
-        if self.shares and isinstance(row.value, Conversation):
-            place = place_of(row.value, self.seed)
-            self.all.append(place)
-            if kept:
-                self.kept.append(place)
+    def take(self, split: Split, rows: Sequence[Row]) -> None:
+        for row, made in self._counted(rows):
+            if isinstance(row.value, Conversation):
+                self._compare_later(split, row, row.value, kept=not isinstance(made, Problem))
+            if isinstance(made, Problem):
+                self.tally.drop(made)
+                continue
+            self.tally.keep(split, [made.labels] if made else ())
+            if len(self.previews) < PREVIEWED:
+                self.previews.append(self._preview(row, made))
 
-    def apply(self, tally: Tally) -> None:
-        split_of = divide(np.frombuffer(self.all, dtype=np.uint64), self.shares)
-        for place in self.kept:
-            tally.kept[Split.TRAIN] -= 1
-            tally.kept[split_of(place)] += 1
+    def _counted(self, rows: Sequence[Row]) -> Iterator[tuple[Row, Example | Problem | None]]:
+        """The rows, each with its tokens if there is a tokenizer."""
+        if self.chat is None:
+            yield from ((row, row.value if isinstance(row.value, Problem) else None) for row in rows)
+            return
+        for row, made in encoded(rows, self.chat):
+            silent = isinstance(made, Example) and not (made.labels >= 0).any()
+            yield row, without_loss(row) if silent else made
 
-
-def _count(
-    tally: Tally, split: Split, rows: Sequence[Row], chat: ChatTemplate | None, made: _MadeSplits
-) -> None:
-    counted: Iterator[tuple[Row, Any]] = encoded(rows, chat) if chat else ((row, row.value) for row in rows)
-    for row, value in counted:
-        kept = not isinstance(value, Problem)
+    def _compare_later(self, split: Split, row: Row, value: Conversation, *, kept: bool) -> None:
+        content = content_hash(value)
         if kept:
-            tally.keep(split, value.labels if chat else None)
-        else:
-            tally.drop(value)
-        if split is Split.TRAIN:
-            made.add(row, kept)
+            self._languages.add(content, value)
+        if split is not Split.TRAIN:
+            self._held_out.append(content)
+            return
+        self._trained.append(content)
+        if self._division.shares:
+            place = self._division.add(row)
+            self._places.append(place)
+            if kept:
+                self._kept.append(place)
+
+    def _preview(self, row: Row, made: Example | None) -> dict[str, Any]:
+        """The row as its tokens say it, with the characters that carry loss; or as it was read."""
+        if self.chat is None or made is None:
+            assert isinstance(row.value, Conversation)
+            return {"row": row.where, **_as_read(row.value)}
+        text, trained = self.chat.decoded(made)
+        return {"row": row.where, "text": text, "trained": trained}
+
+    def report(self) -> DataReport:
+        """The counts of all. Raises DataError if nothing can be trained on."""
+        if not self.tally.kept[Split.TRAIN]:
+            raise self.tally.nothing_kept(Split.TRAIN)
+        decided = self._division.decided() if self._division.shares else None
+        if decided:
+            moved = np.bincount(decided.numbers(_numbers(self._kept)), minlength=len(decided.splits)).tolist()
+            self.tally.kept[Split.TRAIN] -= sum(moved)
+            for split, count in zip(decided.splits, moved, strict=True):
+                self.tally.kept[split] += count
+        report = self.tally.report(recognised(self.files))
+        report.languages = self._languages.counted()
+        report.overlap = self._overlap(decided)
+        return report
+
+    def _overlap(self, decided: Decided | None) -> Overlap:
+        made = decided.numbers(_numbers(self._places)) > 0 if decided else np.zeros(len(self._trained), bool)
+        held = np.concatenate([made, np.ones(len(self._held_out), bool)])
+        contents = np.concatenate([_numbers(self._trained), _numbers(self._held_out)])
+        index = HeldOut()
+        if held.any():
+            self._hold_against(index, decided)
+        return index.overlap(*copies(contents, held))
+
+    def _hold_against(self, index: HeldOut, decided: Decided | None) -> None:
+        """Train rows against held-out ones. The files are read again, which keeps memory small."""
+        for split in (Split.VALIDATE, Split.TEST):
+            for row in read_files(self.files, split):
+                if isinstance(row.value, Conversation):
+                    index.add(row.value, row.where)
+        if decided:
+            for row in read_files(self.files, Split.TRAIN):
+                if isinstance(row.value, Conversation) and self._is_held_out(row, decided):
+                    index.add(row.value, row.where)
+        for batch in batches(read_files(self.files, Split.TRAIN)):
+            good = [(row.value, row) for row in batch if isinstance(row.value, Conversation)]
+            index.compare([(value, row.where) for value, row in good if not self._is_held_out(row, decided)])
+
+    def _is_held_out(self, row: Row, decided: Decided | None) -> bool:
+        return decided is not None and decided(self._division.place_of(row)) is not Split.TRAIN
 
 
-def _previews(rows: Sequence[Row], chat: ChatTemplate | None, count: int) -> list[dict[str, Any]]:
-    """The first good rows: as text with what carries loss, or without a template as they were read."""
-    shown: list[dict[str, Any]] = []
-    for row in rows:
-        if len(shown) >= count:
-            break
-        if isinstance(row.value, Problem):
-            continue
-        if chat is None:
-            shown.append({"row": row.where, **_as_read(row.value)})
-            continue
-        try:
-            rendered = chat.rendered(row.value.messages)
-        except DataError:  # counted, and in the report with its reason
-            continue
-        shown.append(
-            {
-                "row": row.where,
-                "text": rendered.text,
-                "trained": [[span.start, span.end] for span in rendered.spans if span.trained],
-            }
-        )
-    return shown
+def _numbers(values: "array[int]") -> np.ndarray[Any, np.dtype[np.uint64]]:
+    return np.frombuffer(values, dtype=np.uint64)
 
 
 def _as_read(value: Conversation) -> dict[str, Any]:

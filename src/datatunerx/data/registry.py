@@ -1,8 +1,8 @@
 """Chat templates as data: the built-in ones, and which template belongs to a model.
 
-`templates/*.yaml` holds one each: `template` (Jinja), `endOfTurn` (the token that ends an assistant turn, or
-eos_token), `tokens` (what a tokenizer must have for it), `models` (model types, as in config.json, that it was
-made for), `byTokens` (whether its tokens alone tell it) and `aliases`.
+`templates/*.yaml` holds one each: `template` (Jinja), `endOfTurn` (the token that ends an assistant turn,
+or eos_token), `tokens` (what a tokenizer must have for it), `models` (model types, as in config.json, that
+it was made for), `byTokens` (whether its tokens alone tell it) and `aliases`.
 """
 
 import json

@@ -10,11 +10,12 @@ import subprocess
 import sys
 import threading
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from signal import SIGPROF, Signals
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 from datatunerx.data import sandbox
 from datatunerx.data.errors import TemplateError
@@ -141,12 +142,10 @@ class _Child:
         ]
         with self._lock:
             process = self._running()
-            assert process.stdin and process.stdout
+            stdin, stdout = cast(BinaryIO, process.stdin), cast(BinaryIO, process.stdout)
             try:
-                sandbox.write_frame(
-                    process.stdin, {**request, "seconds": sandbox.ROW_SECONDS, "rows": wanted}
-                )
-                made: list[Answer] = sandbox.read_frame(process.stdout)
+                sandbox.write_frame(stdin, {**request, "seconds": sandbox.ROW_SECONDS, "rows": wanted})
+                made: list[Answer] = sandbox.read_frame(stdout)
             except (EOFError, BrokenPipeError):
                 self._process = None
                 raise _Died(_ended(process)) from None
@@ -194,8 +193,6 @@ def _ended(process: "subprocess.Popen[bytes]") -> int:
     code = process.wait()
     for stream in (process.stdin, process.stdout):
         if stream:
-            try:
+            with suppress(BrokenPipeError):  # for what was not written yet
                 stream.close()
-            except BrokenPipeError:  # what was not written yet
-                pass
     return code

@@ -1,14 +1,14 @@
 """Counting what happens to rows, so that each one read is kept, or dropped for a reason that is reported."""
 
 from array import array
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 
 import numpy as np
 
 from datatunerx.data.encoding import Ints
 from datatunerx.data.errors import DataError, Problem, where
 from datatunerx.resources.enums import Split
-from datatunerx.resources.material import DataReport, Dropped, Tokens
+from datatunerx.resources.material import Bin, DataReport, Dropped, Tokens
 
 MAX_PLACES = 20
 MAX_PLACE_LENGTH = 256
@@ -19,11 +19,14 @@ MAX_DETAILED = 1000
 class Tally:
     """Counts of one reading."""
 
-    def __init__(self) -> None:
-        self.read = self.truncated = self.trained = 0
+    def __init__(self, end_ids: Collection[int] = ()) -> None:
+        """`end_ids` are the tokens that end a turn."""
+        self.read = self.truncated = self.split = self.cut_tokens = 0
+        self.trained = self.turns = self.turns_ended = 0
         self.kept = dict.fromkeys(Split, 0)
         self.problems: list[Problem] = []
         """The first MAX_DETAILED of them, whole."""
+        self._ends = np.array(sorted(end_ids), dtype=np.int32)
         self._reasons: dict[str, Dropped] = {}
         self._lengths = array("q")
 
@@ -36,14 +39,25 @@ class Tally:
         if len(self.problems) < MAX_DETAILED:
             self.problems.append(problem)
 
-    def keep(self, split: Split, labels: Ints | None = None, *, truncated: bool = False) -> None:
-        """One row that is used; `labels` if it has been tokenised, as long as it will be used."""
+    def keep(self, split: Split, labels: Sequence[Ints] = (), *, cut_tokens: int = 0) -> None:
+        """One row that is used; `labels` of each row that training makes of it, if it has been tokenised."""
         self.read += 1
         self.kept[split] += 1
-        self.truncated += truncated
-        if labels is not None:
-            self._lengths.append(len(labels))
-            self.trained += int((labels >= 0).sum())
+        self.split += len(labels) > 1
+        self.truncated += len(labels) == 1 and cut_tokens > 0
+        self.cut_tokens += cut_tokens
+        for one in labels:
+            self._count(one)
+
+    def _count(self, labels: Ints) -> None:
+        self._lengths.append(len(labels))
+        trained = labels >= 0
+        ended = np.isin(labels, self._ends)
+        # A turn is over at its end-of-turn token, or, if that was cut off, where the loss stops.
+        stops = np.append(~trained[1:], True)
+        self.trained += int(trained.sum())
+        self.turns += int((trained & (ended | stops)).sum())
+        self.turns_ended += int(ended.sum())
 
     @property
     def dropped(self) -> int:
@@ -54,16 +68,19 @@ class Tally:
         return entry.count if entry else 0
 
     def report(self, format: str = "") -> DataReport:
-        """Token numbers are of the kept rows, as long as they are used; percentiles are by nearest rank."""
+        """Token numbers are of the rows as they are used; percentiles are by nearest rank."""
         return DataReport(
             format=format,
             read=self.read,
             kept=sum(self.kept.values()),
             dropped=self.dropped,
             truncated=self.truncated,
+            split=self.split,
+            cut_tokens=self.cut_tokens,
             reasons=sorted(self._reasons.values(), key=lambda entry: (-entry.count, entry.reason)),
             splits={split.value: count for split, count in self.kept.items() if count},
             tokens=self._tokens(),
+            histogram=self._histogram(),
         )
 
     def _tokens(self) -> Tokens | None:
@@ -72,8 +89,18 @@ class Tally:
         lengths = np.frombuffer(self._lengths, dtype=np.int64)
         p50, p95 = np.percentile(lengths, [50, 95], method="inverted_cdf")
         return Tokens(
-            p50=int(p50), p95=int(p95), max=int(lengths.max()), total=int(lengths.sum()), trained=self.trained
-        )
+            rows=len(lengths), p50=int(p50), p95=int(p95), max=int(lengths.max()), total=int(lengths.sum()),
+            trained=self.trained, turns=self.turns, turns_ended=self.turns_ended,
+        )  # fmt: skip
+
+    def _histogram(self) -> list[Bin]:
+        """Rows by length, in bins each twice as wide as the one before; from the first to the last in use."""
+        if not self._lengths:
+            return []
+        powers = np.ceil(np.log2(np.frombuffer(self._lengths, dtype=np.int64))).astype(int)
+        counts = np.bincount(powers)
+        first = int(powers.min())
+        return [Bin(up_to=1 << power, rows=int(counts[power])) for power in range(first, len(counts))]
 
     def nothing_kept(self, split: Split) -> DataError:
         """For a split of which no row can be used: the first problems."""

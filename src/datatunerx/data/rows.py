@@ -1,35 +1,30 @@
 """Rows of a dataset, in file order, each in exactly one split: as conversations or as the Problem with it.
 
-A split without files of its own gets its share of the train rows: rows are ordered by a keyed hash of
-their content, and the first ones are taken, so the same rows fall to it whatever file or order they are in,
-and rows that say the same never fall on two sides.
+A split without files of its own gets its share of the train rows (`splits`).
 """
 
 import hashlib
-import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import numpy as np
 import orjson
-from numpy.typing import NDArray
 
-from datatunerx.data.errors import DataError, Problem, where
+from datatunerx.data.errors import DataError, Problem, shown, where
 from datatunerx.data.formats import COLUMNS, Conversation, Layout, conversation, layout_of, unknown
 from datatunerx.data.parse import raw_rows
 from datatunerx.data.raw import RawRow
 from datatunerx.data.sources import open_source
 from datatunerx.data.turns import Message
+from datatunerx.data.splits import Division, made_shares
 from datatunerx.resources.enums import DataFormat, Split
+from datatunerx.resources.material import AutoSplit
 from datatunerx.runs.plan import DataFiles
 
 FIRST_ROWS = 20
 BATCH_ROWS = 512
 BATCH_BYTES = 2 << 20
-MIN_ROWS_TO_SPLIT = 3
 DIGEST_CHUNK = 1024 * 1024
-Places = NDArray[np.uint64]
 
 
 class Row(NamedTuple):
@@ -37,6 +32,10 @@ class Row(NamedTuple):
     line: int
     """Line of text files, row (from 1) of JSON arrays and tables."""
     value: Conversation | Problem
+    group: str | None = None
+    """What split.groupBy finds in the row: rows of one group go to one split."""
+    stratum: str | None = None
+    """What split.stratifyBy finds in it."""
 
     @property
     def where(self) -> str:
@@ -70,7 +69,20 @@ def read_rows(files: DataFiles, split: Split) -> Iterator[Row]:
 def read_files(files: DataFiles, split: Split) -> Iterator[Row]:
     """Every row of the files that are named for the split, before some go to a split that is made."""
     for uri in files.splits.get(split, []):
-        yield from read_file(uri, files.format, files.features)
+        place = files.copies.get(uri, uri)
+        rows = read_file(place, files.format, files.features, files.auto_split)
+        yield from rows if place == uri else _named(rows, place, uri)
+
+
+def _named(rows: Iterator[Row], place: str, uri: str) -> Iterator[Row]:
+    """Rows and errors of a copy under the name that the user knows."""
+    try:
+        for row in rows:
+            value = row.value.at(uri, row.line) if isinstance(row.value, Problem) else row.value
+            yield row._replace(file=uri, value=value)
+    except DataError as error:
+        error.file = uri if error.file == place else error.file
+        raise
 
 
 def batches(rows: Iterable[Row]) -> Iterator[list[Row]]:
@@ -150,19 +162,26 @@ def content_digest(files: DataFiles) -> str:
     for split in Split:
         for uri in files.splits.get(split, []):
             one = hashlib.sha256()
-            with open_source(uri) as stream:
+            with open_source(files.copies.get(uri, uri)) as stream:
                 while chunk := stream.read(DIGEST_CHUNK):
                     one.update(chunk)
             whole.update(f"{split} {one.hexdigest()}\n".encode())
     return whole.hexdigest()
 
 
-def read_file(uri: str, format: DataFormat, features: dict[str, str]) -> Iterator[Row]:
-    """The rows of one file, their format recognised from the first rows if it is not given."""
+def read_file(
+    uri: str, format: DataFormat, features: dict[str, str], split: AutoSplit | None = None
+) -> Iterator[Row]:
+    """The rows of one file, their format recognised from the first rows if it is not given.
+
+    What groups and strata rows have is read as `split` says.
+    """
+    keys = (split.group_by, split.stratify_by) if split else (None, None)
+    wanted = COLUMNS | set(features.values()) | {key.partition(".")[0] for key in keys if key}
     layout: Layout | None = None
     held: list[RawRow] = []
     count = 0
-    for row in raw_rows(uri, COLUMNS | set(features.values())):
+    for row in raw_rows(uri, wanted):
         count += 1
         if layout is None:
             if isinstance(row.value, Problem):
@@ -175,7 +194,7 @@ def read_file(uri: str, format: DataFormat, features: dict[str, str]) -> Iterato
             held.clear()
             if layout is None:
                 continue
-        yield Row(uri, row.line, _value(row, layout, uri))
+        yield _row(row, layout, uri, keys)
     if not count:
         raise DataError("has no rows", uri, fix="remove it from the splits or write rows into it")
     yield from _held(held, layout, format, features, uri)
@@ -205,9 +224,28 @@ def _unheld(row: RawRow, layout: Layout | None) -> Problem:
     return Problem("other columns than the file's format", found=found, fix="write all rows of a file alike")
 
 
-def _value(row: RawRow, layout: Layout, uri: str) -> Conversation | Problem:
+def _row(row: RawRow, layout: Layout, uri: str, keys: tuple[str | None, str | None]) -> Row:
     made = row.value if isinstance(row.value, Problem) else conversation(row.value, layout)
-    return made.at(uri, row.line) if isinstance(made, Problem) else made
+    found: list[str | None] = []
+    for key in keys:
+        if key is None or isinstance(made, Problem):
+            found.append(None)
+            continue
+        value = _inside(row.value, key)
+        if value is None:
+            made = Problem(
+                "no value to split by", field=key, found=shown(value), fix=f"write {key} in each row"
+            )
+        found.append(None if value is None else str(value))
+    value = made.at(uri, row.line) if isinstance(made, Problem) else made
+    return Row(uri, row.line, value, *found)
+
+
+def _inside(value: Any, key: str) -> Any:
+    """What stands under a key with dots in it; None if nothing does."""
+    for part in key.split("."):
+        value = value.get(part) if isinstance(value, dict) else None
+    return value
 
 
 def recognised(files: DataFiles) -> str:
@@ -216,7 +254,7 @@ def recognised(files: DataFiles) -> str:
         return files.format.value
     found: list[str] = []
     for uri in files.splits.get(Split.TRAIN, []):
-        rows = raw_rows(uri, COLUMNS | set(files.features.values()))
+        rows = raw_rows(files.copies.get(uri, uri), COLUMNS | set(files.features.values()))
         good = (row.value for row in islice(rows, FIRST_ROWS) if not isinstance(row.value, Problem))
         layouts = (layout_of(value, files.format, files.features) for value in good)
         layout = next((layout for layout in layouts if layout), None)
@@ -225,40 +263,13 @@ def recognised(files: DataFiles) -> str:
     return ", ".join(found)
 
 
-def made_shares(files: DataFiles) -> dict[Split, float]:
-    """The splits that are made from the train rows, with their shares."""
-    asked = {Split.TEST: files.auto_split.test, Split.VALIDATE: files.auto_split.validate_}
-    return {split: share for split, share in asked.items() if share > 0 and not files.splits.get(split)}
-
-
-def place_of(value: Conversation, seed: int) -> int:
-    """Where a row stands among all rows: a hash of its content, 64 bits."""
-    text = json.dumps(value.messages, sort_keys=True, ensure_ascii=False)
-    key = seed.to_bytes(8, "little")
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8, key=key).digest(), "little")
-
-
-def divide(places: Places, shares: dict[Split, float]) -> Callable[[int], Split]:
-    """Which split a place belongs to, given all places: as near to the shares as whole rows allow."""
-    distinct, counts = np.unique(places, return_counts=True)
-    bounds: list[tuple[Split, int]] = []
-    if len(distinct) >= MIN_ROWS_TO_SPLIT:
-        upto, taken, total = np.cumsum(counts), 0, 0.0
-        for after, (split, share) in enumerate(shares.items(), 1):
-            total += share
-            wanted = int(np.searchsorted(upto, round(total * len(places)), side="right"))
-            left = len(shares) - after + 1  # one row each for the splits to come, and one to train on
-            taken = min(max(wanted, taken + 1), len(distinct) - left)
-            bounds.append((split, int(distinct[taken])))
-    return lambda place: next((split for split, below in bounds if place < below), Split.TRAIN)
-
-
 def _assignment(files: DataFiles) -> Callable[[Row], Split] | None:
     """Which split a train row belongs to; None if no split is made from the train rows."""
-    shares, seed = made_shares(files), files.auto_split.seed
-    if not shares:
+    division = Division(made_shares(files), files.auto_split.seed)
+    if not division.shares:
         return None
-    rows = (row.value for row in read_files(files, Split.TRAIN))
-    places = (place_of(value, seed) for value in rows if isinstance(value, Conversation))
-    split_of = divide(np.fromiter(places, dtype=np.uint64), shares)
-    return lambda row: Split.TRAIN if isinstance(row.value, Problem) else split_of(place_of(row.value, seed))
+    for row in read_files(files, Split.TRAIN):
+        if isinstance(row.value, Conversation):
+            division.add(row)
+    split_of = division.decided()
+    return lambda row: Split.TRAIN if isinstance(row.value, Problem) else split_of(division.place_of(row))

@@ -9,7 +9,8 @@ trained on other prompts than everyone else gives it; a test compares the two.
 
 Requests and answers are JSON, each with its length before it (8 bytes, big-endian). A request holds
 `template`, `tokens` (bos_token, ... as text), `control` and `ends` (lists of tokens), `seconds` (for a row),
-and `rows`, each a mapping of `messages`, `tools`, `asking` (write the generation prompt) and `locate` (find the turns in it).
+and `rows`, each a mapping of `messages`, `tools`, `asking` (write the generation prompt) and `locate` (find
+the turns in it).
 """
 
 import json
@@ -183,7 +184,7 @@ class _Row:
     # -- where turns lie
 
     def _span(self, number: int, text: str) -> list[int]:
-        """Characters of one assistant turn up to the end of its end-of-turn token, and whether it is trained."""
+        """One assistant turn's characters to the end of its end-of-turn token, and whether it is trained."""
         message = self.messages[number]
         prompt = self.render(self.messages[:number], True)
         if not text.startswith(prompt):

@@ -122,6 +122,17 @@ class ChatTemplate:
         made = iter(self._answers(asked))
         return [answer or _made(next(made)) for answer in known]
 
+    def decoded(self, example: Example) -> tuple[str, list[list[int]]]:
+        """The text that the tokens stand for, and which of its characters carry loss, as [start, end]."""
+        edges = np.flatnonzero(np.diff(example.labels >= 0)) + 1
+        text, trained = "", []
+        for ids, labels in zip(np.split(example.ids, edges), np.split(example.labels, edges), strict=True):
+            said = self.encoder.decode(ids)
+            if labels[:1].max(initial=IGNORED) >= 0:
+                trained.append([len(text), len(text) + len(said)])
+            text += said
+        return text, trained
+
     # -- tokens and labels
 
     def _tokens(self, rendered: Rendered, encoded: Encoded | None = None) -> Encoded:
@@ -262,7 +273,7 @@ def _as_templates_want(messages: Sequence[Message]) -> list[Message]:
     if not any(message.get("tool_calls") for message in messages):
         return list(messages)
     return [
-        message | {"tool_calls": [_parsed(call) for call in message["tool_calls"]]}
+        {**message, "tool_calls": [_parsed(call) for call in message["tool_calls"]]}
         if isinstance(message.get("tool_calls"), list)
         else message
         for message in messages
@@ -271,14 +282,13 @@ def _as_templates_want(messages: Sequence[Message]) -> list[Message]:
 
 def _parsed(call: Any) -> Any:
     function = call.get("function") if isinstance(call, dict) else None
-    arguments = function.get("arguments") if isinstance(function, dict) else None
-    if not isinstance(arguments, str):
+    if not isinstance(function, dict) or not isinstance(function.get("arguments"), str):
         return call
     try:
-        parsed = json.loads(arguments)
-    except ValueError:
+        parsed = json.loads(function["arguments"])
+    except (ValueError, RecursionError):
         return call
-    return call | {"function": function | {"arguments": parsed}} if isinstance(parsed, dict) else call
+    return {**call, "function": {**function, "arguments": parsed}} if isinstance(parsed, dict) else call
 
 
 def _cut(pieces: Sequence[Piece], cuts: Sequence[int]) -> tuple[Piece, ...]:

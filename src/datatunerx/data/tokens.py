@@ -11,17 +11,16 @@ from typing import Any
 from datatunerx.data.cache import RowWriter, TokenRows, cached, code_version
 from datatunerx.data.errors import DataError, Problem, TemplateError
 from datatunerx.data.formats import Conversation
+from datatunerx.data.lengths import Cut
 from datatunerx.data.report import Tally
 from datatunerx.data.rows import Row, batches, read_rows, unchanged_digest
 from datatunerx.data.templates import MASKING_VERSION, ChatTemplate, Example, Rendered
-from datatunerx.resources.enums import Split, TooLong, Untrainable
+from datatunerx.resources.enums import Split, TooLong, TruncateSide, Untrainable
 from datatunerx.resources.material import DataReport
 from datatunerx.runs.plan import DataFiles, digest_of
 
 Progress = Callable[[int, float], None]
 """Called with the rows read so far and rows per second."""
-TOO_LONG = "longer than cutoffLength"
-UNTRAINABLE = "no trained token within cutoffLength"
 UNMASKED = "the chat template does not take the row"
 
 
@@ -35,6 +34,7 @@ def tokenise(
     too_long: TooLong,
     untrainable: Untrainable,
     cache_dir: Path,
+    truncate_side: TruncateSide = TruncateSide.RIGHT,
     on_progress: Progress | None = None,
     model_digest: str = "",
 ) -> TokenRows:
@@ -45,10 +45,8 @@ def tokenise(
     """
     chat = ChatTemplate.load(tokenizer_dir, template)
     digest = unchanged_digest(files)
-    key = cache_key(
-        files, split, digest, chat, tokenizer_dir, cutoff_length, too_long, untrainable, model_digest
-    )
-    cut = _Cut(cutoff_length, too_long, untrainable)
+    cut = Cut(cutoff_length, too_long, untrainable, truncate_side)
+    key = cache_key(files, split, digest, chat, tokenizer_dir, cut, model_digest)
 
     def build(writer: RowWriter) -> DataReport:
         return _write(writer, _single_answers(read_rows(files, split)), split, chat, cut, on_progress)
@@ -62,9 +60,7 @@ def cache_key(
     digest: str,
     chat: ChatTemplate,
     tokenizer_dir: Path,
-    cutoff_length: int,
-    too_long: TooLong,
-    untrainable: Untrainable,
+    cut: Cut,
     model_digest: str,
 ) -> str:
     """Digest of everything that the tokens depend on."""
@@ -77,9 +73,10 @@ def cache_key(
         "model": model_digest,
         "template": chat.text,
         "day": date.today().isoformat() if "strftime_now" in chat.text else "",
-        "cutoff": cutoff_length,
-        "tooLong": too_long,
-        "untrainable": untrainable,
+        "cutoff": cut.cutoff,
+        "tooLong": cut.too_long,
+        "side": cut.side if cut.too_long is TooLong.TRUNCATE else "",
+        "untrainable": cut.untrainable,
         "masking": MASKING_VERSION,
         "code": code_version(),
         "libraries": {name: version(name) for name in ("tokenizers", "jinja2")},
@@ -87,77 +84,24 @@ def cache_key(
     return digest_of(made_of)
 
 
-class _Cut:
-    """The length policies, and what is needed to say what would have helped."""
-
-    def __init__(self, cutoff_length: int, too_long: TooLong, untrainable: Untrainable) -> None:
-        self.cutoff, self.too_long, self.untrainable = cutoff_length, too_long, untrainable
-        self.longest_prompt = 0
-        self.shortest_too_long: int | None = None
-
-    def apply(self, row: Row, example: Example) -> tuple[Example, bool] | Problem:
-        """The example as it is used, and whether it was cut. Raises DataError where a policy is error."""
-        length = len(example.ids)
-        first = next(iter((example.labels >= 0).nonzero()[0].tolist()), length)
-        is_cut = length > self.cutoff
-        if is_cut and self.too_long is not TooLong.TRUNCATE:
-            problem = Problem(
-                TOO_LONG, row.file, row.line, found=f"{length} tokens, cutoffLength {self.cutoff}",
-                fix=f"raise cutoffLength to {length}, shorten the row, or set tooLong to truncate",
-            )  # fmt: skip
-            if self.too_long is TooLong.ERROR:
-                raise problem.error()
-            self.shortest_too_long = min(length, self.shortest_too_long or length)
-            return problem
-        if first >= min(length, self.cutoff):
-            problem = Problem(
-                UNTRAINABLE, row.file, row.line,
-                found=f"its prompt is {first} tokens, cutoffLength {self.cutoff}",
-                fix=f"raise cutoffLength to at least {first + 1}, or shorten the prompt",
-            )  # fmt: skip
-            if self.untrainable is Untrainable.ERROR:
-                raise problem.error()
-            self.longest_prompt = max(self.longest_prompt, first)
-            return problem
-        return Example(example.ids[: self.cutoff], example.labels[: self.cutoff]), is_cut
-
-    def nothing_kept(self, tally: Tally, split: Split) -> DataError:
-        """Why no row is left."""
-        if tally.count(UNTRAINABLE):
-            return DataError(
-                f"cutoffLength {self.cutoff} leaves no trained token in any row; the longest prompt is "
-                f"{self.longest_prompt} tokens",
-                tally.problems[0].file, field="cutoffLength",
-                fix=f"raise cutoffLength to at least {self.longest_prompt + 1}",
-            )  # fmt: skip
-        if self.shortest_too_long is not None:
-            return DataError(
-                f"every row is longer than cutoffLength {self.cutoff}; the shortest is "
-                f"{self.shortest_too_long} tokens",
-                tally.problems[0].file, field="cutoffLength",
-                fix=f"raise cutoffLength to at least {self.shortest_too_long}, or set tooLong to truncate",
-            )  # fmt: skip
-        return tally.nothing_kept(split)
-
-
 def _write(
     writer: RowWriter,
     rows: Iterator[Row],
     split: Split,
     chat: ChatTemplate,
-    cut: _Cut,
+    cut: Cut,
     on_progress: Progress | None,
 ) -> DataReport:
-    tally, begun = Tally(), time.monotonic()
+    tally, begun = Tally(chat.end_ids), time.monotonic()
     for batch in batches(rows):
         for row, example in encoded(batch, chat):
             used = example if isinstance(example, Problem) else cut.apply(row, example)
             if isinstance(used, Problem):
                 tally.drop(used)
                 continue
-            (ids, labels), is_cut = used
-            writer.append(ids, labels, row.file, row.line)
-            tally.keep(split, labels, truncated=is_cut)
+            for ids, labels in used.examples:
+                writer.append(ids, labels, row.file, row.line)
+            tally.keep(split, [example.labels for example in used.examples], cut_tokens=used.cut_tokens)
         if on_progress is not None:
             on_progress(tally.read, tally.read / max(time.monotonic() - begun, 1e-9))
     if tally.read and not tally.kept[split]:

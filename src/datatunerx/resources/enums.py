@@ -46,7 +46,15 @@ class TooLong(StrEnum):
 
     TRUNCATE = "truncate"
     DROP = "drop"
+    SPLIT = "split"
     ERROR = "error"
+
+
+class TruncateSide(StrEnum):
+    """Which end of a row that is too long is cut off."""
+
+    RIGHT = "right"
+    LEFT = "left"
 
 
 class Untrainable(StrEnum):

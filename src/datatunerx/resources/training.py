@@ -19,6 +19,7 @@ from datatunerx.resources.enums import (
     Quantization,
     Scheduler,
     TooLong,
+    TruncateSide,
     Untrainable,
 )
 from datatunerx.resources.wire import Name, Wire
@@ -63,7 +64,9 @@ class TrainingParameters(Wire):
     cutoff_length: Annotated[int, Field(ge=8, le=4_194_304)] = 1024
     """Longest row, in tokens."""
     too_long: TooLong = TooLong.TRUNCATE
-    """What becomes of rows longer than cutoffLength; always counted."""
+    """What becomes of rows longer than cutoffLength; always counted. Split makes several rows of one."""
+    truncate_side: TruncateSide = TruncateSide.RIGHT
+    """Which end is cut off when tooLong is truncate: right loses the last answer's end, left the beginning."""
     untrainable: Untrainable = Untrainable.DROP
     """What becomes of rows without one trained token; always counted."""
     optimizer: Optimizer = Optimizer.ADAMW
@@ -86,7 +89,7 @@ class TrainingParameters(Wire):
     save_every: Annotated[int, Field(ge=0, le=100_000_000)] = 0
     """Steps between checkpoints; 0 saves ten times in the course of the job, and always at its end."""
     keep_checkpoints: Annotated[int, Field(ge=1, le=10000)] = 3
-    """Checkpoints kept besides the best and the pinned ones."""
+    """Checkpoints kept besides the best and those that an LLMCheckpoint pins."""
     eval_every: Annotated[int, Field(ge=0, le=100_000_000)] = 0
     """Steps between losses on the validate split; 0 measures them at each checkpoint."""
     log_every: Annotated[int, Field(ge=1, le=1_000_000)] = 1
