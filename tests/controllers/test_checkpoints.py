@@ -4,8 +4,9 @@ import pytest
 
 from datatunerx.resources import Finetune, FinetuneExperiment, LLMCheckpoint, Scoring
 from datatunerx.resources.finetune import FinetuneSpec
-from datatunerx.resources.outcome import ModelRef, ScoringSpec
+from datatunerx.resources.outcome import LLMCheckpointSpec, ModelRef, ScoringSpec
 from datatunerx.resources.wire import ObjectMeta
+from datatunerx.runs.manifest import PINNED
 from datatunerx.storage import local_path
 
 
@@ -80,3 +81,45 @@ async def test_a_deleted_checkpoint_stays_with_its_files_until_its_users_are_don
 
     await platform.until(gone)
     assert not files.exists()
+
+
+async def test_a_pin_reaches_the_worker_and_outlives_every_object(platform, make_objects):
+    await platform.apply(*make_objects(1))
+    await platform.ended(FinetuneExperiment, "e")
+    first = await platform.api.get(LLMCheckpoint, "e-g0")
+    mark = local_path(first.spec.uri) / PINNED
+    # what a user writes to keep a checkpoint of a training that goes on
+    spec = first.spec.model_copy(update={"pinned": True})
+    await platform.apply(LLMCheckpoint(metadata=ObjectMeta(name="mine"), spec=spec))
+    await platform.until(lambda: answered(mark.exists()))
+    await platform.api.patch(LLMCheckpoint, "mine", {"spec": {"pinned": False}})
+    await platform.until(lambda: answered(not mark.exists()))
+    await platform.api.patch(LLMCheckpoint, "mine", {"spec": {"pinned": True}})
+    await platform.until(lambda: answered(mark.exists()))
+
+    await platform.api.delete(LLMCheckpoint, "mine")
+    await platform.api.delete(FinetuneExperiment, "e")
+
+    async def gone():
+        return not [*await platform.api.list(LLMCheckpoint), *await platform.api.list(Finetune)]
+
+    await platform.until(gone)
+    assert (mark.parent / "adapter").exists()
+
+
+async def test_a_pin_writes_nothing_into_a_folder_that_is_not_ours(platform, root):
+    (root / "elsewhere").mkdir()
+    spec = LLMCheckpointSpec(
+        finetune="f", llm="l", dataset="d", step=1, pinned=True, uri=(root / "elsewhere").as_uri()
+    )
+    await platform.apply(LLMCheckpoint(metadata=ObjectMeta(name="mine"), spec=spec))
+
+    async def looked_at():
+        return (await platform.api.get(LLMCheckpoint, "mine")).status.condition("Ready")
+
+    await platform.until(looked_at)
+    assert not list((root / "elsewhere").iterdir())
+
+
+async def answered(value):
+    return value

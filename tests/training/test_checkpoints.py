@@ -1,7 +1,9 @@
 """A checkpoint is whole or it is not one, wherever its writer dies."""
 
 import ctypes
+import itertools
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -156,36 +158,77 @@ def test_saving_a_step_again_leaves_it_as_it_is(tmp_path):
     assert checkpoints.save(tmp_path, 1, {"other": b""}) == first
 
 
-STEPS = st.lists(
-    st.tuples(st.sampled_from(["save", "pin", "damage"]), st.none() | st.floats(0, 5), st.integers(0, 5)),
+ACTIONS = st.lists(
+    st.tuples(
+        st.sampled_from(["save", "save", "save", "pin", "unpin", "kill", "kill in retention"]),
+        st.none() | st.floats(0, 5),
+        st.integers(0, 50),
+    ),
     min_size=1,
-    max_size=12,
+    max_size=14,
 )
+SEQUENCES = [
+    pytest.param(100, id="a hundred", marks=pytest.mark.slow),
+    pytest.param(10_000, id="ten thousand", marks=[pytest.mark.long, pytest.mark.timeout(3600)]),
+]
 
 
-@pytest.mark.slow
-@settings(max_examples=60, deadline=None)
-@given(actions=STEPS, keep=st.integers(1, 4))
-def test_retention_never_takes_the_best_the_latest_or_a_pinned_one(tmp_path_factory, actions, keep):
-    folder = tmp_path_factory.mktemp("job")
-    best = None
-    for step, (action, loss, which) in enumerate(actions, start=1):
-        present = checkpoints.whole(folder)
-        if action == "save" or not present:
-            checkpoints.save(folder, step, {"f": b"x"}, eval_loss=loss)
-        else:
-            target = present[which % len(present)].path
-            if action == "pin":
-                (target / checkpoints.PINNED).touch()
-            else:
-                (target / "f").unlink()
-        before = checkpoints.whole(folder)
-        checkpoints.prune(folder, keep)
-        after = checkpoints.whole(folder)
+def die_while_saving(folder, step, how):
+    """What a killed writer leaves: a hidden folder, or one of the right name without its manifest."""
+    left = folder / (f".saving-step-{step:08d}" if how % 2 else f"step-{step:08d}")
+    left.mkdir(parents=True, exist_ok=True)
+    (left / "f").write_bytes(b"x")
 
-        kept = {c.step for c in after}
-        best = checkpoints.best(before)
-        assert {c.step for c in before if c.pinned} <= kept
-        assert {c.step for c in before[-keep:]} <= kept
-        assert best is None or best.step in kept
-        assert len([c for c in after if not c.pinned]) <= keep + 1
+
+def die_while_pruning(folder, keep):
+    """Retention that gets no further than the first file of what it may remove."""
+    for spare in checkpoints.superfluous(checkpoints.whole(folder), keep)[:1]:
+        (spare.path / "f").unlink()
+
+
+def play(folder, actions, keep):
+    """A job that is killed and resumed at will; yields the checkpoints that must be there after each turn."""
+    measured, pinned = {}, set()
+    for action, loss, number in actions:
+        steps = [c.step for c in checkpoints.whole(folder)]
+        last = checkpoints.latest(folder)
+        step = (last.step if last else 0) + 1  # resumed from there, as a lane is
+        match action:
+            case "save":
+                checkpoints.save(folder, step, {"f": b"x"}, eval_loss=loss)
+                measured[step] = loss
+                steps.append(step)
+                checkpoints.prune(folder, keep)
+            case "kill":
+                die_while_saving(folder, step, number)
+            case "kill in retention":
+                die_while_pruning(folder, keep)
+            case "pin" if steps:
+                pinned.add(chosen := steps[number % len(steps)])
+                (checkpoints.checkpoint_path(folder, chosen) / checkpoints.PINNED).touch()
+            case "unpin" if pinned:
+                pinned.remove(chosen := sorted(pinned)[number % len(pinned)])
+                (checkpoints.checkpoint_path(folder, chosen) / checkpoints.PINNED).unlink()
+        losses = [(loss, step) for step, loss in measured.items() if loss is not None]
+        best = {min(losses)[1]} if losses else set()
+        yield best | pinned | set(sorted(steps)[-1:])
+
+
+@pytest.mark.parametrize("sequences", SEQUENCES)
+def test_retention_never_takes_the_best_the_latest_or_a_pinned_one(tmp_path_factory, monkeypatch, sequences):
+    monkeypatch.setattr(os, "fsync", lambda handle: None)  # no power is cut here, and each takes its time
+    root = tmp_path_factory.mktemp("jobs")
+    numbers = itertools.count()
+
+    @settings(max_examples=sequences, deadline=None, database=None)
+    @given(actions=ACTIONS, keep=st.integers(1, 4))
+    def check(actions, keep):
+        folder = root / str(next(numbers))
+        for must_stay in play(folder, actions, keep):
+            there = checkpoints.whole(folder)
+            assert must_stay <= {c.step for c in there}
+            for one in there:
+                checkpoints.verify(one)
+        shutil.rmtree(folder, ignore_errors=True)
+
+    check()

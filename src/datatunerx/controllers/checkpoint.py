@@ -9,6 +9,7 @@ from datatunerx.resources.enums import ScoringPhase
 from datatunerx.resources.outcome import LLMCheckpoint, Scoring
 from datatunerx.runs import manifest
 from datatunerx.runs.compile import output_uri
+from datatunerx.runs.files import in_folder
 
 MANIFEST_BYTES = 1 << 20
 
@@ -30,12 +31,13 @@ class CheckpointReconciler:
                 wanted.status.set_condition("InUse", True, "InUse", message)
                 await write_status(context, checkpoint, wanted)
                 return None
-            if not checkpoint.spec.pinned:
-                self._delete_files(checkpoint)
+            self._pin(checkpoint)
+            self._delete_files(checkpoint)
             await release(context, checkpoint, FILES)
             return None
         if not await hold(context, checkpoint, FILES):
             return None
+        self._pin(checkpoint)
         wanted = draft(checkpoint)
         status = wanted.status
         if damage := damage_of(checkpoint):
@@ -72,13 +74,33 @@ class CheckpointReconciler:
         ]
         return next((s for s in found if s.metadata.name == name), found[0] if found else None)
 
+    def _pin(self, checkpoint: LLMCheckpoint) -> None:
+        """Tell the worker's retention, by a file in the checkpoint; one that lies elsewhere is not ours."""
+        uri, artifacts = checkpoint.spec.uri, f"{self._context.settings.root_uri}/artifacts"
+        if storage.local_path(artifacts) not in storage.local_path(uri).parents:
+            return
+        mark, me = in_folder(uri, manifest.PINNED), checkpoint.metadata.uid
+        # Several objects may speak of one checkpoint, and each takes back only its own pin.
+        holders = set(storage.read_bytes(mark).decode().split()) if storage.exists(mark) else set()
+        wanted = holders | {me} if checkpoint.spec.pinned else holders - {me}
+        if not wanted and holders:
+            storage.delete_tree(mark, under=artifacts)
+        elif wanted != holders and storage.exists(uri):
+            storage.write_atomic(mark, "\n".join(sorted(wanted)).encode())
+
     def _delete_files(self, checkpoint: LLMCheckpoint) -> None:
         root = self._context.settings.root_uri
         for owner in checkpoint.metadata.owner_references:
             folder = output_uri(root, owner.uid)
             # Its place may be written as a path or as a URI; one that lies elsewhere is not ours to delete.
-            if storage.local_path(folder) in storage.local_path(checkpoint.spec.uri).parents:
+            inside = storage.local_path(folder) in storage.local_path(checkpoint.spec.uri).parents
+            if inside and not is_pinned(folder):
                 storage.delete_tree(folder, under=f"{root}/artifacts")
+
+
+def is_pinned(folder: str) -> bool:
+    """Whether a checkpoint in a training's folder is pinned, also by an object that is gone by now."""
+    return any(storage.local_path(folder).glob(f"*/{manifest.PINNED}"))
 
 
 def damage_of(checkpoint: LLMCheckpoint) -> tuple[str, str] | None:

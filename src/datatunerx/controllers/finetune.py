@@ -3,6 +3,7 @@
 from datatunerx import storage
 from datatunerx.client.errors import Conflict
 from datatunerx.client.informer import Key
+from datatunerx.controllers.checkpoint import is_pinned
 from datatunerx.controllers.context import Context, World
 from datatunerx.controllers.folder import folder_of, log_tail, read_plan, read_result, send, was_told
 from datatunerx.controllers.following import JobView
@@ -292,10 +293,10 @@ class FinetuneReconciler:
             await self._ask_to_leave(finetune, run, Verb.STOP)
             if outcome is None or outcome.phase is FinetunePhase.SUCCEEDED and run.spec.stop:
                 return context.settings.poll_seconds
-        checkpoints = context.world.owned(LLMCheckpoint, finetune.metadata.uid)
-        if not any(checkpoint.spec.pinned for checkpoint in checkpoints):
-            root = context.settings.root_uri
-            storage.delete_tree(output_uri(root, finetune.metadata.uid), under=f"{root}/artifacts")
+        root = context.settings.root_uri
+        folder = output_uri(root, finetune.metadata.uid)
+        if not is_pinned(folder):
+            storage.delete_tree(folder, under=f"{root}/artifacts")
         await release(context, finetune, WORKER)
         return None
 

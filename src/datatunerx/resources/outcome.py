@@ -77,7 +77,7 @@ class LLMCheckpointSpec(Wire):
     bytes: int = 0
     manifest_digest: ShortText = ""
     pinned: bool = False
-    """Kept on disk when this object is deleted."""
+    """Never removed by its training's retention, and kept on disk when this object or its Finetune goes."""
 
 
 class LLMCheckpointStatus(Status):

@@ -1,4 +1,4 @@
-"""A checkpoint's manifest as a reader needs it: which files it has, how large, and what names them all."""
+"""A checkpoint as both planes know it: its manifest (which files, how large, what names them), its pin."""
 
 import hashlib
 import json
@@ -6,6 +6,11 @@ from dataclasses import dataclass
 
 MANIFEST = "manifest.json"
 """Written last, into the checkpoint's folder."""
+PINNED = "pinned"
+"""A file of this name in a checkpoint keeps it from retention; it holds the uids of the objects that pin.
+
+It is not part of the manifest.
+"""
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from datatunerx import storage
+from datatunerx.runs.manifest import MANIFEST, PINNED
 
-MANIFEST = "manifest.json"
-PINNED = "pinned"
-"""A file of this name in a checkpoint keeps it from retention; it is not part of the manifest."""
 _NAME = re.compile(r"step-(\d{8,})")
 
 
