@@ -10,13 +10,15 @@ import yaml
 from datatunerx.client import Api, InProcess
 from datatunerx.client.errors import Unauthorized
 from datatunerx.client.lease import Lease
+from datatunerx.controllers.secrets import SECRETS
 from datatunerx.resources import Finetune, FinetuneExperiment, FinetuneJob, LLMCheckpoint, Scoring
 from datatunerx.resources.kinds import KINDS
-from datatunerx.resources.material import DataPlugin
+from datatunerx.resources.material import DataPlugin, Dataset
 from datatunerx.resources.outcome import InferenceService, ScoringPlugin
 
 MANIFEST = Path(__file__).resolve().parents[2] / "deploy" / "operator.yaml"
 PLUGIN = {"entryPoint": "package.module:function"}
+KEYS = {"name": "keys"}
 VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
 
 
@@ -116,6 +118,10 @@ async def journey(platform, make_objects):
     measured = {"model": model, "dataset": "data", "measure": {"metrics": ["accuracy"]}}
     await api.create(Scoring.parse({"metadata": {"name": "again"}, "spec": measured}))
     await platform.until(lambda: phase(api, Scoring, "again", "Succeeded"))
+    await api.create_raw(SECRETS, {"metadata": {"name": "keys"}, "stringData": {"token": "t"}})
+    far = {"subsets": [{"splits": {"train": ["s3://bucket/a.jsonl"]}}], "credentials": {"secretRef": KEYS}}
+    await api.create(Dataset.parse({"metadata": {"name": "far"}, "spec": far}))
+    await platform.until(lambda: ready(api, "far"))
     for model in (FinetuneJob, LLMCheckpoint):
         await api.delete(model, "e-g1")
     await api.delete(FinetuneExperiment, "e")
@@ -131,6 +137,10 @@ async def workers(platform, type_):
 
 async def gone(api, model):
     return not await api.list(model)
+
+
+async def ready(api, name):
+    return (await api.get(Dataset, name)).status.is_true("Ready")
 
 
 async def phase(api, model, name, wanted):
