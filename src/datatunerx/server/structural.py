@@ -125,7 +125,8 @@ def default(value: Any, schema: Json) -> None:
             if name not in value:
                 if "default" not in below:
                     continue
-                value[name] = copy.deepcopy(below["default"])
+                given = below["default"]
+                value[name] = copy.deepcopy(given) if isinstance(given, dict | list) else given
             child = value[name]
             if isinstance(child, dict | list):
                 default(child, below)
