@@ -21,7 +21,7 @@ from datatunerx.cli.errors import BadInput, CommandError, Exit
 from datatunerx.cli.text import visible
 from datatunerx.resources.enums import DataFormat, RunPhase, RunType, Split
 from datatunerx.resources.material import AutoSplit
-from datatunerx.runs import DataFiles, InspectDataPlan, RunPlan, RunResult, files
+from datatunerx.runs import DataFiles, InspectDataPlan, ModelFiles, RunPlan, RunResult, files
 from datatunerx.runs.plan import identified
 
 MEMORY_BYTES = 1 << 30
@@ -62,11 +62,15 @@ def check(paths: Sequence[str], format: str, features: Sequence[str], form: str 
     return Exit.FAILED if found.refused else Exit.OK
 
 
-def inspected(data: DataFiles, seconds: float) -> Checked:
-    """Have a worker inspect the files. Raises CommandError if it does not come to an end."""
+def inspected(data: DataFiles, seconds: float, model: ModelFiles | None = None) -> Checked:
+    """Have a worker inspect the files, with the model's tokenizer if there is one.
+
+    Raises CommandError if it does not come to an end.
+    """
     with tempfile.TemporaryDirectory(prefix="dtx-check-") as name:
         folder = Path(name)
-        plan = identified(RunType.INSPECT, folder.as_uri(), {"inspect_data": InspectDataPlan(data=data)})
+        part = InspectDataPlan(data=data, model=model)
+        plan = identified(RunType.INSPECT, folder.as_uri(), {"inspect_data": part})
         place = folder / files.PLAN
         place.write_text(plan.model_dump_json(by_alias=True, exclude_none=True), encoding="utf-8")
         code, said = _work(place, folder, seconds)
