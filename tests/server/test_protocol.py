@@ -53,6 +53,7 @@ async def test_openapi_has_what_kubectl_looks_for(api):
     assert schema["properties"]["spec"]["required"] == ["size"]
     assert set(index) >= {"api/v1", "apis/example.com/v1", "apis/coordination.k8s.io/v1"}
     empty = await api.get("/openapi/v2", accept="application/com.github.proto-openapi.spec.v2@v1.0+protobuf")
+    assert "@" not in empty.headers["content-type"]  # Go cannot parse it, and kubectl 1.27 gives up
     assert (empty.status, empty.body) == (200, b"")
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 
-from datatunerx.server import builtin, discovery, kinds, origin, pods, roles, watch, writes
+from datatunerx.server import builtin, discovery, events, kinds, origin, pods, roles, watch, writes
 from datatunerx.server.about import BUILD
 from datatunerx.server.collector import Collector
 from datatunerx.server.errors import (
@@ -16,6 +16,7 @@ from datatunerx.server.errors import (
     Json,
     bad_request,
     forbidden,
+    internal_error,
     no_such_path,
     not_allowed,
     unauthorized,
@@ -65,7 +66,8 @@ class KubeApp:
     # Life
 
     def _load_kinds(self) -> None:
-        for kind in [*builtin.core_kinds(), *discovery.review_kinds(), pods.pod_kind(RUNS)]:
+        core = [*builtin.core_kinds(), events.newer_kind(), pods.pod_kind(RUNS)]
+        for kind in [*core, *discovery.review_kinds()]:
             self._registry.add(kind)
         for crd in self._crds:
             self._registry.add(kinds.from_crd(crd))
@@ -140,6 +142,12 @@ class KubeApp:
             return
         except RecursionError:
             await request.refuse(bad_request("the body is nested too deeply"))
+        except Exception:
+            # Whatever it is: clients understand a Status only, and what went wrong is for the log alone.
+            log.exception("unforeseen error", extra={"method": request.method, "path": request.path})
+            if request.started:
+                raise
+            await request.refuse(internal_error())
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         while True:
@@ -186,6 +194,7 @@ class KubeApp:
             why = "this server knows no impersonation; use a token of that user"
             raise forbidden(f'User "{user.name}" cannot impersonate anyone: {why}')
         if mounted := self._mounted(path):
+            request.started = True  # what becomes of it is the mounted app's affair
             return await mounted({**scope, "user": user}, receive, send)
         parts = path.strip("/").split("/")
         if parts[0] in ("api", "apis") and await self._paths.answer(parts, request):
@@ -219,7 +228,7 @@ class KubeApp:
                     return await request.answer(200, data)
             case ["openapi", "v2"]:
                 # Old clients die without this document and are content with an empty one.
-                media = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf"
+                media = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"  # "@" is no media type to Go
                 return await request.answer(200, b"", media)
             case [""]:
                 return await request.json(

@@ -13,13 +13,17 @@ from functools import cache
 from typing import Any
 
 from cel_expr_python import cel
-from cel_expr_python.ext import ext_optional, ext_strings
+from cel_expr_python.ext import ext_bindings, ext_optional, ext_strings
 
+from datatunerx.server import cel_functions
 from datatunerx.server.errors import Cause, Json, shown
 from datatunerx.server.structural import item_key, join, list_keys
 
 _OLD = re.compile(r"\boldSelf\b")
 _REASONS = ("FieldValueInvalid", "FieldValueForbidden", "FieldValueRequired", "FieldValueDuplicate")
+_HAD, _BEFORE = "dtxHadSelf", "dtxOldSelf"
+_OPTIONAL = f"cel.bind(oldSelf, {_HAD} ? optional.of({_BEFORE}) : optional.none(),\n%s\n)"
+"""A rule with optionalOldSelf: oldSelf is an optional value, absent on a create."""
 ABSENT: Any = object()
 
 
@@ -38,6 +42,7 @@ class Rule:
     reason: str
     field_path: str
     needs_old: bool
+    optional_old: bool
 
 
 @dataclass
@@ -54,8 +59,10 @@ class Node:
 
 @cache
 def _environment() -> Any:
-    variables = {"self": cel.Type.DYN, "oldSelf": cel.Type.DYN}
-    return cel.NewEnv(variables=variables, extensions=[ext_strings.ExtStrings(), ext_optional.ExtOptional()])
+    dyn = cel.Type.DYN
+    variables = {"self": dyn, "oldSelf": dyn, _HAD: cel.Type.BOOL, _BEFORE: dyn}
+    extensions = [ext_strings.ExtStrings(), ext_optional.ExtOptional(), ext_bindings.ExtBindings()]
+    return cel.NewEnv(variables=variables, extensions=[*extensions, cel_functions.extension()])
 
 
 def compile_rules(schema: Json, path: str = "") -> Node | None:
@@ -74,25 +81,36 @@ def compile_rules(schema: Json, path: str = "") -> Node | None:
 
 
 def _compile(rule: Json, where: str) -> Rule:
-    if rule.get("optionalOldSelf"):
-        raise RuleError(f"{where}.optionalOldSelf: not supported; write a transition rule without it")
     text = rule["rule"]
-    try:
-        program = _environment().compile(text)
-        told = rule.get("messageExpression")
-        message_program = _environment().compile(told) if told else None
-    except RuntimeError as error:
-        raise RuleError(f"{where}.rule: {text!r} does not compile: {str(error).splitlines()[0]}") from None
-    reason = rule.get("reason", "FieldValueInvalid")
+    optional = bool(rule.get("optionalOldSelf"))
+    reason = rule.get("reason") or "FieldValueInvalid"
+    if reason not in _REASONS:
+        raise RuleError(f"{where}.reason: {reason!r} is not one of {', '.join(_REASONS)}")
+    field_path = rule.get("fieldPath") or ""
+    if field_path and not field_path.startswith((".", "[")):
+        raise RuleError(f"{where}.fieldPath: {field_path!r} must begin with . or [")
+    program = _program(text, f"{where}.rule")
+    told = rule.get("messageExpression")
+    if optional:
+        # By itself it has compiled, so that nothing in it can close the brackets it is put in.
+        program = _program(_OPTIONAL % text, f"{where}.rule")
     return Rule(
         text,
         program,
         rule.get("message", "").strip() or f"failed rule: {text.strip()}",
-        message_program,
-        reason if reason in _REASONS else "FieldValueInvalid",
-        rule.get("fieldPath", ""),
-        bool(_OLD.search(text)),
+        _program(_OPTIONAL % told if optional else told, f"{where}.messageExpression") if told else None,
+        reason,
+        field_path,
+        bool(_OLD.search(text)) and not optional,
+        optional,
     )
+
+
+def _program(text: str, where: str) -> Any:
+    try:
+        return _environment().compile(text)
+    except RuntimeError as error:
+        raise RuleError(f"{where}: {text!r} does not compile: {str(error).splitlines()[0]}") from None
 
 
 def check(node: Node, new: Any, old: Any = ABSENT, path: str = "") -> Iterator[Cause]:
@@ -127,17 +145,17 @@ def _run(node: Node, new: Any, old: Any, path: str) -> Iterator[Cause]:
     # change itself is always asked.
     settled = old is not ABSENT and new == old and type(new) is type(old)
     for rule in node.rules:
-        skipped = old is ABSENT if rule.needs_old else settled
+        skipped = old is ABSENT if rule.needs_old else settled and not rule.optional_old
         if skipped:
             continue
         if not data:
-            data["self"] = _shown_to_rules(new, node, path)
+            data |= {"self": _shown_to_rules(new, node, path), _HAD: old is not ABSENT, _BEFORE: None}
             if old is not ABSENT:
-                data["oldSelf"] = _shown_to_rules(old, node, path)
+                data["oldSelf"] = data[_BEFORE] = _shown_to_rules(old, node, path)
         result = rule.program.eval(data=data)
         if result.type() == cel.Type.BOOL and result.plain_value():
             continue
-        field_path = path + (rule.field_path if rule.field_path.startswith((".", "[")) else "")
+        field_path = path + rule.field_path
         if result.type() == cel.Type.ERROR:
             why = f"rule could not be evaluated: {rule.text.strip()}: {result.value()}"
         else:

@@ -217,10 +217,9 @@ class Collector:
 
 def _seen(event: Json) -> float:
     """When an event last happened, in seconds since 1970; now, when it does not say."""
-    for stamp in (event.get("lastTimestamp"), event["metadata"].get("creationTimestamp")):
-        if isinstance(stamp, str):
-            try:
-                return datetime.fromisoformat(stamp).timestamp()
-            except ValueError:
-                continue
+    for stamp in (builtin.last_seen(event), event["metadata"].get("creationTimestamp", "")):
+        try:
+            return datetime.fromisoformat(stamp).timestamp()
+        except ValueError:
+            continue
     return time.time()

@@ -98,6 +98,10 @@ def too_large(limit: int) -> ApiError:
     return ApiError(413, "RequestEntityTooLarge", f"Request entity too large: limit is {limit}")
 
 
+def internal_error() -> ApiError:
+    return ApiError(500, "InternalError", "Internal error occurred: the log of the server says more")
+
+
 def unsupported_media(found: str, accepted: Sequence[str]) -> ApiError:
     message = (
         f"the body of the request was in an unknown format ({found}) - "

@@ -33,6 +33,8 @@ class Request:
         }
         self.user = User("system:anonymous", ("system:unauthenticated",))
         self.warnings: list[str] = []
+        self.started = False
+        """Whether an answer has begun."""
         self._receive = receive
         self._send = send
 
@@ -78,6 +80,13 @@ class Request:
         body = b"".join(parts)
         return _unzip(body) if self.header("content-encoding").lower() == "gzip" else body
 
+    async def part(self) -> tuple[bytes, bool]:
+        """The next bytes of the body, as they come, and whether more follow. Raises ClientGone."""
+        message = await self._receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        return message.get("body", b""), bool(message.get("more_body"))
+
     async def gone(self) -> None:
         """Return when the client has hung up."""
         while (await self._receive())["type"] != "http.disconnect":
@@ -85,6 +94,7 @@ class Request:
 
     async def start(self, code: int, content_type: str, headers: Mapping[str, str] | None = None) -> None:
         """Send the head of an answer."""
+        self.started = True
         pairs = [(b"content-type", content_type.encode()), (b"cache-control", b"no-cache, private")]
         pairs += [(b"warning", f'299 - "{_quoted(text)}"'.encode()) for text in self.warnings]
         pairs += [(name.lower().encode(), value.encode()) for name, value in (headers or {}).items()]

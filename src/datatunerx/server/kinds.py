@@ -30,13 +30,17 @@ class Column:
 
 @dataclass(frozen=True)
 class Facade:
-    """A read-only kind that shows another one's objects."""
+    """A kind that shows another one's objects; read-only unless it can also `take` them."""
 
     source: str
     """The resource whose objects are shown."""
     show: Callable[[Json], Json]
     refusal: str
     """What to say to who would write."""
+    take: Callable[[Json], Json] | None = None
+    """From an object as it is shown, or a part of one, to what is stored."""
+    of: "Kind | None" = None
+    """The kind that is stored, when this one can be written."""
 
 
 @dataclass(frozen=True)

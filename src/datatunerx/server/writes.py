@@ -9,6 +9,7 @@ import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
+from dataclasses import replace as replaced
 
 import orjson
 
@@ -91,6 +92,8 @@ async def commit(store: Store, target: Target, new: Json, expected: int) -> Entr
 async def create(store: Store, kind: Kind, namespace: str, request: Request) -> bytes:
     """POST: the stored object's bytes."""
     obj = await body.read(request, kind)
+    if (view := kind.facade) and view.of and view.take:
+        obj, kind = view.take(obj), view.of
     name = str(obj["metadata"].get("name") or "")
     return await _create(store, Target(kind, namespace, name), obj, request, None)
 
@@ -261,6 +264,8 @@ def _content(kind: Kind, obj: Json) -> Json:
 async def replace(store: Store, target: Target, request: Request) -> bytes:
     """PUT."""
     new = await body.read(request, target.kind)
+    if (view := target.kind.facade) and view.of and view.take:
+        new, target = view.take(new), replaced(target, kind=view.of)
     entry = store.latest(target.key)
     if entry is None:
         raise not_found(target.kind.resource, target.name)
@@ -279,20 +284,29 @@ async def patch(store: Store, target: Target, request: Request) -> tuple[int, by
     if found not in accepted:
         raise unsupported_media(found, accepted)
     data = body.parse(await request.body(), yaml=found == body.APPLY)
+    view = target.kind.facade
     if found == body.APPLY:
+        if view and view.of and view.take:
+            data, target = view.take(body.checked(data, target.kind)), replaced(target, kind=view.of)
         return await _apply(store, target, request, data)
     if found != body.JSON_PATCH and not isinstance(data, dict):
         raise bad_request("a merge patch must be an object")
 
+    kind = target.kind
+
     def make(live: Json) -> Json:
+        live = view.show(live) if view else live
         if found == body.JSON_PATCH:
             new = patches.json_patch(live, data)
         elif found == body.MERGE:
             new = patches.merge_patch(live, data)
         else:
             new = patches.strategic_patch(live, data)
-        return body.checked(new, target.kind)
+        new = body.checked(new, kind)
+        return view.take(new) if view and view.take else new
 
+    if view and view.of:
+        target = replaced(target, kind=view.of)
     return 200, await change(store, target, request, make)
 
 
