@@ -15,6 +15,7 @@ from datatunerx.app.settings import Settings
 from datatunerx.client import Api
 from datatunerx.client.transport import InProcess, Transport
 from datatunerx.resources.crds import crd_manifests
+from datatunerx.server import uploads
 from datatunerx.server.app import KubeApp, create_app
 from datatunerx.server.listen import NotSafe, PortInUse, serve
 from datatunerx.server.state import State, open_state
@@ -67,7 +68,10 @@ async def _platform(settings: Settings, *, any_port: bool) -> AsyncIterator[Plat
         data.mkdir(mode=0o700, exist_ok=True)
         files = _certificate(state, settings)
         names = alternative_names(files.certificate)
-        app = create_app(state.store, crd_manifests(), tokens=state.tokens, hosts=names, log_root=data)
+        app = create_app(
+            state.store, crd_manifests(), tokens=state.tokens, hosts=names, log_root=data,
+            mounts={uploads.PREFIX: uploads.Uploads(data / "uploads")},
+        )  # fmt: skip
         async with (
             _served(app, state, settings, files, any_port=any_port) as (url, serving),
             _controlled(app, settings) as controlling,

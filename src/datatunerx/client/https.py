@@ -3,6 +3,7 @@
 import ssl
 import tempfile
 from collections.abc import AsyncIterator, Mapping
+from io import BytesIO
 from pathlib import Path
 from typing import Self
 
@@ -51,7 +52,7 @@ class Https:
             async with self._open().request(
                 method,
                 self._url(path, query),
-                data=body,
+                data=BytesIO(body) if body else body,  # whole bytes would hold up the loop
                 headers=self._headers(headers),
                 timeout=timeout,
                 server_hostname=self._access.tls_name,

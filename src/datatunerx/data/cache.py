@@ -33,6 +33,7 @@ class TokenRows(Sequence[tuple[Ints, Ints]]):
 
     def __init__(self, folder: Path, *, from_cache: bool) -> None:
         """Raises OSError or ValueError if the folder is not whole."""
+        self._held = _Held(folder)
         meta = json.loads((folder / META).read_text(encoding="utf-8"))
         for name, size in meta["sizes"].items():
             if (folder / name).stat().st_size != size:
@@ -74,6 +75,19 @@ class TokenRows(Sequence[tuple[Ints, Ints]]):
     def row_numbers(self) -> list[str]:
         """file:line of each row."""
         return [self.where(index) for index in range(len(self))]
+
+
+class _Held:
+    """A shared lock on a folder for as long as this lives: nobody takes it for unused."""
+
+    def __init__(self, folder: Path) -> None:
+        os.utime(folder)  # used just now: the oldest go first when the cache is cleaned
+        self._handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        fcntl.flock(self._handle, fcntl.LOCK_SH)
+
+    def __del__(self) -> None:
+        if hasattr(self, "_handle"):
+            os.close(self._handle)
 
 
 class RowWriter:

@@ -1,0 +1,118 @@
+"""`dtx dataset upload`: files of this machine to the server, a Dataset made of them, and what it holds."""
+
+import asyncio
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from datatunerx.cli.change import apply_one
+from datatunerx.cli.errors import BadInput, CommandError, Exit
+from datatunerx.cli.text import visible
+from datatunerx.cli.tune import slug
+from datatunerx.client import Api
+from datatunerx.client.uploads import upload as send
+from datatunerx.resources.material import Dataset, DatasetSpec, Splits, Subset
+from datatunerx.resources.wire import ObjectMeta
+
+INSPECTION_SECONDS = 3600.0
+LOOK_SECONDS = 0.3
+STEP_SECONDS = 2.0
+"""Between two lines of progress where there is no terminal."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What was asked for on the command line."""
+
+    train: Sequence[Path]
+    validate: Sequence[Path]
+    test: Sequence[Path]
+    name: str | None
+    format: str
+    llm: str | None
+    unpack: bool
+
+
+async def upload(api: Api, asked: Request, namespace: str) -> Exit:
+    """Upload, register, wait for the inspection, show it. Exit.FAILED if the data cannot be used."""
+    files = [*asked.train, *asked.validate, *asked.test]
+    for path in files:
+        if not path.is_file():
+            raise BadInput(
+                f"{path}: is no file; name files, or use `dtx apply` for what the server can reach"
+            )
+    uris = {}
+    for path in files:
+        uris[path] = await send(api.transport, path, namespace, on_progress=_shown(path))
+    name = asked.name or slug(asked.train[0].name.split(".")[0])
+    splits = Splits(
+        train=[uris[path] for path in asked.train],
+        validate=[uris[path] for path in asked.validate],
+        test=[uris[path] for path in asked.test],
+    )
+    spec = DatasetSpec.model_validate(
+        {"subsets": [Subset(splits=splits)], "format": asked.format, "llm": asked.llm, "unpack": asked.unpack}
+    )
+    dataset = Dataset(metadata=ObjectMeta(name=name, namespace=namespace), spec=spec)
+    body = {
+        "apiVersion": dataset.api_version,
+        "kind": "Dataset",
+        "metadata": {"name": name},
+        "spec": spec.dump(),
+    }
+    print(await apply_one(api, body, namespace))
+    return await _inspected(api, name, namespace)
+
+
+async def _inspected(api: Api, name: str, namespace: str) -> Exit:
+    """Wait until the Dataset is found good or bad, and say which and why."""
+    end = time.monotonic() + INSPECTION_SECONDS
+    while time.monotonic() < end:
+        found = await api.get(Dataset, name, namespace)
+        ready = found.status.condition("Ready")
+        is_new = found.status.observed_generation == found.metadata.generation
+        if ready and is_new and ready.status != "Unknown":
+            print(f"{ready.reason}: {visible(ready.message)}")
+            for line in _told(found):
+                print(line)
+            return Exit.OK if ready.status == "True" else Exit.FAILED
+        await asyncio.sleep(LOOK_SECONDS)
+    raise CommandError(f"dataset/{name} is still being inspected; look with `dtx describe ds {name}`")
+
+
+def _told(dataset: Dataset) -> list[str]:
+    report = dataset.status.report
+    if report is None:
+        return []
+    lines = [
+        f"format   {report.format or 'not recognised'}",
+        f"rows     {report.read:,} read, {report.kept:,} kept, {report.dropped:,} dropped",
+        f"splits   {', '.join(f'{name} {count:,}' for name, count in report.splits.items())}",
+    ]
+    if report.tokens:
+        tokens = report.tokens
+        lines.append(f"tokens   p50 {tokens.p50:,}, p95 {tokens.p95:,}, longest {tokens.max:,}")
+    return [
+        *lines,
+        *(f"dropped  {one.count:,} {one.reason}: {', '.join(one.where)}" for one in report.reasons),
+    ]
+
+
+def _shown(path: Path) -> Callable[[int, int], None]:
+    """Progress on standard error: one line that is rewritten on a terminal, else a line now and then."""
+    begun, told = time.monotonic(), [0.0]
+
+    def show(here: int, whole: int) -> None:
+        now = time.monotonic()
+        live = sys.stderr.isatty()
+        if here < whole and now - told[0] < (0.1 if live else STEP_SECONDS):
+            return
+        told[0] = now
+        speed = here / max(now - begun, 1e-9) / 1e6
+        text = f"{path.name}: {here / 1e6:,.1f} of {whole / 1e6:,.1f} MB, {speed:,.1f} MB a second"
+        end = "\n" if here == whole or not live else ""
+        print(f"\r{text}" if live else text, end=end, file=sys.stderr, flush=True)
+
+    return show
