@@ -1,6 +1,7 @@
 """Verbs and errors, in process and over HTTPS."""
 
 import asyncio
+import json
 import socket
 
 import pytest
@@ -157,6 +158,27 @@ async def test_a_server_that_is_not_there_is_named_with_the_fix():
         with pytest.raises(Unreachable, match="dtx up") as refused:
             await Api(transport).list(LLM)
     assert url in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("cluster", "user", "named"),
+    [
+        ({"proxy-url": "http://p"}, {"token": "t"}, "the cluster's proxy-url"),
+        ({}, {"token": "t", "as": "somebody"}, "the user's as"),
+        ({}, {"exec": {"command": "aws"}}, "the user's exec"),
+        ({}, {"username": "u", "password": "p"}, "the user's username"),
+    ],
+)
+def test_what_a_kubeconfig_asks_for_and_we_cannot_do_is_refused_by_name(tmp_path, cluster, user, named):
+    path = tmp_path / "config"
+    config = {
+        "current-context": "c", "contexts": [{"name": "c", "context": {"cluster": "k", "user": "u"}}],
+        "clusters": [{"name": "k", "cluster": {"server": "https://k", **cluster}}],
+        "users": [{"name": "u", "user": user}],
+    }  # fmt: skip
+    path.write_text(json.dumps(config))
+    with pytest.raises(KubeconfigError, match=f"not supported: {named}"):
+        load(path)
 
 
 def test_a_kubeconfig_without_what_it_needs_says_which_field(tmp_path):

@@ -11,6 +11,8 @@ from typing import Any
 import yaml
 
 IN_CLUSTER = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+_IMPERSONATION = ("as", "as-uid", "as-groups", "as-user-extra")
+_PROOFS = ("token", "tokenFile", "client-certificate", "client-certificate-data")
 
 
 class KubeconfigError(Exception):
@@ -56,8 +58,7 @@ def load(path: Path, context: str | None = None) -> Access:
     if not cluster.get("server"):
         raise KubeconfigError(f"{path}: cluster {chosen['cluster']!r} has no server")
     token_file = user.get("tokenFile")
-    if "exec" in user and not (user.get("token") or token_file):
-        raise KubeconfigError(f"{path}: the user's exec plugin is not supported; use a token or certificate")
+    _refuse_unsupported(cluster, user, path)
     return Access(
         server=str(cluster["server"]).rstrip("/"),
         namespace=chosen.get("namespace") or "default",
@@ -69,6 +70,20 @@ def load(path: Path, context: str | None = None) -> Access:
         verify=not cluster.get("insecure-skip-tls-verify", False),
         tls_name=cluster.get("tls-server-name"),
     )
+
+
+def _refuse_unsupported(cluster: Mapping[str, Any], user: Mapping[str, Any], path: Path) -> None:
+    """What would change who asks, or by which way, must not be passed over."""
+    found = ["the cluster's proxy-url"] if cluster.get("proxy-url") else []
+    found += [
+        f"the user's {name}" for name in ("as", "as-uid", "as-groups", "as-user-extra") if user.get(name)
+    ]
+    if not any(user.get(name) for name in _PROOFS):
+        found += [f"the user's {name}" for name in ("exec", "auth-provider", "username") if user.get(name)]
+    if found:
+        raise KubeconfigError(
+            f"{path}: not supported: {', '.join(found)}; use a user with a token, a token file or a certificate"
+        )
 
 
 def in_cluster(folder: Path = IN_CLUSTER, environment: Mapping[str, str] = os.environ) -> Access | None:
