@@ -1,6 +1,17 @@
 """Whatever is wrong is said with its place and its mend, and the platform goes on."""
 
+import asyncio
+import json
+import time
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+
+from datatunerx.client import Api
+from datatunerx.client.https import Https
+from datatunerx.client.kubeconfig import load
+from datatunerx.resources.material import Dataset
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -89,3 +100,55 @@ def test_an_experiment_ranks_what_succeeded_and_lists_what_failed(site, make, ti
     site.kill()
     site.start()
     assert site.status("fe", "e") == status, "what is terminal stays as it was"
+
+
+ANSWER_SECONDS = 0.1
+
+
+def hostile_files(folder):
+    """Files that cost whoever reads them as much as they can, by the dataset's name."""
+    with (folder / "line.jsonl").open("wb") as file:  # a line of 2 GB, which takes no place on the disk
+        file.write(b"{\n" * 40)
+        file.truncate(2 << 30)
+    (folder / "brackets.json").write_text("[" * (16 << 20))
+    (folder / "lists.jsonl").write_text('{"prompt": [' + "[]," * 1_300_000 + '[]], "completion": "b"}\n')
+    (folder / "quote.csv").write_text('prompt,completion\n"a' + "x\n" * (8 << 20))
+    bomb = pa.table({"prompt": ["x" * 1000] * 100_000, "completion": [None] * 100_000})
+    with pq.ParquetWriter(folder / "bomb.parquet", bomb.schema, compression="zstd") as writer:
+        for _ in range(10):
+            writer.write_table(bomb)
+    (folder / "bad.jsonl").write_text("{\n" * 200_000)
+    return {path.stem: path.as_uri() for path in folder.iterdir()}
+
+
+def test_the_server_answers_while_hostile_files_are_read(site, make):
+    folder = site.files / "hostile"
+    folder.mkdir()
+    names = hostile_files(folder)
+    site.apply(*(make.dataset(uri, name) for name, uri in names.items()))
+
+    async def ask() -> list[float]:
+        """How long each answer took, until every file is judged."""
+        waits = []
+        async with Https(load(site.home / "kubeconfig")) as transport:
+            api = Api(transport)
+            deadline = time.monotonic() + 200
+            while True:
+                begun = time.perf_counter()
+                found = await api.list(Dataset)
+                waits.append(time.perf_counter() - begun)
+                ready = [one.status.condition("Ready") for one in found]
+                judged = [one for one in ready if one and one.status in ("True", "False")]
+                if len(judged) == len(names):
+                    return waits
+                assert time.monotonic() < deadline, f"{len(judged)} of {len(names)} are judged"
+                await asyncio.sleep(0.02)
+
+    waits = sorted(asyncio.run(ask()))
+
+    for name in names:
+        said = ready_message(site, "ds", name, 1)
+        assert f"hostile/{name}." in said and "Fix: " in said and "Traceback" not in said, said
+    assert len(waits) > 50
+    assert waits[int(len(waits) * 0.95)] <= ANSWER_SECONDS, [round(one, 3) for one in waits[-20:]]
+    print(json.dumps({"answers": len(waits), "p50": waits[len(waits) // 2], "max": waits[-1]}))
