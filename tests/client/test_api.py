@@ -3,6 +3,7 @@
 import asyncio
 import json
 import socket
+import sys
 
 import pytest
 
@@ -18,6 +19,7 @@ from datatunerx.client import (
     Unauthorized,
     Unreachable,
 )
+from datatunerx.client.exec_plugin import ExecPluginError
 from datatunerx.client.https import Https
 from datatunerx.client.kubeconfig import Access, KubeconfigError, in_cluster, load
 from datatunerx.resources import LLM, Finetune, Run
@@ -160,12 +162,48 @@ async def test_a_server_that_is_not_there_is_named_with_the_fix():
     assert url in str(refused.value)
 
 
+PLUGIN = """#!{python}
+import json, os, pathlib
+assert json.loads(os.environ["KUBERNETES_EXEC_INFO"])["spec"] == {{"interactive": False}}
+calls = pathlib.Path(os.environ["CALLS"])
+calls.write_text(calls.read_text() + "x" if calls.exists() else "x")
+number = len(calls.read_text())
+until = "2001-01-01T00:00:00Z" if number == 1 else "2099-01-01T00:00:00Z"
+status = {{"token": f"t{{number}}", "expirationTimestamp": until}}
+print(json.dumps({{"apiVersion": "client.authentication.k8s.io/v1", "status": status}}))
+"""
+
+
+def test_a_token_comes_from_the_program_that_the_kubeconfig_names_until_it_runs_out(tmp_path):
+    (tmp_path / "bin").mkdir()
+    program = tmp_path / "bin" / "plugin"
+    program.write_text(PLUGIN.format(python=sys.executable))
+    program.chmod(0o700)
+    env = [{"name": "CALLS", "value": str(tmp_path / "calls")}]
+    user = {"exec": {"command": "bin/plugin", "env": env, "installHint": "get it there"}}
+    path = tmp_path / "config"
+    config = {
+        "current-context": "c", "contexts": [{"name": "c", "context": {"cluster": "k", "user": "u"}}],
+        "clusters": [{"name": "k", "cluster": {"server": "https://k"}}],
+        "users": [{"name": "u", "user": user}],
+    }  # fmt: skip
+    path.write_text(json.dumps(config))
+    access = load(path)
+    assert [access.bearer() for _ in range(3)] == ["t1", "t2", "t2"]
+    program.write_text(f"#!{sys.executable}\nraise SystemExit('you are not logged in')")
+    with pytest.raises(ExecPluginError, match="ended with 1: you are not logged in"):
+        load(path).bearer()
+    program.unlink()
+    with pytest.raises(ExecPluginError, match="No such file.*get it there"):
+        load(path).bearer()
+
+
 @pytest.mark.parametrize(
     ("cluster", "user", "named"),
     [
         ({"proxy-url": "http://p"}, {"token": "t"}, "the cluster's proxy-url"),
         ({}, {"token": "t", "as": "somebody"}, "the user's as"),
-        ({}, {"exec": {"command": "aws"}}, "the user's exec"),
+        ({}, {"auth-provider": {"name": "gcp"}}, "the user's auth-provider"),
         ({}, {"username": "u", "password": "p"}, "the user's username"),
     ],
 )

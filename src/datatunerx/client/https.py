@@ -1,5 +1,6 @@
 """The API over HTTPS: a kube-apiserver, or our own server from another process."""
 
+import asyncio
 import ssl
 import tempfile
 from collections.abc import AsyncIterator, Mapping
@@ -10,7 +11,8 @@ from typing import Self
 import aiohttp
 from yarl import URL
 
-from datatunerx.client.errors import Unreachable, from_answer
+from datatunerx.client.errors import Unauthorized, Unreachable, from_answer
+from datatunerx.client.exec_plugin import ExecPluginError
 from datatunerx.client.kubeconfig import Access
 from datatunerx.client.transport import AGENT, Response, lines
 
@@ -53,7 +55,7 @@ class Https:
                 method,
                 self._url(path, query),
                 data=BytesIO(body) if body else body,  # whole bytes would hold up the loop
-                headers=self._headers(headers),
+                headers=await self._headers(headers),
                 timeout=timeout,
                 server_hostname=self._access.tls_name,
             ) as answer:
@@ -70,7 +72,7 @@ class Https:
         try:
             async with self._open().get(
                 self._url(path, query),
-                headers=self._headers(headers),
+                headers=await self._headers(headers),
                 timeout=timeout,
                 server_hostname=self._access.tls_name,
             ) as answer:
@@ -88,8 +90,12 @@ class Https:
     def _url(self, path: str, query: Mapping[str, str] | None) -> URL:
         return URL(self._access.server + path).with_query(dict(query or {}))
 
-    def _headers(self, headers: Mapping[str, str] | None) -> dict[str, str]:
-        token = self._access.bearer()
+    async def _headers(self, headers: Mapping[str, str] | None) -> dict[str, str]:
+        access = self._access
+        try:
+            token = await asyncio.to_thread(access.bearer) if access.plugin else access.bearer()
+        except ExecPluginError as error:
+            raise Unauthorized(0, "NoToken", str(error)) from None
         return dict(headers or {}) | ({"Authorization": f"Bearer {token}"} if token else {})
 
     def _unreachable(self, error: Exception) -> Unreachable:

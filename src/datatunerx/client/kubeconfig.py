@@ -10,9 +10,12 @@ from typing import Any
 
 import yaml
 
+from datatunerx.client.exec_plugin import ExecPlugin
+
 IN_CLUSTER = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 _IMPERSONATION = ("as", "as-uid", "as-groups", "as-user-extra")
-_PROOFS = ("token", "tokenFile", "client-certificate", "client-certificate-data")
+_IMPERSONATION = ("as", "as-uid", "as-groups", "as-user-extra")
+_PROOFS = ("exec", "token", "tokenFile", "client-certificate", "client-certificate-data")
 
 
 class KubeconfigError(Exception):
@@ -34,8 +37,12 @@ class Access:
     tls_name: str | None = None
     """What the certificate is for, when the server is reached by another name."""
 
+    plugin: ExecPlugin | None = None
+
     def bearer(self) -> str | None:
-        """The token as it is now: a cluster rotates the file."""
+        """The token as it is now: a cluster rotates the file. Blocks. Raises ExecPluginError."""
+        if self.plugin:
+            return self.plugin.token()
         return self.token_file.read_text().strip() if self.token_file else self.token
 
 
@@ -69,21 +76,25 @@ def load(path: Path, context: str | None = None) -> Access:
         client_key=_material(user, "client-key", path),
         verify=not cluster.get("insecure-skip-tls-verify", False),
         tls_name=cluster.get("tls-server-name"),
+        plugin=ExecPlugin(user["exec"], path.parent) if user.get("exec") and not _has_token(user) else None,
     )
+
+
+def _has_token(user: Mapping[str, Any]) -> bool:
+    return bool(user.get("token") or user.get("tokenFile"))
 
 
 def _refuse_unsupported(cluster: Mapping[str, Any], user: Mapping[str, Any], path: Path) -> None:
     """What would change who asks, or by which way, must not be passed over."""
     found = ["the cluster's proxy-url"] if cluster.get("proxy-url") else []
-    found += [
-        f"the user's {name}" for name in ("as", "as-uid", "as-groups", "as-user-extra") if user.get(name)
-    ]
-    if not any(user.get(name) for name in _PROOFS):
-        found += [f"the user's {name}" for name in ("exec", "auth-provider", "username") if user.get(name)]
+    proven = any(user.get(name) for name in _PROOFS)
+    names = [*_IMPERSONATION, *(() if proven else ("auth-provider", "username"))]
+    found += [f"the user's {name}" for name in names if user.get(name)]
     if found:
-        raise KubeconfigError(
-            f"{path}: not supported: {', '.join(found)}; use a user with a token, a token file or a certificate"
-        )
+        fix = "use a user with a token, a token file, a certificate or an exec plugin"
+        raise KubeconfigError(f"{path}: not supported: {', '.join(found)}; {fix}")
+    if user.get("exec") and not user["exec"].get("command"):
+        raise KubeconfigError(f"{path}: the user's exec has no command")
 
 
 def in_cluster(folder: Path = IN_CLUSTER, environment: Mapping[str, str] = os.environ) -> Access | None:
