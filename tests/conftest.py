@@ -1,6 +1,10 @@
-"""What several rooms' tests need: a tiny model that any of them can train in seconds."""
+"""What several rooms' tests need: a tiny model that trains in seconds, and an S3 store on loopback."""
 
 import json
+import os
+import subprocess
+import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +16,8 @@ CHATML = (
 )
 CONTROL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 COLOURS = ("red", "green", "blue")
+MOTO = (os.environ.get("DTX_MOTO_PYTHON"), Path(__file__).parents[1] / ".venv/moto/bin/python")
+"""The S3 store of the tests, in an environment of its own: it wants other versions of what we use too."""
 
 
 def save_tokenizer(folder: Path) -> int:
@@ -59,3 +65,81 @@ def colour_rows() -> list[dict]:
         {"messages": [{"role": "user", "content": f"say {w}"}, {"role": "assistant", "content": w}]}
         for w in said
     ]
+
+
+@pytest.fixture(scope="session")
+def s3_url() -> Iterator[str]:
+    """An S3-compatible store in a process of its own."""
+    python = next((str(path) for path in MOTO if path and Path(path).exists()), None)
+    if python is None:
+        pytest.skip("the S3 store of the tests is not installed; make moto")
+    process = subprocess.Popen(
+        [python, "-c", SERVE], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    try:
+        assert process.stdout is not None
+        yield f"http://127.0.0.1:{int(process.stdout.readline())}"
+    finally:
+        process.terminate()
+        process.communicate(timeout=10)
+
+
+SERVE = """
+from moto.server import ThreadedMotoServer
+server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+server.start()
+print(server.get_host_and_port()[1], flush=True)
+server._thread.join()
+"""
+
+
+class Store:
+    """The S3 store as an administrator sees it."""
+
+    def __init__(self, url: str) -> None:
+        from pyarrow import fs
+
+        self.url = url
+        self._fs = fs.S3FileSystem(
+            access_key="admin", secret_key="admin", endpoint_override=url.removeprefix("http://"),
+            scheme="http", region="us-east-1", allow_bucket_creation=True,
+        )  # fmt: skip
+        self._fs.create_dir("data")
+
+    def put(self, path: str, content: bytes) -> None:
+        with self._fs.open_output_stream(path) as file:
+            file.write(content)
+
+    def member(self, name: str) -> dict[str, str]:
+        """The keys of a new user, who is known and may do nothing."""
+        made = {}
+        for action in ("CreateUser", "CreateAccessKey"):
+            signed = "AWS4-HMAC-SHA256 Credential=a/20260101/us-east-1/iam/aws4_request, Signature=0"
+            body = f"Action={action}&UserName={name}&Version=2010-05-08".encode()
+            asked = urllib.request.Request(self.url, body, {"Authorization": signed}, method="POST")
+            made[action] = urllib.request.urlopen(asked).read().decode()
+        found = {
+            tag: made["CreateAccessKey"].split(f"<{tag}>")[1].split("<")[0]
+            for tag in ("AccessKeyId", "SecretAccessKey")
+        }
+        return {"accessKeyId": found["AccessKeyId"], "secretAccessKey": found["SecretAccessKey"]}
+
+    def guard(self, actions: int = 0) -> None:
+        """From here on every request must be signed by somebody who is known."""
+        self._post("reset-auth", str(actions))
+
+    def reset(self) -> None:
+        self.guard(10**9)
+        self._post("reset")
+
+    def _post(self, path: str, body: str = "") -> None:
+        headers = {"Content-Type": "text/plain"}
+        asked = urllib.request.Request(f"{self.url}/moto-api/{path}", body.encode(), headers, method="POST")
+        urllib.request.urlopen(asked).read()
+
+
+@pytest.fixture
+def s3(s3_url: str) -> Iterator[Store]:
+    store = Store(s3_url)
+    yield store
+    store.reset()

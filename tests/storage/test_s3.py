@@ -1,4 +1,4 @@
-"""S3 over real HTTP: files and patterns by a Secret's keys; what is wrong is said before anything is fetched."""
+"""S3 over real HTTP: files and patterns by a Secret's keys; what is wrong is said before a fetch."""
 
 import random
 from pathlib import Path
@@ -65,7 +65,7 @@ def test_wrong_credentials_are_named_without_their_values(s3, who) -> None:
     with pytest.raises(Forbidden, match="may not be read with Secret bucket") as refused:
         listed("s3://data/*", who)
     assert "very-secret-value" not in str(refused.value)
-    # Patterns throughout: the test's store answers a HEAD that is not allowed with 500, which no real one does.
+    # Patterns throughout: the test's store answers 500 to a HEAD that is not allowed; no real one does.
     forged = Credentials(member | {"secretAccessKey": "forged"}, endpoint=s3.url, name="bucket")
     with pytest.raises(Forbidden, match="may not be read with Secret bucket"):
         listed("s3://data/*", forged)

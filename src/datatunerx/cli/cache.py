@@ -54,7 +54,7 @@ async def show(api: Api, found: Settings) -> Exit:
 async def clean(
     api: Api, found: Settings, older_than: str | None, limit: str | None, *, dry_run: bool
 ) -> Exit:
-    """Remove what nobody uses: all of it, what was not used for so long, or the oldest until all fits a limit."""
+    """Remove what nobody uses: all, what was not used for so long, or the oldest until all fits."""
     root = _root(found)
     seconds = _span(older_than) if older_than else 0.0
     most = _bytes(limit) if limit else None

@@ -22,7 +22,7 @@ app.add_typer(token, name="token", rich_help_panel="Set up")
 
 dataset = typer.Typer(help="Data, before and after it is registered.", no_args_is_help=True)
 app.add_typer(dataset, name="dataset", rich_help_panel="Start")
-cache = typer.Typer(help="Copies and caches on the server's disk: sizes, users, cleaning.", no_args_is_help=True)
+cache = typer.Typer(help="Copies and caches on the server's disk, and their users.", no_args_is_help=True)
 app.add_typer(cache, name="cache", rich_help_panel="Set up")
 
 Namespace = Annotated[str, typer.Option("-n", "--namespace", help="Namespace of the objects.")]
@@ -62,7 +62,8 @@ def tune(
         typer.Option("--set", metavar="KEY=A,B", help="A parameter; several values make a job each."),
     ] = None,
     metric: Annotated[
-        list[str] | None, typer.Option(help="Measure; the first one ranks. Default: exact-match.")
+        list[str] | None,
+        typer.Option(help="Measure, as bleu or f1:field=category; the first ranks. Default: exact-match."),
     ] = None,
     name: Annotated[str | None, typer.Option(help="Of the experiment. Default: from what is asked.")] = None,
     max_new_tokens: Annotated[

@@ -49,8 +49,8 @@ async def missing_secret(context: Context, obj: LLM | Dataset) -> str | None:
     """What to tell if the Secret that the object names is not there."""
     for name in _secrets(obj):
         if await secret_values(context, obj.metadata.namespace, name) is None:
-            namespace = obj.metadata.namespace
-            return f"there is no Secret {name!r} in namespace {namespace}; create it, or correct spec.credentials"
+            where = f"in namespace {obj.metadata.namespace}"
+            return f"there is no Secret {name!r} {where}; create it, or correct spec.credentials"
     return None
 
 

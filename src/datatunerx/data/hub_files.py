@@ -1,4 +1,4 @@
-"""Which files of a whole hub repository belong to a split: those whose names say so. Scripts are never run."""
+"""Which files of a whole hub repository belong to a split: those whose names say so. No script is run."""
 
 import re
 from pathlib import PurePosixPath

@@ -1,4 +1,4 @@
-"""Far files fetched once into a folder of this machine: resumable, whole or not there, named by what they are.
+"""Far files fetched once into a folder of this machine: resumable, whole or not there, named by content.
 
 <store>/<key>/<files>, meta.json      a copy; the key is of the URI, its version and what was done to it
 <store>/.<key>.part/                  one that is being made; a broken fetch goes on where it stopped
