@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import zipfile
 from pathlib import Path
 
@@ -248,3 +249,30 @@ def test_a_table_whose_columns_are_not_text_has_bad_rows_only(dataset, tmp_path)
 
 def test_one_row_is_enough(dataset, write_rows):
     assert inspect(dataset(write_rows([GOOD]))).report.kept == 1
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_every_row_is_kept_or_counted_with_its_reason_and_place(seed, dataset, write_rows):
+    """Against a count that is made as the file is written, which knows nothing of our reader."""
+    draw = random.Random(seed)
+    lines: list[str] = []
+    wanted: dict[str, list[int]] = {}
+    kept = 0
+    for number in range(1, 3001):
+        if draw.random() < 0.5:
+            lines.append(draw.choice([GOOD, f"  {GOOD} ", GOOD + "\r", "" if number > 1 else GOOD]))
+            kept += bool(lines[-1])
+        else:
+            line, reason, *_ = BAD[draw.choice([name for name in BAD if name != "deep"])]
+            lines.append(line)
+            wanted.setdefault(reason, []).append(number)
+    path = write_rows(lines)
+
+    report = inspect(dataset(path)).report
+
+    assert (report.kept, report.dropped) == (kept, sum(map(len, wanted.values())))
+    assert report.read == report.kept + report.dropped
+    assert {entry.reason: (entry.count, entry.where) for entry in report.reasons} == {
+        reason: (len(places), [f"{path}:{place}" for place in places[:20]])
+        for reason, places in wanted.items()
+    }

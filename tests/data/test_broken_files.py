@@ -14,6 +14,7 @@ import socket
 import struct
 import subprocess
 import sys
+import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -44,10 +45,12 @@ class Case(NamedTuple):
     dropped: tuple[str, int, str] | None = None
     """Reason, line and field of the one row that is not taken."""
     kept: int = 0
+    unpack: bool = False
+    """Whether the Dataset asks for archives to be unpacked."""
 
 
-def refused(make: Callable[[Path], object], said: str) -> Case:
-    return Case(make, refused=said)
+def refused(make: Callable[[Path], object], said: str, *, unpack: bool = False) -> Case:
+    return Case(make, refused=said, unpack=unpack)
 
 
 def dropped(
@@ -242,11 +245,23 @@ def script_in_folder(folder: Path) -> str:
     return str(folder / "set")
 
 
-def zipped(*names: str) -> Callable[[Path], object]:
+def zipped(*names: str, to: str = "a.jsonl", content: bytes = GOOD.encode()) -> Callable[[Path], object]:
     def make(folder: Path) -> None:
-        with zipfile.ZipFile(folder / "a.jsonl", "w", zipfile.ZIP_DEFLATED) as archive:
+        with zipfile.ZipFile(folder / to, "w", zipfile.ZIP_DEFLATED) as archive:
             for name in names:
-                archive.writestr(name, GOOD)
+                archive.writestr(name, content)
+
+    return make
+
+
+def tarred(kind: bytes, target: str) -> Callable[[Path], object]:
+    """An archive of one member that is no plain file."""
+
+    def make(folder: Path) -> None:
+        with tarfile.open(folder / "a.tar", "w") as archive:
+            member = tarfile.TarInfo("a.jsonl")
+            member.type, member.linkname = kind, target
+            archive.addfile(member)
 
     return make
 
@@ -415,6 +430,29 @@ CASES = {
     "a gzip bomb named jsonl": refused(
         lambda folder: (folder / "a.jsonl").write_bytes(gzip.compress(bytes(64 * MIB))), "is compressed .gzip"
     ),
+    "a gzip bomb": refused(
+        lambda folder: (folder / "a.jsonl.gz").write_bytes(gzip.compress(bytes(128 * MIB))), "a bomb"
+    ),
+    "a gzip cut short": refused(holds(gzip.compress(GOOD.encode() * 99)[:-20], "a.jsonl.gz"), "broken gzip"),
+    "an archive that nobody asked to unpack": refused(zipped("a.jsonl", to="a.zip"), "is an archive"),
+    "a zip bomb": refused(
+        zipped("a.jsonl", to="a.zip", content=bytes(128 * MIB)), "a bomb", unpack=True
+    ),
+    "an archive in an archive": refused(
+        zipped("a.zip", to="b.zip"), "a.zip: holds another packed file", unpack=True
+    ),
+    "an archive's name that climbs": refused(zipped("../a.jsonl", to="a.zip"), "leads out", unpack=True),
+    "an archive's absolute name": refused(zipped("/tmp/a.jsonl", to="a.zip"), "leads out", unpack=True),
+    "an archive's name that climbs in Windows": refused(
+        zipped("..\\a.jsonl", to="a.zip"), "leads out", unpack=True
+    ),
+    "an archived link": refused(tarred(tarfile.SYMTYPE, "/etc/passwd"), "link or a device", unpack=True),
+    "an archived hard link": refused(tarred(tarfile.LNKTYPE, "/etc/passwd"), "link or a device", unpack=True),
+    "an archived device": refused(tarred(tarfile.CHRTYPE, ""), "link or a device", unpack=True),
+    "a zip cut short": refused(
+        lambda folder: (zipped("a.jsonl", to="a.zip")(folder), os.truncate(folder / "a.zip", 60)),
+        "broken archive", unpack=True,
+    ),
     "a zlib stream": refused(holds(zlib.compress(GOOD.encode() * 99), "a.dat"), "is not any kind of file"),
     # places
     "a link": refused(lambda folder: _link_beside(folder), "is a symbolic link.*name the file it points to"),
@@ -453,12 +491,16 @@ INSPECTOR = """
 import json, os, resource, sys
 from pathlib import Path
 from datatunerx.data import DataError, inspect
+from datatunerx.data.gather import gather
 from datatunerx.resources.material import AutoSplit
 from datatunerx.runs.plan import DataFiles
 
-def look(uri, place):
-    files = DataFiles(name="d", splits={"train": [uri]}, auto_split=AutoSplit(validate=0, test=0))
+def look(uri, place, unpack):
+    split = AutoSplit(validate=0, test=0)
+    files = DataFiles(name="d", splits={"train": [uri]}, auto_split=split, unpack=unpack)
+    store = Path(place).parent
     try:
+        files = gather(files, store, store)
         report = inspect(files, report_path=Path(place)).report.dump()
         problems = json.loads(Path(place).read_bytes())["problems"]
         found = {"report": report, "fields": [one["field"] for one in problems]}
@@ -468,13 +510,13 @@ def look(uri, place):
     return found | {"peak": used.ru_maxrss * 1024, "seconds": used.ru_utime + used.ru_stime}
 
 for line in sys.stdin:
-    uri, place = json.loads(line)
+    asked = json.loads(line)
     end, start = os.pipe()
     child = os.fork()
     if not child:
         os.close(end)
         with os.fdopen(start, "w") as pipe:
-            json.dump(look(uri, place), pipe)
+            json.dump(look(*asked), pipe)
         os._exit(0)
     os.close(start)
     with os.fdopen(end) as pipe:
@@ -492,9 +534,9 @@ class Inspector:
             [sys.executable, "-c", INSPECTOR], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
 
-    def __call__(self, uri: str, report: Path) -> dict[str, Any]:
+    def __call__(self, uri: str, report: Path, unpack: bool) -> dict[str, Any]:
         assert self._process.stdin and self._process.stdout
-        self._process.stdin.write(json.dumps([uri, str(report)]) + "\n")
+        self._process.stdin.write(json.dumps([uri, str(report), unpack]) + "\n")
         self._process.stdin.flush()
         found: dict[str, Any] = json.loads(self._process.stdout.readline() or "{}")
         self.peaks[uri] = found.get("peak", 0)
@@ -527,13 +569,13 @@ def test_a_broken_file_is_refused_by_name_or_taken_as_stated(name, look, tmp_pat
         (path,) = tmp_path.iterdir()
         uri = str(path)
 
-    found = look(uri, tmp_path / "out" / "report.json")
+    found = look(uri, tmp_path / "out" / "report.json", case.unpack)
 
     assert found, "the inspecting process died"
     if case.refused:
         assert "refused" in found, found["report"]
         assert re.search(case.refused, found["refused"]), found["refused"]
-        assert found["file"] == uri and uri in found["refused"] and found["fix"]
+        assert found["file"] == uri and found["fix"]
         assert "\n" not in found["refused"] and "Traceback" not in found["refused"]
     else:
         assert "report" in found, found["refused"]
