@@ -95,6 +95,17 @@ async def test_unknown_fields_are_refused_warned_of_or_dropped_as_asked(api, wid
     assert "warning" not in (await api.post(f"{widgets}?fieldValidation=Ignore", body)).headers
 
 
+async def test_warnings_are_headers_whatever_the_unknown_fields_are_called(api, widgets, widget):
+    odd = widget("a") | {'\x07\n\u0085\ud83d\udc00"\\': 1, "plain": 2}
+    answer = await api.post(widgets, odd)
+    assert answer.status == 201
+    assert answer.headers["warning"].isprintable() and answer.headers["warning"].isascii()
+
+    many = widget("b") | {f"field{n:05}": 1 for n in range(5000)}
+    answer = await api.post(widgets, many)
+    assert answer.status == 201 and "more warnings" in answer.headers["warning"]
+
+
 async def test_an_unknown_namespace_is_named(api, widgets, widget):
     got = await api.post(widgets.replace("default", "nosuch"), widget("a"))
 

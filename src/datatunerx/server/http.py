@@ -18,6 +18,8 @@ ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 JSON = "application/json"
 MAX_BODY = 3 << 20
+MAX_WARNINGS = 4096
+"""Characters of all Warning headers of one answer."""
 
 
 class Request:
@@ -96,7 +98,7 @@ class Request:
         """Send the head of an answer."""
         self.started = True
         pairs = [(b"content-type", content_type.encode()), (b"cache-control", b"no-cache, private")]
-        pairs += [(b"warning", f'299 - "{_quoted(text)}"'.encode()) for text in self.warnings]
+        pairs += [(b"warning", f'299 - "{_quoted(text)}"'.encode()) for text in _fitting(self.warnings)]
         pairs += [(name.lower().encode(), value.encode()) for name, value in (headers or {}).items()]
         await self._send({"type": "http.response.start", "status": code, "headers": pairs})
 
@@ -125,9 +127,21 @@ class ClientGone(Exception):
     """The client hung up; nobody is left to answer."""
 
 
+def _fitting(warnings: list[str]) -> list[str]:
+    """As many as a client takes in its headers; the last says how many were left out."""
+    told: list[str] = []
+    size = 0
+    for text in warnings:
+        size += len(text)
+        if size > MAX_WARNINGS:
+            return [*told, f"and {len(warnings) - len(told)} more warnings"]
+        told.append(text)
+    return told
+
+
 def _quoted(text: str) -> str:
     # A header value must be one line of printable ASCII, quotes escaped.
-    plain = text.encode("ascii", "replace").decode().replace("\n", " ").replace("\r", " ")
+    plain = "".join(letter if " " <= letter <= "~" else "?" for letter in text)
     return plain.replace("\\", "\\\\").replace('"', '\\"')
 
 

@@ -11,12 +11,63 @@ from datatunerx.server.kinds import Kind, Registry
 from datatunerx.server.structural import METADATA
 
 _META = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"
+_STATUS = "io.k8s.apimachinery.pkg.apis.meta.v1.Status"
+_SCALE = "io.k8s.api.autoscaling.v1.Scale"
 _WRITE = ("dryRun", "fieldManager", "fieldValidation")
 _LIST = (
     "allowWatchBookmarks", "continue", "fieldSelector", "labelSelector", "limit", "resourceVersion",
     "resourceVersionMatch", "sendInitialEvents", "timeoutSeconds", "watch",
 )  # fmt: skip
-_PATCH_TYPES = ("application/merge-patch+json", "application/json-patch+json", "application/apply-patch+yaml")
+_OBJECT: Json = {"type": "object"}
+_PATCHES: Json = {
+    "application/merge-patch+json": {"schema": _OBJECT},
+    "application/json-patch+json": {
+        "schema": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "required": ["op", "path"],
+                "properties": {
+                    "op": {"type": "string", "enum": ["add", "remove", "replace", "move", "copy", "test"]},
+                    "path": {"type": "string"},
+                    "from": {"type": "string"},
+                },
+            },
+        }
+    },
+    "application/apply-patch+yaml": {"schema": _OBJECT},
+}
+_STATUS_SCHEMA: Json = {
+    "type": "object",
+    "description": "What became of a request.",
+    "required": ["kind", "apiVersion", "status"],
+    "properties": {
+        "kind": {"type": "string", "enum": ["Status"]},
+        "apiVersion": {"type": "string", "enum": ["v1"]},
+        "metadata": _OBJECT,
+        "status": {"type": "string", "enum": ["Success", "Failure"]},
+        "message": {"type": "string"},
+        "reason": {"type": "string"},
+        "details": _OBJECT,
+        "code": {"type": "integer"},
+    },
+}
+_REPLICAS: Json = {
+    "type": "object",
+    "properties": {"replicas": {"type": "integer"}, "selector": {"type": "string"}},
+}
+_SCALE_SCHEMA: Json = {
+    "type": "object",
+    "description": "How many replicas there are and should be.",
+    "required": ["kind", "apiVersion", "metadata", "spec", "status"],
+    "properties": {
+        "kind": {"type": "string", "enum": ["Scale"]},
+        "apiVersion": {"type": "string", "enum": ["autoscaling/v1"]},
+        "metadata": _OBJECT,
+        "spec": _REPLICAS,
+        "status": _REPLICAS,
+    },
+}
 _BOOLEANS = ("allowWatchBookmarks", "sendInitialEvents", "watch", "force")
 _NUMBERS = ("limit", "timeoutSeconds", "gracePeriodSeconds")
 
@@ -64,7 +115,11 @@ def _place(kind: Kind) -> str:
 def document(kinds: list[Kind]) -> Json:
     """Paths and schemas of the kinds of one group version."""
     paths: Json = {}
-    schemas: Json = {_META: copy.deepcopy(METADATA) | {"description": "Standard object metadata."}}
+    schemas: Json = {
+        _META: copy.deepcopy(METADATA) | {"description": "Standard object metadata."},
+        _STATUS: _STATUS_SCHEMA,
+        _SCALE: _SCALE_SCHEMA,
+    }
     for kind in kinds:
         name = _schema_name(kind)
         schemas[name] = _schema(kind)
@@ -124,46 +179,75 @@ def _add_paths(paths: Json, kind: Kind, name: str) -> None:
     collection = (
         f"{base}/namespaces/{{namespace}}/{kind.plural}" if kind.namespaced else f"{base}/{kind.plural}"
     )
-    item = f"{collection}/{{name}}"
+    many: Json = {}
     if "list" in kind.verbs:
-        paths.setdefault(collection, {})["get"] = _operation(kind, name, "list", _LIST)
+        many["get"] = _operation(kind, f"{name}List", "list", _LIST)
         if kind.namespaced:
-            paths[f"{base}/{kind.plural}"] = {"get": _operation(kind, name, "list", _LIST)}
+            paths[f"{base}/{kind.plural}"] = {"get": _operation(kind, f"{name}List", "list", _LIST)}
     if "create" in kind.verbs:
-        paths.setdefault(collection, {})["post"] = _operation(kind, name, "post", _WRITE, body=True)
+        body = {"application/json": {"schema": _ref(name)}}
+        many["post"] = _operation(kind, name, "post", _WRITE, body)
     if "deletecollection" in kind.verbs:
-        paths[collection]["delete"] = _operation(kind, name, "deletecollection", (*_LIST, "dryRun"))
+        many["delete"] = _operation(kind, f"{name}List", "deletecollection", (*_LIST, "dryRun"))
+    paths[collection] = _in_path("namespace") | many if kind.namespaced else many
+    one: Json = {}
     if "get" in kind.verbs:
-        paths[item] = {"get": _operation(kind, name, "get", ())}
-    if "update" not in kind.verbs:
+        one["get"] = _operation(kind, name, "get", ())
+    if "update" in kind.verbs:
+        one |= _writes(kind, name)
+    if "delete" in kind.verbs:
+        query = ("dryRun", "gracePeriodSeconds", "propagationPolicy")
+        one["delete"] = _operation(kind, "", "delete", query)
+    if not one:
         return
-    paths[item] |= _writes(kind, name)
-    paths[item]["delete"] = _operation(
-        kind, name, "delete", ("dryRun", "gracePeriodSeconds", "propagationPolicy")
-    )
+    item = f"{collection}/{{name}}"
+    place = _in_path(*(("namespace", "name") if kind.namespaced else ("name",)))
+    paths[item] = place | one
     if kind.has_status:
-        paths[f"{item}/status"] = {"get": _operation(kind, name, "get", ()), **_writes(kind, name)}
+        paths[f"{item}/status"] = {**place, "get": _operation(kind, name, "get", ()), **_writes(kind, name)}
+    if kind.scale:
+        paths[f"{item}/scale"] = {
+            **place,
+            "get": _operation(kind, _SCALE, "get", ()),
+            **_writes(kind, _SCALE),
+        }
+
+
+def _in_path(*names: str) -> Json:
+    found = [{"name": n, "in": "path", "required": True, "schema": {"type": "string"}} for n in names]
+    return {"parameters": found}
+
+
+def _ref(schema: str) -> Json:
+    return {"$ref": f"#/components/schemas/{schema}"}
 
 
 def _writes(kind: Kind, name: str) -> Json:
+    body = {"application/json": {"schema": _ref(name)}}
     return {
-        "put": _operation(kind, name, "put", _WRITE, body=True),
-        "patch": _operation(kind, name, "patch", (*_WRITE, "force"), body=True),
+        "put": _operation(kind, name, "put", _WRITE, body),
+        "patch": _operation(kind, name, "patch", (*_WRITE, "force"), _PATCHES),
     }
 
 
-def _operation(kind: Kind, name: str, action: str, query: tuple[str, ...], *, body: bool = False) -> Json:
-    response = f"{name}List" if action == "list" else name
-    ref = {"schema": {"$ref": f"#/components/schemas/{response}"}}
+def _operation(
+    kind: Kind, answer: str, action: str, query: tuple[str, ...], body: Json | None = None
+) -> Json:
+    """`answer` names the schema of a good answer; empty when it may be the object or a Status."""
+    good = {
+        "description": "OK",
+        "content": {"application/json": {"schema": _ref(answer) if answer else _OBJECT}},
+    }
+    refused = {"description": "Refused", "content": {"application/json": {"schema": _ref(_STATUS)}}}
+    codes = {"post": ("201",), "patch": ("200", "201")}.get(action, ("200",))
     operation: Json = {
-        "responses": {"200": {"description": "OK", "content": {"application/json": ref}}},
+        "responses": {**dict.fromkeys(codes, good), "default": refused},
         "parameters": [_parameter(each) for each in query],
         "x-kubernetes-action": action,
         "x-kubernetes-group-version-kind": _gvk(kind),
     }
     if body:
-        types = _PATCH_TYPES if action == "patch" else ("application/json",)
-        operation["requestBody"] = {"required": True, "content": {each: {"schema": {}} for each in types}}
+        operation["requestBody"] = {"required": True, "content": body}
     return operation
 
 
