@@ -122,3 +122,15 @@ def test_what_is_no_model_and_no_file_is_told(tmp_path):
         build(Request("hf://a/b", str(tmp_path)), tmp_path)
     with pytest.raises(BadInput, match="--llm: no such file"):
         build(Request("./nothing", str(tmp_path)), tmp_path)
+
+
+def test_a_metric_takes_its_options_after_a_colon(data):
+    objects = asked(data, metrics=["field-accuracy", "f1:field=category", "bleu:tokenizer=zh"])
+    assert [problems(body) for body in objects] == [[]] * len(objects)
+    (experiment,) = by_kind(objects, "FinetuneExperiment")
+    assert experiment["spec"]["scoring"] == {
+        "metrics": ["field-accuracy", "f1", "bleu"],
+        "metricOptions": {"f1": {"field": "category"}, "bleu": {"tokenizer": "zh"}},
+    }
+    with pytest.raises(BadInput, match="f1:option=value"):
+        asked(data, metrics=["f1:category"])

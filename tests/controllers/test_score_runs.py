@@ -1,9 +1,13 @@
 """A Scoring's own Run: lost ones are made again, a stop or a deletion by somebody is heeded."""
 
+import pytest
+
+from datatunerx.client.api import Plural
+from datatunerx.client.errors import ApiError
 from datatunerx.resources import FinetuneExperiment, FinetuneJob, Run, Scoring
 from datatunerx.resources.finetune import Measure
 from datatunerx.resources.outcome import ModelRef, ScoringSpec
-from datatunerx.resources.wire import ObjectMeta
+from datatunerx.resources.wire import API_VERSION, GROUP, VERSION, ObjectMeta
 from datatunerx.storage import local_path
 
 
@@ -63,8 +67,31 @@ async def test_a_new_metric_is_measured_on_answers_that_are_stored_and_on_no_oth
         await platform.until(done)
         return platform.backend.of("score")[-1].plan.score.predictions_uri
 
+    assert await asked("in-letters", metric_options={"bleu": {"tokenizer": "char"}}) == stored
+    assert platform.backend.of("score")[-1].plan.score.measure.metric_options["bleu"].tokenizer == "char"
     assert await asked("bleu") == stored
     assert await asked("fewer", limit=3) is None
     local_path(stored).unlink()
-    await platform.api.delete(Scoring, "bleu")
+    for name in ("bleu", "in-letters"):
+        await platform.api.delete(Scoring, name)
     assert await asked("again") is None
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"f1": {"field": "category"}}, "not among metrics"),
+        ({"bleu": {"field": "category"}}, "field is an option of accuracy, precision, recall, f1 only"),
+        ({"bleu": {"tokenizer": "zn"}}, "tokenizer"),
+        ({"bleu": {"feild": "category"}}, "feild"),
+    ],
+)
+async def test_an_option_that_its_metric_does_not_have_is_refused_at_once(platform, options, message):
+    spec = {
+        "model": {"name": "c"},
+        "dataset": "d",
+        "measure": {"metrics": ["bleu"], "metricOptions": options},
+    }
+    body = {"apiVersion": API_VERSION, "kind": "Scoring", "metadata": {"name": "s"}, "spec": spec}
+    with pytest.raises(ApiError, match=message):
+        await platform.api.create_raw(Plural(GROUP, VERSION, "scorings"), body, "default")

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from datatunerx.resources.enums import Metric as MetricName
+from datatunerx.resources.finetune import OPTIONS_OF, MetricOptions
 from datatunerx.scoring import (
     METRICS,
     Prediction,
@@ -168,6 +169,12 @@ def test_an_unknown_metric_is_refused_with_the_known_ones_and_the_closest():
         score([], ["exact-match", "rogue-l"])
     with pytest.raises(UnknownMetric):
         compare([], [], "best")
+
+
+def test_the_options_that_a_user_may_write_are_those_that_the_metrics_have():
+    there = {(option, name) for name, metric in METRICS.items() for option in metric.options}
+    assert there == {(option, metric.value) for option, metrics in OPTIONS_OF.items() for metric in metrics}
+    assert set(OPTIONS_OF) == set(MetricOptions.model_fields)
 
 
 def test_an_unknown_option_is_refused_with_the_known_ones():

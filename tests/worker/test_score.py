@@ -7,9 +7,12 @@ import pytest
 
 from datatunerx.data import content_digest
 from datatunerx.resources.enums import Metric, RunPhase, RunType, Split
-from datatunerx.resources.finetune import GenerationSettings
+from datatunerx.resources.finetune import GenerationSettings, MetricOptions
 from datatunerx.runs import ScorePlan
 from datatunerx.runs.plan import identified
+from datatunerx.scoring import Prediction, write_predictions
+from datatunerx.worker.journal import Journal
+from datatunerx.worker.measure import Subject, measure_stored
 
 
 def predictions(uri: str) -> list[dict]:
@@ -75,6 +78,29 @@ def test_a_changed_test_file_is_not_scored_and_bad_rows_are_told(room):
             assert "1 bad rows of colours's test split are not asked; the first: " in said
         else:
             assert "changed since they were inspected" in found.why_missing
+
+
+def test_stored_answers_are_measured_by_the_field_that_is_asked_for(room):
+    data = room.data()
+    stored = room.root / "stored.jsonl"
+    rows = [
+        Prediction(n, "q", json.dumps({"category": c, "priority": "low"}), json.dumps({"category": c}))
+        for n, c in enumerate(("bug", "question", "bug"))
+    ]
+    write_predictions(stored, rows)
+
+    def f1(**options):
+        measure = room.measure(
+            data, metrics=[Metric.F1], metric_options={Metric.F1: MetricOptions(**options)}
+        )
+        content = ScorePlan(model=room.model, data=data, measure=measure)
+        plan = identified(RunType.SCORE, room.root_uri, {"score": content})
+        found = measure_stored(Subject("", None), measure, stored.as_uri(), Journal(plan))
+        return found.metrics["f1"].value
+
+    assert f1(field="category") == 1.0
+    assert f1(field="priority") == 0.0
+    assert f1() == 0.5
 
 
 @pytest.mark.slow

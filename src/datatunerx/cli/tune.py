@@ -149,6 +149,21 @@ def parse_settings(texts: Sequence[str]) -> list[Setting]:
     return list(settings.values())
 
 
+def parse_metrics(texts: Sequence[str]) -> tuple[list[str], dict[str, Json]]:
+    """`f1` or `f1:field=category` each, as names and options by name. BadInput for what is neither."""
+    options: dict[str, Json] = {}
+    names = []
+    for text in texts:
+        name, colon, rest = text.partition(":")
+        names.append(name)
+        for part in rest.split(",") if colon else ():
+            option, _, value = part.partition("=")
+            if not option or not value:
+                raise BadInput(f"--metric {text}: write an option as {name}:option=value")
+            options.setdefault(name, {})[option] = value
+    return names, options
+
+
 def setting_keys(model: type[BaseModel], prefix: str = "") -> list[str]:
     """Every key that --set takes, by wire name: learningRate, lora.rank, ..."""
     keys: list[str] = []
@@ -191,7 +206,8 @@ def _groups(settings: Sequence[Setting]) -> list[Group]:
 
 def _experiment(request: Request, llm: str, dataset: str, groups: Sequence[Group]) -> Json:
     jobs = [name for name, spec in groups if "extends" in spec] or [groups[0][0]]
-    scoring: Json = {"metrics": list(request.metrics)}
+    metrics, options = parse_metrics(request.metrics)
+    scoring: Json = {"metrics": metrics} | ({"metricOptions": options} if options else {})
     if request.max_new_tokens is not None:
         scoring["generation"] = {"maxNewTokens": request.max_new_tokens}
     if request.limit is not None:

@@ -40,8 +40,9 @@ def _measured(world: World, scoring: Scoring) -> Iterator[tuple[Scoring, Run]]:
 
 
 def _asks_alike(one: MeasurePlan, other: MeasurePlan) -> bool:
-    """Whether they differ in their metrics at most."""
-    return one.model_copy(update={"metrics": other.metrics}) == other
+    """Whether they differ in their metrics, and how those are measured, at most."""
+    same = {"metrics": other.metrics, "metric_options": other.metric_options}
+    return one.model_copy(update=same) == other
 
 
 def _answered_by(made: RunPlan, wanted: ScorePlan) -> bool:

@@ -99,6 +99,23 @@ class Metric(StrEnum):
         return self is not Metric.PERPLEXITY
 
 
+class BleuTokenizer(StrEnum):
+    """How sacrebleu cuts text into words."""
+
+    WMT = "13a"
+    ZH = "zh"
+    INTL = "intl"
+    CHAR = "char"
+    NONE = "none"
+
+
+class ChineseUnit(StrEnum):
+    """What ROUGE counts in Chinese."""
+
+    CHARACTERS = "characters"
+    WORDS = "words"
+
+
 class StopMode(StrEnum):
     """`keep` writes a checkpoint before the job leaves; `discard` does not."""
 

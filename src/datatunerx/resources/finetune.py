@@ -4,7 +4,15 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from datatunerx.resources.enums import FinetunePhase, JobPhase, Metric, Split, StopMode
+from datatunerx.resources.enums import (
+    BleuTokenizer,
+    ChineseUnit,
+    FinetunePhase,
+    JobPhase,
+    Metric,
+    Split,
+    StopMode,
+)
 from datatunerx.resources.material import DataReport
 from datatunerx.resources.training import HyperparameterRef
 from datatunerx.resources.wire import LongText, Name, Resource, ShortText, Status, Uri, Wire
@@ -140,6 +148,25 @@ class Question(Wire):
     """The reference; without it the answer is shown and not scored."""
 
 
+class MetricOptions(Wire):
+    """How one metric is measured; each option belongs to the metrics that OPTIONS_OF names."""
+
+    field: Annotated[str, Field(min_length=1, max_length=256)] | None = None
+    """accuracy, precision, recall, f1: the field of JSON answers that is the label."""
+    tokenizer: BleuTokenizer | None = None
+    """bleu: how text becomes words; without it by the references' language."""
+    chinese: ChineseUnit | None = None
+    """rouge-1, rouge-2, rouge-l: what is counted in Chinese text; characters unless words are asked for."""
+
+
+OPTIONS_OF: dict[str, tuple[Metric, ...]] = {
+    "field": (Metric.ACCURACY, Metric.PRECISION, Metric.RECALL, Metric.F1),
+    "tokenizer": (Metric.BLEU,),
+    "chinese": (Metric.ROUGE_1, Metric.ROUGE_2, Metric.ROUGE_L),
+}
+"""Option -> the metrics that have it."""
+
+
 class Measure(Wire):
     """By what all models of an experiment are scored."""
 
@@ -150,6 +177,8 @@ class Measure(Wire):
     """Own questions, asked besides the split's."""
     metrics: Annotated[list[Metric], Field(min_length=1, max_length=16)] = [Metric.EXACT_MATCH]
     """The first one ranks; the others are shown."""
+    metric_options: Annotated[dict[Metric, MetricOptions], Field(max_length=16)] = {}
+    """By metric: f1: {field: category}, bleu: {tokenizer: zh}."""
     plugin: Name | None = None
     """A ScoringPlugin, asked besides the metrics."""
     generation: GenerationSettings = GenerationSettings()

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from datatunerx.resources.experiment import FinetuneExperiment
-from datatunerx.resources.finetune import Finetune, FinetuneJob
+from datatunerx.resources.finetune import OPTIONS_OF, Finetune, FinetuneJob
 from datatunerx.resources.material import LLM, DataPlugin, Dataset, Hyperparameter
 from datatunerx.resources.outcome import InferenceService, LLMCheckpoint, Run, Scoring, ScoringPlugin
 from datatunerx.resources.wire import Resource
@@ -35,6 +35,27 @@ def immutable(field_name: str) -> Rule:
         f"has(self.{field_name}) == has(oldSelf.{field_name}) && (!has(self.{field_name}) || {same})",
         f"{field_name} is immutable; make a new object instead",
     )
+
+
+def measured_with(part: str) -> tuple[Rule, ...]:
+    """Rules of the Measure at `self.<part>`: an option is one that its metric has, of a metric asked for."""
+    given, asked = f"self.{part}.metricOptions", f"self.{part}.metrics"
+    absent = f"!has(self.{part}) || !has({given})"
+    rules = [
+        Rule(
+            f"{absent} || {given}.all(m, m in {asked})",
+            "metricOptions names a metric that is not among metrics; add it there, or leave its options out",
+        )
+    ]
+    for option, metrics in OPTIONS_OF.items():
+        names = ", ".join(f"'{metric.value}'" for metric in metrics)
+        rules.append(
+            Rule(
+                f"{absent} || {given}.all(m, !has({given}[m].{option}) || m in [{names}])",
+                f"metricOptions: {option} is an option of {names.replace(chr(39), '')} only",
+            )
+        )
+    return tuple(rules)
 
 
 @dataclass(frozen=True)
@@ -108,6 +129,7 @@ KINDS: tuple[Kind, ...] = (
             Column("High", ".status.high", "number", wide=True),
             AGE,
         ),
+        rules=measured_with("measure"),
         selectable=("spec.dataset",),
     ),
     Kind(
@@ -137,6 +159,7 @@ KINDS: tuple[Kind, ...] = (
             Column("Reason", ".status.reason", wide=True),
             AGE,
         ),
+        measured_with("scoring"),
     ),
     Kind(
         FinetuneExperiment, "finetuneexperiments", "fe",
@@ -154,6 +177,7 @@ KINDS: tuple[Kind, ...] = (
             Rule("has(self.matrix) || has(self.jobs)", "give jobs, a matrix, or both"),
             immutable("matrix"),
             immutable("jobs"),
+            *measured_with("scoring"),
         ),
     ),
     Kind(

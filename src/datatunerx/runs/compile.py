@@ -241,6 +241,7 @@ def measure_plan(measure: Measure, own_dataset: str) -> MeasurePlan:
         split=measure.split,
         questions=measure.questions,
         metrics=measure.metrics,
+        metric_options=measure.metric_options,
         generation=measure.generation,
         limit=measure.limit,
     )

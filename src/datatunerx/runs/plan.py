@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from datatunerx.resources.enums import DataFormat, Metric, Precision, RunType, Split
-from datatunerx.resources.finetune import GenerationSettings, Question
+from datatunerx.resources.finetune import GenerationSettings, MetricOptions, Question
 from datatunerx.resources.material import AutoSplit
 from datatunerx.resources.training import TrainingParameters
 from datatunerx.resources.wire import LongText, Name, Uri, Wire
@@ -63,6 +63,7 @@ class MeasurePlan(Wire):
     split: Split = Split.TEST
     questions: list[Question] = []
     metrics: list[Metric]
+    metric_options: dict[Metric, MetricOptions] = {}
     generation: GenerationSettings = GenerationSettings()
     limit: int | None = None
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from datatunerx.resources.enums import BleuTokenizer, ChineseUnit
 from datatunerx.scoring import labels, text
 from datatunerx.scoring.errors import Unmeasurable
 from datatunerx.scoring.predictions import Prediction
@@ -155,7 +156,7 @@ def _reference_object(prediction: Prediction) -> dict[str, Any]:
 
 
 _FIELD: Mapping[str, tuple[str, ...]] = {"field": ()}
-_ROUGE: Mapping[str, tuple[str, ...]] = {"chinese": ("characters", "words")}
+_ROUGE: Mapping[str, tuple[str, ...]] = {"chinese": tuple(ChineseUnit)}
 _ROUGE_NOTE = "mean over rows; Chinese by characters, or by words if asked"
 
 METRICS: Mapping[str, Metric] = {
@@ -184,7 +185,7 @@ METRICS: Mapping[str, Metric] = {
         "Corpus BLEU as sacrebleu computes it; its `zh` tokenizer when the references are Chinese.",
         "points of 100",
         text.bleu,
-        options={"tokenizer": text.BLEU_TOKENIZERS},
+        options={"tokenizer": tuple(BleuTokenizer)},
     ),
     "rouge-1": Metric(f"F-measure of shared words; {_ROUGE_NOTE}.", "share", text.rouge_1, options=_ROUGE),
     "rouge-2": Metric(

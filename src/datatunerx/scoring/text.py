@@ -14,8 +14,6 @@ from datatunerx.scoring.errors import Unmeasurable
 from datatunerx.scoring.predictions import Prediction
 from datatunerx.scoring.statistics import Array, Statistics, divide, ratio
 
-BLEU_TOKENIZERS = ("13a", "zh", "intl", "char", "none")
-
 _ORDER = 4
 _KANA = "\u3040-\u30ff"
 _HAN = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U000323af"

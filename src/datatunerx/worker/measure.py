@@ -165,7 +165,10 @@ def _score(
 def _outcome(
     subject: Subject, plan: MeasurePlan, scored: Sequence[scoring.Prediction], uri: str
 ) -> ScoreOutcome:
-    values = scoring.score(scored, [metric.value for metric in plan.metrics], seed=plan.generation.seed)
+    values = scoring.score(
+        scored, [metric.value for metric in plan.metrics], seed=plan.generation.seed,
+        options={metric.value: options.dump() for metric, options in plan.metric_options.items()},
+    )  # fmt: skip
     return ScoreOutcome(
         subject=subject.name, measure=plan.key(), predictions_uri=uri,
         metrics={name: MetricResult(**_shortened(asdict(value))) for name, value in values.items()},
