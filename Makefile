@@ -29,6 +29,10 @@ demo: $(STAMP) ## train, score and rank four jobs on a real model (state in ~/.d
 kubectl: $(STAMP) ## put kubectl 1.27 to 1.33 into .venv/kubectl, for the tests
 	$(BIN)/python .ci/get_kubectl.py $(VENV)/kubectl
 
+moto: $(STAMP) ## put the S3 store of the tests into .venv/moto, by itself: botocore wants an older dateutil
+	test -x $(VENV)/moto/bin/python || $(PYTHON) -m venv $(VENV)/moto
+	$(VENV)/moto/bin/python -m pip --disable-pip-version-check install -q -r .ci/moto.txt
+
 test: $(STAMP) ## every test but the long form
 	$(BIN)/python -m pytest -q -m 'not long' -n $(WORKERS) --dist loadscope --ignore tests/e2e
 	$(BIN)/python -m pytest -q -m 'not long' tests/e2e
@@ -60,4 +64,4 @@ clean: ## remove .venv and caches; what was trained stays in ~/.dtx
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .bench build dist
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help setup demo kubectl test test-long check crds docs picture bench clean
+.PHONY: help setup demo kubectl moto test test-long check crds docs picture bench clean

@@ -261,8 +261,8 @@ async def large_upload(process: Process, tmp_path: Path, megabytes: int) -> None
     p50, p95, idle_p95 = waits[len(waits) // 2], waits[int(len(waits) * 0.95)], idle[int(len(idle) * 0.95)]
     found = {
         "megabytes": megabytes, "seconds": round(time.monotonic() - began, 1), "asked": len(waits),
-        "p50": round(p50, 4), "p95": round(p95, 4), "max": round(waits[-1], 4), "idle p95": round(idle_p95, 4),
-        "grown": peak - before,
+        "p50": round(p50, 4), "p95": round(p95, 4), "max": round(waits[-1], 4),
+        "idle p95": round(idle_p95, 4), "grown": peak - before,
     }  # fmt: skip
     print(json.dumps(found))
     place = process.home / "data/uploads" / uri.removeprefix("upload://")

@@ -92,9 +92,9 @@ def _members(uri: str, name: str, source: Path) -> Iterator[tuple[str, IO[bytes]
                 continue
             if not member.isreg():
                 raise DataError("holds a link or a device", uri, field=member.name, fix="pack plain files")
-            stream = archive.extractfile(member)
-            assert stream is not None
-            yield member.name, stream
+            inner = archive.extractfile(member)
+            assert inner is not None
+            yield member.name, inner
 
 
 def _is_clutter(name: str) -> bool:
@@ -115,7 +115,7 @@ class _Budget:
         if self.out > self.limit:
             packed = self.source.stat().st_size
             raise DataError(
-                f"unpacks to more than {self.limit:,} bytes from {packed:,}: a bomb, or far too much of one thing",
+                f"unpacks to more than {self.limit:,} bytes from {packed:,}: a bomb, or too much of one thing",
                 self.uri, fix="give the file unpacked",
             )  # fmt: skip
         if before // FREE_BYTES != self.out // FREE_BYTES:

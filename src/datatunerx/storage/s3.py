@@ -104,7 +104,7 @@ def _filesystem(uri: str, credentials: Credentials) -> Any:
     secret = credentials.get("secretAccessKey", "AWS_SECRET_ACCESS_KEY", "secretKey")
     if bool(key) != bool(secret) or (credentials.name and not key):
         raise Forbidden(f"{uri}: {credentials.secret} must hold accessKeyId and secretAccessKey")
-    who = {"access_key": key, "secret_key": secret} if key else {"anonymous": True}
+    who: dict[str, str | bool] = {"access_key": key, "secret_key": secret} if key else {"anonymous": True}
     if key and (token := credentials.get("sessionToken", "AWS_SESSION_TOKEN")):
         who["session_token"] = token
     return fs.S3FileSystem(
