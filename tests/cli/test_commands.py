@@ -84,6 +84,8 @@ def test_describe_shows_conditions_and_events(dtx, manifest):
     assert rows[0].startswith("NAME") and rows[1].startswith("shown")
     page = dtx("describe", "hp", "shown")
     assert "Conditions:" in page and "nobody" in page and "Events:" in page
+    said = dtx("describe", "hp", "shown", "-o", "yaml", code=2)
+    assert "use dtx get hp shown -o yaml" in said
 
 
 def test_an_experiment_can_be_suspended_resumed_and_ended_by_one_word(dtx, manifest):

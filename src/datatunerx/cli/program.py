@@ -205,11 +205,19 @@ def get(
 
 
 @app.command(rich_help_panel=LOOK)
-def describe(words: Words, namespace: Namespace = "default", kubeconfig: Kubeconfig = None) -> None:
+def describe(
+    words: Words,
+    namespace: Namespace = "default",
+    kubeconfig: Kubeconfig = None,
+    output: Annotated[str | None, typer.Option("-o", "--output", hidden=True)] = None,
+) -> None:
     """Show an object with its conditions and events."""
     from datatunerx.cli import look
     from datatunerx.cli.connect import with_api
+    from datatunerx.cli.errors import BadInput
 
+    if output is not None:  # as kubectl, which has one form of it too, but says no more than "unknown flag"
+        raise BadInput(f"-o {output}: a description has one form; use dtx get {' '.join(words)} -o {output}")
     with_api(kubeconfig, lambda api: look.describe(api, words, namespace))
 
 
