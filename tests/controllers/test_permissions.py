@@ -170,6 +170,12 @@ async def test_the_operators_roles_grant_what_its_controllers_do_and_no_more(gua
     assert granted() - guarded.guard.used - needed - gets == set(), "granted and not needed"
 
 
+def test_a_cluster_takes_every_part_of_the_manifest():
+    schemas = pytest.importorskip("kubernetes_validate", reason="pip install kubernetes-validate")
+    for document in documents():
+        schemas.validate(document, "1.33", strict=True)
+
+
 def test_the_manifest_is_whole_and_its_parts_belong_together():
     kinds = [document["kind"] for document in documents()]
     assert kinds == [
