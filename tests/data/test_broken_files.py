@@ -304,8 +304,8 @@ CASES = {
     "a key twice in a turn": dropped(
         between(GOOD.replace('"a"', '"a", "role": "tool"')), "duplicate key", 2, "role"
     ),
-    "a key twice behind an escaped quote": dropped(
-        between('{"a\\u0022b": 1, "messages": [], "messages": []}'), "duplicate key", 2, "messages"
+    "a key twice behind escaped quotes": dropped(
+        between('{"\\u0022a\\u0022": 1, "messages": [], "messages": []}'), "duplicate key", 2, "messages"
     ),
     "another type": dropped(between('{"messages": "a"}'), "wrong type", 2, "messages"),
     "another type in a turn": dropped(between(answer(5)), "wrong type", 2, "messages[1].content"),
