@@ -21,7 +21,7 @@ from datatunerx.resources.training import TrainingParameters
 from datatunerx.resources.wire import API_VERSION
 
 MAX_COMBINATIONS = 64
-DATA_SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
+DATA_SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".arrow", ".xlsx", ".txt")
 SPLIT_STEMS = {
     "train": ("train", "training"),
     "validate": ("validate", "validation", "valid", "val", "dev", "eval"),
