@@ -364,8 +364,9 @@ def eventually() -> Callable[..., Any]:
 
 
 SERVER = """
-import asyncio, sys
+import sys
 from pathlib import Path
+import uvloop
 from datatunerx.resources.crds import crd_manifests
 from datatunerx.server.app import create_app
 from datatunerx.server.listen import serve
@@ -380,7 +381,7 @@ async def main(home, port):
     await serve(app, "127.0.0.1", int(port), state.tls(), ready=ready)
     await state.store.close()
 
-asyncio.run(main(*sys.argv[1:]))
+uvloop.run(main(*sys.argv[1:]))
 """
 
 
