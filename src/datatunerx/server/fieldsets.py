@@ -32,7 +32,11 @@ def to_wire(tree: Tree) -> Json:
     """A tree to FieldsV1."""
     if len(tree) == 1 and HERE in tree:
         return {}
-    return {name: to_wire(below) if below else {} for name, below in sorted(tree.items())}
+    out: Json = {}
+    for name in sorted(tree):
+        below = tree[name]
+        out[name] = {} if not below or (len(below) == 1 and HERE in below) else to_wire(below)
+    return out
 
 
 def _set_key(value: Any) -> str:
@@ -64,15 +68,22 @@ def children(value: Any, schema: Json) -> dict[str, tuple[Any, Json]] | None:
 
 def fields_of(value: Any, schema: Json, *, containers: bool) -> Tree:
     """Every field of a value. `containers`: maps and lists themselves too, not only what is in them."""
+    tree: Tree = leaf() if containers else {}
+    if value and isinstance(value, dict) and schema.get("x-kubernetes-map-type") != "atomic":
+        # As below, without a table of the children: most places are members of plain objects.
+        properties, others = schema.get("properties") or _NO_SCHEMA, schema.get("additionalProperties")
+        rest = others if isinstance(others, dict) else _NO_SCHEMA
+        for name, child in value.items():
+            if isinstance(child, dict | list):
+                tree["f:" + name] = fields_of(child, properties.get(name, rest), containers=containers)
+            else:
+                tree["f:" + name] = {HERE: {}}
+        return tree
     below = children(value, schema)
     if not below:
         return leaf()
-    tree: Tree = leaf() if containers else {}
     for name, (child, child_schema) in below.items():
-        if isinstance(child, dict | list):
-            tree[name] = fields_of(child, child_schema, containers=containers)
-        else:
-            tree[name] = {HERE: {}}
+        tree[name] = fields_of(child, child_schema, containers=containers)
         if name.startswith("k:"):
             tree[name][HERE] = {}
     return tree

@@ -87,12 +87,12 @@ def _prune(value: Any, schema: Json, path: str, unknown: list[str]) -> None:
         return
     properties = schema.get("properties", {})
     others = schema.get("additionalProperties")
-    keep = schema.get(PRESERVE) or others is True or "type" not in schema
     for name in list(value):
         below = properties.get(name)
         if below is None and isinstance(others, dict):
             below = others
         if below is None:
+            keep = schema.get(PRESERVE) or others is True or "type" not in schema
             embedded = schema.get("x-kubernetes-embedded-resource") and name in (
                 "apiVersion",
                 "kind",
