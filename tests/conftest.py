@@ -107,7 +107,7 @@ class Store:
         self._fs.create_dir("data")
 
     def put(self, path: str, content: bytes) -> None:
-        with self._fs.open_output_stream(path) as file:
+        with self._fs.open_output_stream(path, compression=None) as file:
             file.write(content)
 
     def member(self, name: str) -> dict[str, str]:

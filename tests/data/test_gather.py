@@ -58,6 +58,7 @@ def test_a_pattern_stands_for_its_files_in_order(here, tmp_path: Path) -> None:
     (tmp_path / "part-9.jsonl").symlink_to(tmp_path / "part-1.jsonl")
     files = here(str(tmp_path / "part-*.jsonl"))
     assert rows_of(files) == ["1", "2", "3"]
+    assert rows_of(here((tmp_path / "part-*.jsonl").as_uri())) == ["1", "2", "3"]
     (tmp_path / "[x].jsonl").write_bytes(lines("x"))
     assert rows_of(here(str(tmp_path / "[x].jsonl"))) == ["x"]
 

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from difflib import get_close_matches
+from glob import iglob
 from pathlib import Path
 from types import UnionType
 from typing import Any, Union, get_args, get_origin
@@ -17,7 +18,7 @@ from datatunerx.resources.kinds import BY_NAME
 from datatunerx.resources.wire import API_VERSION, GROUP
 
 PACKAGE, HUB = "pkg", "hf"
-SCHEMES = ("file", HUB, PACKAGE, "s3", "http", "https", "modelscope", "memory")
+SCHEMES = ("file", HUB, PACKAGE, "s3", "http", "https", "modelscope", "upload")
 
 
 def checked(documents: Sequence[Document]) -> list[Json]:
@@ -157,7 +158,7 @@ def _resolved(uri: str, folder: Path, where: str, faults: list[str]) -> str:
             faults.append(f"{where}: {scheme}:// is not known{did_you_mean(scheme, list(SCHEMES))}")
         return uri
     path = (folder / Path(uri).expanduser()).resolve()
-    if not path.exists():
+    if not path.exists() and not next(iglob(str(path), recursive=True), None):
         faults.append(f"{where}: no such file: {path}")
     return path.as_uri()
 

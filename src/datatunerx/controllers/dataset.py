@@ -2,11 +2,12 @@
 
 from datatunerx.client.informer import Key
 from datatunerx.controllers.context import Context
-from datatunerx.controllers.inspection import inspect, missing_secret, salt_of
+from datatunerx.controllers.inspection import SECRET_NOT_FOUND, inspect, missing_secret, next_look, salt_of
 from datatunerx.controllers.objects import draft, tell, write_status
 from datatunerx.controllers.readiness import Waiting, ready_model
 from datatunerx.controllers.users import keep_while_used
 from datatunerx.resources.material import Dataset
+from datatunerx.resources.outcome import Run
 from datatunerx.runs.compile import foreign_uploads, inspect_data, model_files, relative_paths
 from datatunerx.runs.plan import ModelFiles
 
@@ -31,7 +32,7 @@ class DatasetReconciler:
             ready = wanted.status.condition("Ready")
             assert ready
             await tell(context, dataset, ready.reason, ready.message, warning=ready.status == "False")
-        return None
+        return next_look(wanted)
 
     async def _inspect(self, dataset: Dataset, wanted: Dataset) -> bool:
         """Fill in the status; True if there is news worth an Event."""
@@ -39,7 +40,7 @@ class DatasetReconciler:
         model = self._model(dataset)
         obstacle = _obstacle(dataset) or (model if isinstance(model, Waiting) else None)
         if obstacle is None and (missing := await missing_secret(self._context, dataset)):
-            obstacle = Waiting("SecretNotFound", missing)
+            obstacle = Waiting(SECRET_NOT_FOUND, missing)
         if obstacle:
             known = None if obstacle.under_way else False
             status.set_condition("Ready", known, obstacle.reason, obstacle.message)
@@ -55,7 +56,9 @@ class DatasetReconciler:
             status.set_condition("Ready", False, found.reason, found.message)
             return True
         if found.result is None or found.result.data is None:
-            status.set_condition("Ready", None, "Inspecting", f"Run {found.run} is reading the files")
+            run = self._context.world.get(Run, dataset.metadata.namespace, found.run)
+            doing = run.status.message if run and run.status.message else "it is about to begin"
+            status.set_condition("Ready", None, "Inspecting", f"Run {found.run}: {doing}")
             return False
         facts = found.result.data
         status.digest, status.report, status.report_uri = facts.digest, facts.report, facts.report_uri

@@ -14,6 +14,10 @@ from datatunerx.runs.compile import run_name
 from datatunerx.runs.plan import RunPlan
 from datatunerx.runs.result import RunResult
 
+SECRET_NOT_FOUND = "SecretNotFound"
+SECRET_SECONDS = 2.0
+"""Between two looks for a Secret that is not there yet."""
+
 
 @dataclass(frozen=True)
 class Inspected:
@@ -43,6 +47,12 @@ def is_decided(obj: LLM | Dataset, plan: RunPlan) -> bool:
 def _secrets(obj: LLM | Dataset) -> list[str]:
     given = obj.spec.credentials
     return [given.secret_ref.name] if given and given.secret_ref else []
+
+
+def next_look(obj: LLM | Dataset) -> float | None:
+    """Seconds until the object is looked at again by itself: nobody tells when a Secret comes."""
+    ready = obj.status.condition("Ready")
+    return SECRET_SECONDS if ready and ready.reason == SECRET_NOT_FOUND else None
 
 
 async def missing_secret(context: Context, obj: LLM | Dataset) -> str | None:

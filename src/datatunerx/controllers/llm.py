@@ -2,7 +2,7 @@
 
 from datatunerx.client.informer import Key
 from datatunerx.controllers.context import Context
-from datatunerx.controllers.inspection import inspect, missing_secret, salt_of
+from datatunerx.controllers.inspection import SECRET_NOT_FOUND, inspect, missing_secret, next_look, salt_of
 from datatunerx.controllers.objects import draft, tell, write_status
 from datatunerx.controllers.users import keep_while_used
 from datatunerx.resources.material import LLM
@@ -30,12 +30,12 @@ class LLMReconciler:
             ready = wanted.status.condition("Ready")
             assert ready
             await tell(context, llm, ready.reason, ready.message, warning=ready.status == "False")
-        return None
+        return next_look(wanted)
 
     async def _inspect(self, llm: LLM, wanted: LLM) -> bool:
         """Fill in the status; True if there is news worth an Event."""
         if missing := await missing_secret(self._context, llm):
-            wanted.status.set_condition("Ready", False, "SecretNotFound", missing)
+            wanted.status.set_condition("Ready", False, SECRET_NOT_FOUND, missing)
             return False
         plan = inspect_model(llm, self._context.settings.root_uri, salt_of(llm))
         found = await inspect(self._context, llm, plan)

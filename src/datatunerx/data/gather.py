@@ -90,10 +90,10 @@ def _is_plain(uri: str) -> bool:
 
 def _is_pattern(uri: str) -> bool:
     """A name may hold such characters, too: what is there by its very name is a file."""
-    if not PATTERN.search(uri):
-        return False
     path = local_path(uri)
-    return path is None or not path.exists()
+    if path is None:
+        return PATTERN.search(uri) is not None
+    return PATTERN.search(str(path)) is not None and not path.exists()
 
 
 class _Gathered:

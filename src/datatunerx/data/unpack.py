@@ -115,7 +115,7 @@ class _Budget:
         if self.out > self.limit:
             packed = self.source.stat().st_size
             raise DataError(
-                f"unpacks to more than {self.limit:,} bytes from {packed:,}: a bomb, or too much of one thing",
+                f"unpacks to over {self.limit:,} bytes from {packed:,}: a bomb, or too much of the same",
                 self.uri, fix="give the file unpacked",
             )  # fmt: skip
         if before // FREE_BYTES != self.out // FREE_BYTES:
