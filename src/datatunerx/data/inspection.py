@@ -3,7 +3,8 @@
 import json
 import os
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +47,7 @@ def inspect(
     chat = ChatTemplate.load(tokenizer_path, template) if tokenizer_path is not None else None
     reading = _Reading(files, chat)
     for split in Split:
-        for batch in batches(read_files(files, split)):
-            reading.take(split, batch)
+        reading.take(split, batches(read_files(files, split)))
     facts = DataFacts(digest=content_digest(files), report=reading.report())
     if report_path is not None:
         facts.report_uri = report_path.absolute().as_uri()
@@ -74,7 +74,8 @@ class _Reading:
         # What they say; of the rows of other files, too.
         self._trained, self._held_out = array("Q"), array("Q")
 
-    def take(self, split: Split, rows: Sequence[Row]) -> None:
+    def take(self, split: Split, rows: Iterable[Sequence[Row]]) -> None:
+        """All rows of the files that are named for the split."""
         for row, made in self._counted(rows):
             if isinstance(row.value, Conversation):
                 self._compare_later(split, row, row.value, kept=not isinstance(made, Problem))
@@ -85,12 +86,13 @@ class _Reading:
             if len(self.previews) < PREVIEWED:
                 self.previews.append(self._preview(row, made))
 
-    def _counted(self, rows: Sequence[Row]) -> Iterator[tuple[Row, Example | Problem | None]]:
+    def _counted(self, rows: Iterable[Sequence[Row]]) -> Iterator[tuple[Row, Example | Problem | None]]:
         """The rows, each with its tokens if there is a tokenizer."""
         if self.chat is None:
-            yield from ((row, row.value if isinstance(row.value, Problem) else None) for row in rows)
+            for row in chain.from_iterable(rows):
+                yield row, row.value if isinstance(row.value, Problem) else None
             return
-        for row, made in encoded(rows, self.chat):
+        for row, made in chain.from_iterable(encoded(rows, self.chat)):
             silent = isinstance(made, Example) and not (made.labels >= 0).any()
             yield row, without_loss(row) if silent else made
 

@@ -9,7 +9,7 @@ cannot be masked, and is refused. Templates are rendered in a process of their o
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -61,6 +61,8 @@ class ChatTemplate:
         self.encoder, self.tokens = encoder, dict(tokens)
         self.ends = self._ends_of_turn()
         encoder.control = frozenset(encoder.special | self.ends | self._headers)
+        # What stands between a control token and an answer is the same in most rows.
+        self._alone = lru_cache(maxsize=1024)(self._ids_alone)
 
     @classmethod
     def load(cls, model_dir: Path, override: str | None = None) -> "ChatTemplate":
@@ -162,8 +164,15 @@ class ChatTemplate:
             first -= 1
         anchor = int(ends[first - 1]) if first else 0
         literal = any(piece.literal and piece.start <= anchor < piece.end for piece in rendered.pieces)
-        alone = self.encoder.encode_pieces(rendered.text, [Piece(anchor, start, literal)])
-        return bool(alone.ids.tolist() == ids[first:])
+        return bool(self._alone(rendered.text[anchor:start], anchor > 0, literal) == ids[first:])
+
+    def _ids_alone(self, text: str, within: bool, literal: bool) -> list[int]:
+        """Ids of a text that stands for itself: at the start of a conversation, or within it."""
+        start = int(within)  # all that the encoder asks of the place
+        ids: list[int] = self.encoder.encode_pieces(
+            " " * start + text, [Piece(start, start + len(text), literal)]
+        ).ids.tolist()
+        return ids
 
     def _label(self, rendered: Rendered, encoded: Encoded) -> Example:
         """Labels by character: a token is trained if it begins within an assistant turn."""
@@ -172,7 +181,7 @@ class ChatTemplate:
         for span in rendered.spans:
             turn = (starts >= span.start) & (starts < span.end)
             places = np.flatnonzero(turn)
-            if len(places) < 2 or int(encoded.ids[places[-1]]) not in self.stop_ids:
+            if len(places) < 2 or int(encoded.ids[places[-1]]) not in self._stops:
                 raise self._error(
                     "an assistant turn does not end in its end-of-turn token", "name another template"
                 )
@@ -246,6 +255,10 @@ class ChatTemplate:
     def end_ids(self) -> set[int]:
         """Ids of the tokens that end an assistant turn."""
         return {self.encoder.added[end] for end in self.ends}
+
+    @cached_property
+    def _stops(self) -> set[int]:
+        return set(self.stop_ids)
 
     @cached_property
     def _control_ids(self) -> set[int]:

@@ -2,7 +2,8 @@
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import date
 from importlib.metadata import version
 from pathlib import Path
@@ -93,8 +94,8 @@ def _write(
     on_progress: Progress | None,
 ) -> DataReport:
     tally, begun = Tally(chat.end_ids), time.monotonic()
-    for batch in batches(rows):
-        for row, example in encoded(batch, chat):
+    for batch in encoded(batches(rows), chat):
+        for row, example in batch:
             used = example if isinstance(example, Problem) else cut.apply(row, example)
             if isinstance(used, Problem):
                 tally.drop(used)
@@ -128,15 +129,34 @@ def _single_answers(rows: Iterator[Row]) -> Iterator[Row]:
         yield row
 
 
-def encoded(batch: Sequence[Row], chat: ChatTemplate) -> Iterator[tuple[Row, Example | Problem]]:
-    """The rows in order, each with its tokens or the Problem that keeps it from having any."""
-    good = [row.value for row in batch if isinstance(row.value, Conversation)]
-    rendered = chat.rendered_batch(good)
+Made = list[tuple[Row, Example | Problem]]
+
+
+def encoded(batches: Iterable[Sequence[Row]], chat: ChatTemplate) -> Iterator[Made]:
+    """Per batch the rows in order, each with its tokens or the Problem that keeps it from having any.
+
+    While a batch is tokenised here, the next one is rendered in the templates' own process.
+    """
+    ahead: tuple[Sequence[Row], Future[list[Rendered | TemplateError]]] | None = None
+    with ThreadPoolExecutor(1) as renderer:
+        for batch in batches:
+            good = [row.value for row in batch if isinstance(row.value, Conversation)]
+            rendering = renderer.submit(chat.rendered_batch, good)
+            if ahead is not None:
+                yield _encoded(ahead[0], ahead[1].result(), chat)
+            ahead = (batch, rendering)
+        if ahead is not None:
+            yield _encoded(ahead[0], ahead[1].result(), chat)
+
+
+def _encoded(batch: Sequence[Row], rendered: Sequence[Rendered | TemplateError], chat: ChatTemplate) -> Made:
     examples = iter(chat.encode_batch([one for one in rendered if isinstance(one, Rendered)]))
     made = iter([next(examples) if isinstance(one, Rendered) else one for one in rendered])
+    found: Made = []
     for row in batch:
         example = row.value if isinstance(row.value, Problem) else next(made)
-        yield row, _unmasked(row, example) if isinstance(example, TemplateError) else example
+        found.append((row, _unmasked(row, example) if isinstance(example, TemplateError) else example))
+    return found
 
 
 def _unmasked(row: Row, error: TemplateError) -> Problem:

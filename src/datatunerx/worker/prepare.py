@@ -1,5 +1,6 @@
 """A plan's jobs into jobs of the training loop: their rows as tokens, each dataset tokenised once."""
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,7 @@ _TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
     "merges.txt", "tokenizer.model",
 )  # fmt: skip
+_CONFIG = "tokenizer_config.json"
 TEMPLATE_FILE = "chat_template.jinja"
 
 
@@ -90,6 +92,14 @@ class Preparation:
 
 
 def files_beside(model_dir: Path, template: ChatTemplate) -> dict[str, bytes]:
-    """The tokenizer and the template as trained with: a checkpoint holds them, so nobody names them again."""
+    """The tokenizer and the template as trained with: a checkpoint holds them, so nobody names them again.
+
+    The template stands in one place only, lest another reader finds the base model's own.
+    """
     found = {name: model_dir / name for name in _TOKENIZER_FILES if (model_dir / name).is_file()}
-    return {name: path.read_bytes() for name, path in found.items()} | {TEMPLATE_FILE: template.text.encode()}
+    beside = {name: path.read_bytes() for name, path in found.items()}
+    if _CONFIG in beside:
+        config = json.loads(beside[_CONFIG])
+        config.pop("chat_template", None)
+        beside[_CONFIG] = json.dumps(config, ensure_ascii=False, indent=2).encode()
+    return beside | {TEMPLATE_FILE: template.text.encode()}
