@@ -1,10 +1,14 @@
 """Where a run runs, as its caller sees it: submit, phase, stop."""
 
+import signal
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from datatunerx.resources.enums import RunPhase, RunType
+
+WORKER_DIED = "WorkerDied"
+"""Reason of a run whose worker ended without a result."""
 
 
 @dataclass(frozen=True)
@@ -48,3 +52,24 @@ class Backend(Protocol):
 
     async def stop(self, run: str) -> None:
         """Ask the run to end; returns at once and `phase` tells when it is gone. Repeating it is harmless."""
+
+
+def cause(exit_code: int | None) -> str:
+    """Why a worker left no result, as far as its exit tells."""
+    if exit_code is None:
+        return "the worker ended without a result while no server watched it; the end of its log may say why"
+    if exit_code == -signal.SIGKILL:
+        return (
+            "the worker was killed (SIGKILL), perhaps for want of memory; "
+            "if so, lower batchSize or cutoffLength, or close other programs"
+        )
+    if exit_code < 0:
+        return f"the worker was ended by {_signal_name(-exit_code)}; the end of its log may say why"
+    return f"the worker ended with exit code {exit_code} and no result; the end of its log says why"
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # a real-time signal: only the first and the last of them have names
+        return f"signal {number}"

@@ -1,14 +1,13 @@
 """What this machine knows of each run, in one small file each, so that the next server knows it too."""
 
 import logging
-import signal
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from datatunerx import storage
-from datatunerx.compute.backend import RunState, Submission
+from datatunerx.compute.backend import WORKER_DIED, RunState, Submission, cause
 from datatunerx.resources.enums import RunPhase, RunType
 from datatunerx.resources.wire import Wire
 from datatunerx.runs import RunResult, files
@@ -117,27 +116,7 @@ def verdict(record: Record, exit_code: int | None) -> RunState:
         return RunState(result.phase, exit_code, None, result.reason, result.message)
     if record.stop_asked is not None:
         return RunState(RunPhase.STOPPED, exit_code, None, "Stopped", "stopped before it was done")
-    return RunState(RunPhase.FAILED, exit_code, None, "WorkerDied", _cause(exit_code))
-
-
-def _cause(exit_code: int | None) -> str:
-    if exit_code is None:
-        return "the worker ended without a result while no server watched it; the end of its log may say why"
-    if exit_code == -signal.SIGKILL:
-        return (
-            "the worker was killed (SIGKILL), perhaps for want of memory; "
-            "if so, lower batchSize or cutoffLength, or close other programs"
-        )
-    if exit_code < 0:
-        return f"the worker was ended by {_signal_name(-exit_code)}; the end of its log may say why"
-    return f"the worker ended with exit code {exit_code} and no result; the end of its log says why"
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:  # a real-time signal: only the first and the last of them have names
-        return f"signal {number}"
+    return RunState(RunPhase.FAILED, exit_code, None, WORKER_DIED, cause(exit_code))
 
 
 def _result(record: Record) -> RunResult | None:

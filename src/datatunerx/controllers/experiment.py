@@ -10,9 +10,9 @@ from datatunerx.controllers.objects import (
     ensure,
     hold,
     is_gone,
+    leave_after,
     metadata_of,
     pass_suspend,
-    release,
     suspended_by,
     tell,
     write_status,
@@ -40,7 +40,10 @@ class ExperimentReconciler:
         if experiment is None:
             return None
         if experiment.metadata.deletion_timestamp:
-            return await self._leave(experiment)
+            world, uid = context.world, experiment.metadata.uid
+            return await leave_after(
+                context, experiment, [*world.owned(FinetuneJob, uid), *world.owned(Scoring, uid)]
+            )
         if experiment.status.phase.terminal:
             return None
         if not await hold(context, experiment, CHILDREN):
@@ -199,17 +202,6 @@ class ExperimentReconciler:
         said = status.best.why if status.best else status.message or status.phase.value
         bad = status.phase is ExperimentPhase.FAILED
         await tell(self._context, experiment, status.phase.value, said, warning=bad)
-
-    async def _leave(self, experiment: FinetuneExperiment) -> float | None:
-        """Its children first; they stop their workers."""
-        world, uid = self._context.world, experiment.metadata.uid
-        children = [*world.owned(FinetuneJob, uid), *world.owned(Scoring, uid)]
-        for child in children:
-            await delete(self._context, child)
-        if children:
-            return self._context.settings.poll_seconds
-        await release(self._context, experiment, CHILDREN)
-        return None
 
 
 def job_of(experiment: FinetuneExperiment, combo: Combination) -> FinetuneJob:

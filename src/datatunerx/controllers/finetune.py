@@ -17,6 +17,7 @@ from datatunerx.controllers.objects import (
     metadata_of,
     owner_uids,
     release,
+    set_phase,
     tell,
     write_status,
 )
@@ -84,7 +85,7 @@ class FinetuneReconciler:
             message = f"stopped while it waited to be taken up again; {said}"
             _end(wanted, FinetunePhase.STOPPED, "Stopped", message if said else "stopped before it began")
         elif spec.suspend:
-            _set(wanted, FinetunePhase.SUSPENDED, "Suspended", "set spec.suspend to false to go on")
+            set_phase(wanted, FinetunePhase.SUSPENDED, "Suspended", "set spec.suspend to false to go on")
         elif finetune.status.phase is FinetunePhase.SUSPENDED:
             self._take_up_again(wanted, FinetunePhase.PENDING, "Resumed", "resumes from its last checkpoint")
         else:
@@ -97,13 +98,13 @@ class FinetuneReconciler:
             if found.final:
                 _end(wanted, FinetunePhase.FAILED, found.reason, found.message)
             else:
-                _set(wanted, wanted.status.phase, found.reason, found.message)
+                set_phase(wanted, wanted.status.phase, found.reason, found.message)
             return
         self._warn_of_late_checkpoint(found, wanted)
         if finetune.status.phase is not FinetunePhase.RETRYING:
             place = place_of(self._context.world, finetune)
             message, wanted.status.expected_start = in_words(place, self._context.clock())
-            _set(wanted, FinetunePhase.PENDING, "Queued", message)
+            set_phase(wanted, FinetunePhase.PENDING, "Queued", message)
 
     def _warn_of_late_checkpoint(self, found: Training, wanted: Finetune) -> None:
         dataset = self._context.world.get(Dataset, wanted.metadata.namespace, wanted.spec.dataset)
@@ -132,11 +133,11 @@ class FinetuneReconciler:
                 await self._ask_to_leave(finetune, run, Verb.SUSPEND)
             if run.status.phase is RunPhase.RUNNING:
                 status.started_at = status.started_at or now()
-                _set(wanted, FinetunePhase.RUNNING, None, view.activity)
+                set_phase(wanted, FinetunePhase.RUNNING, None, view.activity)
             elif finetune.status.phase is not FinetunePhase.RETRYING:
                 place = f"; place {run.status.position} in the queue" if run.status.position else ""
                 message = f"Run {run.metadata.name} waits{place}; {UNKNOWN}"
-                _set(wanted, FinetunePhase.PENDING, "Queued", message)
+                set_phase(wanted, FinetunePhase.PENDING, "Queued", message)
 
     def _outcome(self, finetune: Finetune, run: Run, view: JobView) -> JobOutcome | None:
         """The result has the last word, once there is one."""
@@ -153,7 +154,7 @@ class FinetuneReconciler:
             if _is_deleted(finetune, run):
                 await self._end_with_run_deleted(finetune, wanted)
             elif spec.suspend:
-                _set(wanted, phase, "Suspended", outcome.message or f"saved at step {outcome.step}")
+                set_phase(wanted, phase, "Suspended", outcome.message or f"saved at step {outcome.step}")
             elif _was_suspended(finetune, run):
                 self._take_up_again(wanted, FinetunePhase.PENDING, "Resumed", "resumes from its checkpoint")
             elif run.spec.stop:
@@ -183,7 +184,7 @@ class FinetuneReconciler:
             await self._end_with_run_deleted(finetune, wanted)
         elif finetune.spec.suspend:
             message = "its worker left before it said what it saved; resumes from the last whole checkpoint"
-            _set(wanted, FinetunePhase.SUSPENDED, "Suspended", message)
+            set_phase(wanted, FinetunePhase.SUSPENDED, "Suspended", message)
         elif _was_suspended(finetune, run):
             self._take_up_again(wanted, FinetunePhase.PENDING, "Resumed", "resumes from its last checkpoint")
         elif run.status.phase is RunPhase.STOPPED and run.spec.stop:
@@ -220,7 +221,7 @@ class FinetuneReconciler:
         if wanted.status.run:
             wanted.status.attempt += 1
             wanted.status.run = None
-        _set(wanted, phase, reason, message)
+        set_phase(wanted, phase, reason, message)
 
     async def _end_with_run_deleted(self, finetune: Finetune, wanted: Finetune) -> None:
         said = await self._keep(finetune, wanted)
@@ -417,12 +418,8 @@ def _take(wanted: Finetune, view: JobView) -> None:
         status.samples = [*earlier, *view.samples][-256:]
 
 
-def _set(wanted: Finetune, phase: FinetunePhase, reason: str | None, message: str | None) -> None:
-    wanted.status.phase, wanted.status.reason, wanted.status.message = phase, reason, message
-
-
 def _end(wanted: Finetune, phase: FinetunePhase, reason: str | None, message: str | None) -> None:
-    _set(wanted, phase, reason, message)
+    set_phase(wanted, phase, reason, message)
     wanted.status.finished_at = now()
 
 

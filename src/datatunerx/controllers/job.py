@@ -12,10 +12,11 @@ from datatunerx.controllers.objects import (
     ensure,
     hold,
     is_gone,
+    leave_after,
     metadata_of,
     owner_uids,
     pass_suspend,
-    release,
+    set_phase,
     suspended_by,
     tell,
     write_status,
@@ -44,7 +45,8 @@ class JobReconciler:
         if job is None:
             return None
         if job.metadata.deletion_timestamp:
-            return await self._leave(job)
+            world, uid = context.world, job.metadata.uid
+            return await leave_after(context, job, [*world.owned(Finetune, uid), *world.owned(Scoring, uid)])
         if job.status.phase.terminal:
             return None
         if not await hold(context, job, CHILDREN):
@@ -52,7 +54,7 @@ class JobReconciler:
         wanted = draft(job)
         finetune = await self._finetune(job)
         if finetune is None:
-            _end(wanted, JobPhase.FAILED, "FinetuneDeleted", "its Finetune was deleted before it ended")
+            set_phase(wanted, JobPhase.FAILED, "FinetuneDeleted", "its Finetune was deleted before it ended")
         else:
             await self._follow(job, finetune, wanted)
         status = wanted.status
@@ -100,29 +102,31 @@ class JobReconciler:
             status.checkpoint = name
         if finetune.status.phase is not FinetunePhase.SUCCEEDED:
             phase = _PHASES[finetune.status.phase]
-            _end(wanted, phase, finetune.status.reason, finetune.status.message)
+            set_phase(wanted, phase, finetune.status.reason, finetune.status.message)
             return
         status.checkpoint = name
         if job.spec.stop and await self._stop_scoring(job, finetune):
             status.scoring = None
-            _end(wanted, JobPhase.STOPPED, "Stopped", "stopped before it was scored; its checkpoint is kept")
+            set_phase(
+                wanted, JobPhase.STOPPED, "Stopped", "stopped before it was scored; its checkpoint is kept"
+            )
             return
         scoring = await self._scoring(job, finetune)
         status.scoring, status.metric = name, job.spec.scoring.metrics[0].value
         if scoring is None:
             message = "its Scoring was deleted before it ended; the checkpoint is kept"
-            _end(wanted, JobPhase.FAILED, "ScoringFailed", message)
+            set_phase(wanted, JobPhase.FAILED, "ScoringFailed", message)
         elif scoring.status.phase is ScoringPhase.SUCCEEDED:
             status.score = scoring.status.score
-            _end(wanted, JobPhase.SUCCEEDED, scoring.status.reason, scoring.status.message)
+            set_phase(wanted, JobPhase.SUCCEEDED, scoring.status.reason, scoring.status.message)
         elif scoring.status.phase is ScoringPhase.FAILED:
             why = f"{scoring.status.reason}: {scoring.status.message}"
-            _end(wanted, JobPhase.FAILED, "ScoringFailed", f"{why}; the checkpoint is kept")
+            set_phase(wanted, JobPhase.FAILED, "ScoringFailed", f"{why}; the checkpoint is kept")
         else:
             said = scoring.status.message or ""
             if job.spec.suspend:
                 said = f"suspend comes too late: the training has ended and its score is awaited; {said}"
-            _end(wanted, JobPhase.SCORING, scoring.status.reason, said)
+            set_phase(wanted, JobPhase.SCORING, scoring.status.reason, said)
 
     async def _stop_scoring(self, job: FinetuneJob, finetune: Finetune) -> bool:
         """End the measuring, with the run that does it once nobody else needs it. False if it has ended."""
@@ -154,18 +158,3 @@ class JobReconciler:
             run=finetune.status.run,
         )
         return await ensure(context, job, Scoring(metadata=metadata_of(name, [job]), spec=spec))
-
-    async def _leave(self, job: FinetuneJob) -> float | None:
-        """Its children first; they stop their workers."""
-        world, uid = self._context.world, job.metadata.uid
-        children = [*world.owned(Finetune, uid), *world.owned(Scoring, uid)]
-        for child in children:
-            await delete(self._context, child)
-        if children:
-            return self._context.settings.poll_seconds
-        await release(self._context, job, CHILDREN)
-        return None
-
-
-def _end(wanted: FinetuneJob, phase: JobPhase, reason: str | None, message: str | None) -> None:
-    wanted.status.phase, wanted.status.reason, wanted.status.message = phase, reason, message

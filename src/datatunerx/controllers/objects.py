@@ -8,7 +8,9 @@ from typing import Any, TypeVar
 from datatunerx.client.api import EVENTS
 from datatunerx.client.errors import AlreadyExists, ApiError, Conflict, NotFound
 from datatunerx.controllers.context import Context
+from datatunerx.resources.enums import FinetunePhase, JobPhase, ScoringPhase
 from datatunerx.resources.finetune import Finetune, FinetuneJob
+from datatunerx.resources.outcome import Scoring
 from datatunerx.resources.wire import (
     GROUP,
     LONG_TEXT,
@@ -93,6 +95,17 @@ def draft(obj: R) -> R:
     status: Status = obj.status.model_copy(deep=True)  # type: ignore[attr-defined]
     status.observed_generation = obj.metadata.generation
     return obj.model_copy(update={"status": status})
+
+
+def set_phase(
+    wanted: Finetune | FinetuneJob | Scoring,
+    phase: FinetunePhase | JobPhase | ScoringPhase,
+    reason: str | None,
+    message: str | None,
+) -> None:
+    """Where it stands and why."""
+    status: Any = wanted.status
+    status.phase, status.reason, status.message = phase, reason, message
 
 
 def metadata_of(
@@ -186,6 +199,16 @@ async def delete(context: Context, obj: Resource) -> None:
         await context.api.delete(type(obj), metadata.name, metadata.namespace, uid=metadata.uid)
     except (NotFound, Conflict):
         return  # gone, or another object has its name by now
+
+
+async def leave_after(context: Context, obj: Resource, children: Sequence[Resource]) -> float | None:
+    """Let a deleted object go once its children, which stop their workers, are gone."""
+    for child in children:
+        await delete(context, child)
+    if children:
+        return context.settings.poll_seconds
+    await release(context, obj, CHILDREN)
+    return None
 
 
 def suspended_by(parent: Resource, wanted: bool) -> dict[str, str]:

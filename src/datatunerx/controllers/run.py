@@ -1,12 +1,11 @@
 """Run: given to the backend, followed, and ended in a status that does not lie."""
 
-import signal
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
 from datatunerx import storage
 from datatunerx.client.informer import Key
-from datatunerx.compute.backend import RunState, Submission
+from datatunerx.compute.backend import WORKER_DIED, RunState, Submission, cause
 from datatunerx.controllers.context import Context
 from datatunerx.controllers.folder import folder_of, log_uri, read_result
 from datatunerx.controllers.following import RunView
@@ -16,7 +15,6 @@ from datatunerx.resources.enums import RunPhase, RunType
 from datatunerx.resources.outcome import Run
 from datatunerx.resources.wire import now
 
-WORKER_DIED = "WorkerDied"
 NO_RESULT = "NoResult"
 YOUNG_SECONDS = 5.0
 SOON_SECONDS = 0.1
@@ -176,10 +174,8 @@ def finish(wanted: Run, state: RunState) -> None:
         end(wanted, result.phase, result.reason, result.message)
     elif wanted.spec.stop or state.phase is RunPhase.STOPPED:
         end(wanted, RunPhase.STOPPED, "Stopped", "stopped; what was saved is kept")
-    elif state.exit_code is not None and state.exit_code < 0:
-        end(wanted, RunPhase.FAILED, WORKER_DIED, _killed(-state.exit_code))
     elif state.phase is RunPhase.FAILED:
-        end(wanted, RunPhase.FAILED, state.reason or WORKER_DIED, state.message or _ended(state.exit_code))
+        end(wanted, state.phase, state.reason or WORKER_DIED, state.message or cause(state.exit_code))
     else:
         end(wanted, RunPhase.FAILED, NO_RESULT, "the run ended without a result; its log says more")
 
@@ -194,24 +190,6 @@ def end(wanted: Run, phase: RunPhase, reason: str, message: str) -> None:
     if status.condition("Stalled"):
         status.set_condition("Stalled", False, "Ended")
     status.set_condition("Complete", True, phase.value, message)
-
-
-def _killed(number: int) -> str:
-    try:
-        name = signal.Signals(number).name
-    except ValueError:
-        name = f"signal {number}"
-    if name == "SIGKILL":
-        return (
-            "the worker was killed (SIGKILL), perhaps because memory ran out; "
-            "lower batchSize or cutoffLength, or run fewer jobs at once"
-        )
-    return f"the worker was ended by {name}; its log says more"
-
-
-def _ended(code: int | None) -> str:
-    left = f"with code {code}" if code is not None else "and nobody saw how"
-    return f"the worker ended {left} and left no result; its log says more"
 
 
 def _stamp(seconds: float) -> str:

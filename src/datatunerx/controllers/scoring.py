@@ -10,6 +10,7 @@ from datatunerx.controllers.objects import (
     is_gone,
     metadata_of,
     must_be_fresh,
+    set_phase,
     tell,
     write_status,
 )
@@ -61,11 +62,11 @@ class ScoringReconciler:
         run = self._context.world.get(Run, namespace, name)
         if run is None:
             if not await is_gone(self._context, Run, namespace, name):
-                _wait(wanted, ScoringPhase.PENDING, "RunNotSeen", f"Run {name} has not been seen yet")
+                set_phase(wanted, ScoringPhase.PENDING, "RunNotSeen", f"Run {name} has not been seen yet")
                 return True
             return False
         if not run.status.phase.terminal:
-            _wait(wanted, ScoringPhase.RUNNING, "Measuring", f"Run {name} is measuring it")
+            set_phase(wanted, ScoringPhase.RUNNING, "Measuring", f"Run {name} is measuring it")
             wanted.status.run = name
             return True
         result = read_result(run.spec.plan_uri, run.spec.plan_id)
@@ -85,13 +86,13 @@ class ScoringReconciler:
         plan, lost = self._attempt(scoring)
         if isinstance(plan, Waiting):
             phase = ScoringPhase.FAILED if plan.final else ScoringPhase.PENDING
-            _wait(wanted, phase, plan.reason, plan.message)
+            set_phase(wanted, phase, plan.reason, plan.message)
             return
         name = run_name(plan)
         run = context.world.get(Run, namespace, name)
         if run is None:
             if scoring.status.run == name and await is_gone(context, Run, namespace, name):
-                _wait(
+                set_phase(
                     wanted, ScoringPhase.FAILED, "RunDeleted", f"Run {name}, which measured it, was deleted"
                 )
                 return
@@ -101,7 +102,7 @@ class ScoringReconciler:
             message = f"Run {name} is measuring it"
             if lost:
                 message += f" again: {lost.status.reason} in Run {lost.metadata.name}: {lost.status.message}"
-            _wait(wanted, ScoringPhase.RUNNING, "MeasuringAgain" if lost else "Measuring", message)
+            set_phase(wanted, ScoringPhase.RUNNING, "MeasuringAgain" if lost else "Measuring", message)
             return
         result = read_result(run.spec.plan_uri, plan.id)
         assert plan.score
@@ -115,7 +116,7 @@ class ScoringReconciler:
             message = run.status.message or f"Run {name} ended without the score"
             if _died(run):
                 message += f" ({MAX_DEATHS} workers died on it)"
-            _wait(wanted, ScoringPhase.FAILED, reason, message)
+            set_phase(wanted, ScoringPhase.FAILED, reason, message)
 
     async def _start(self, scoring: Scoring, plan: RunPlan) -> Run:
         await must_be_fresh(self._context, scoring)
@@ -228,7 +229,3 @@ def take(wanted: Scoring, outcome: ScoreOutcome, run: str) -> None:
     status.score = status.low = status.high = None
     status.reason = "ScoreMissing"
     status.message = (first.why_missing if first else None) or f"{status.metric} was not measured"
-
-
-def _wait(wanted: Scoring, phase: ScoringPhase, reason: str, message: str) -> None:
-    wanted.status.phase, wanted.status.reason, wanted.status.message = phase, reason, message
