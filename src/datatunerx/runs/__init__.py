@@ -1,7 +1,7 @@
 """The seam between the planes: plan, event and result documents, and the functions that compile plans."""
 
 from datatunerx.runs.commands import Command, Verb
-from datatunerx.runs.events import Event, EventType, JobOutcome
+from datatunerx.runs.events import Event, EventType, JobOutcome, ModelState, ServingState
 from datatunerx.runs.plan import (
     DataFiles,
     InspectDataPlan,
@@ -10,6 +10,9 @@ from datatunerx.runs.plan import (
     ModelFiles,
     RunPlan,
     ScorePlan,
+    ServedModel,
+    ServedModels,
+    ServePlan,
     TuneJob,
     TunePlan,
 )
@@ -27,10 +30,15 @@ __all__ = [
     "MeasurePlan",
     "ModelFacts",
     "ModelFiles",
+    "ModelState",
     "RunPlan",
     "RunResult",
     "ScoreOutcome",
     "ScorePlan",
+    "ServePlan",
+    "ServedModel",
+    "ServedModels",
+    "ServingState",
     "TuneJob",
     "TunePlan",
     "Verb",

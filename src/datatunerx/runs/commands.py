@@ -11,7 +11,7 @@ from datatunerx.resources.wire import Wire
 
 class Verb(StrEnum):
     STOP = "stop"
-    """End one job for good."""
+    """End one job for good. Of a serving run, whose job is empty, the run: `keep` ends the answers first."""
     SUSPEND = "suspend"
     """Save one job and let it leave; it can be taken up again."""
     SAVE = "save"

@@ -23,6 +23,8 @@ class EventType(StrEnum):
     CHECKPOINT = "checkpoint"
     JOB = "job"
     """A job has left its lane; `outcome` says how."""
+    SERVING = "serving"
+    """The endpoint listens, or what it serves has changed; `serving` has the URL and every model."""
     WARNING = "warning"
     """`message` is for the user; the run goes on."""
 
@@ -41,6 +43,33 @@ class JobOutcome(Wire):
     """The last whole checkpoint, if any."""
 
 
+class ModelState(Wire):
+    """One model of a serving run."""
+
+    name: str
+    ready: bool
+    reason: str = ""
+    """One word if it is not ready, such as BaseMismatch."""
+    message: str = ""
+    """What to do about it."""
+
+
+class ServingState(Wire):
+    """What a serving run does: in full in a serving event, without URL and models in each heartbeat."""
+
+    url: str | None = None
+    """Such as http://127.0.0.1:41234/v1; the token is in the file `serve.token` beside the plan."""
+    models: list[ModelState] | None = None
+    requests: int = 0
+    """In hand: being answered or waiting."""
+    rows: int = 0
+    """Answers that are being generated."""
+    completed: int = 0
+    """Requests answered since the start."""
+    last_request: float | None = None
+    """Seconds since 1970 at which a request last came or ended."""
+
+
 class Event(Wire):
     time: float = Field(default_factory=time.time)
     """Seconds since 1970."""
@@ -56,4 +85,5 @@ class Event(Wire):
     checkpoint: CheckpointRef | None = None
     report: DataReport | None = None
     outcome: JobOutcome | None = None
+    serving: ServingState | None = None
     message: str | None = None

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from datatunerx.resources.enums import DataFormat, Metric, Precision, RunType, Split
+from datatunerx.resources.enums import DataFormat, Engine, Metric, Precision, RunType, Split
 from datatunerx.resources.finetune import GenerationSettings, MetricOptions, Question
 from datatunerx.resources.material import AutoSplit
 from datatunerx.resources.training import TrainingParameters
@@ -123,6 +123,47 @@ class ScorePlan(Wire):
     A shortcut to the same result, so it is not part of the plan's id."""
 
 
+class ServedModel(Wire):
+    """One name that clients can ask for: the base, or one adapter over it."""
+
+    name: Name
+    adapter_uri: Uri | None = None
+    """Folder of the adapter; None is the untouched base."""
+    adapter_digest: str = ""
+    """SHA-256 of the adapter's manifest. Other bytes are not served."""
+    base_digest: str = ""
+    """Digest of the base that the adapter was made for; another base's is not served."""
+    template: LongText | None = None
+    """Jinja text or the name of a built-in template; None is the one stored with the adapter, or the base's."""
+
+
+class ServedModels(Wire):
+    """`<run folder>/models.json`, if it is there, says what is served in place of the plan's own list.
+
+    It is replaced as a whole and looked at again when it changes, so models come and go without a restart.
+    """
+
+    models: Annotated[list[ServedModel], Field(max_length=1000)]
+
+
+class ServePlan(Wire):
+    """Base and adapters behind one endpoint on loopback. The run goes on until it is idle or told to stop."""
+
+    model: ModelFiles
+    precision: Precision = Precision.AUTO
+    engine: Engine = Engine.TRANSFORMERS
+    models: Annotated[list[ServedModel], Field(max_length=1000)] = []
+    """What is served at first. Not part of the plan's id: see `ServedModels`."""
+    max_rows: Annotated[int, Field(ge=1, le=1024)] = 64
+    """Answers that are generated at the same time; further ones wait."""
+    max_tokens: Annotated[int, Field(ge=256)] = 65_536
+    """Tokens that the cache of keys and values has room for."""
+    max_waiting: Annotated[int, Field(ge=0)] = 1024
+    """Requests that may wait for a row; further ones are told to come back later."""
+    idle_seconds: Annotated[float, Field(gt=0)] | None = 600.0
+    """After so long without a request the run ends well; None goes on for ever."""
+
+
 class RunPlan(Wire):
     """`<run folder>/plan.json`. Exactly the part that `type` needs is there."""
 
@@ -143,12 +184,13 @@ class RunPlan(Wire):
     inspect_model: InspectModelPlan | None = None
     inspect_data: InspectDataPlan | None = None
     score: ScorePlan | None = None
+    serve: ServePlan | None = None
 
     @model_validator(mode="after")
     def _one_part(self) -> Self:
-        parts = [self.tune, self.inspect_model, self.inspect_data, self.score]
+        parts = [self.tune, self.inspect_model, self.inspect_data, self.score, self.serve]
         if sum(part is not None for part in parts) != 1:
-            raise ValueError("a plan has exactly one of tune, inspectModel, inspectData, score")
+            raise ValueError("a plan has exactly one of tune, inspectModel, inspectData, score, serve")
         return self
 
 
