@@ -11,6 +11,9 @@ HIDDEN = ("conditions", "observedGeneration", "logTail")
 LONG = 40
 """Longer lists and texts are cut in a description, with a word on how to see the whole."""
 
+LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
+"""Annotation in which `kubectl apply` keeps the manifest."""
+
 
 def describe(body: Json, events: Sequence[Json], now: datetime) -> str:
     """The page. Nothing is left out without saying so."""
@@ -25,7 +28,9 @@ def describe(body: Json, events: Sequence[Json], now: datetime) -> str:
     if metadata.get("deletionTimestamp"):
         lines.append(f"Deleting:   since {metadata['deletionTimestamp']}")
     for title, key in (("Labels:", "labels"), ("Annotations:", "annotations")):
-        pairs = metadata.get(key) or {}
+        pairs = dict(metadata.get(key) or {})
+        if LAST_APPLIED in pairs:  # a Secret's values are in it too
+            pairs[LAST_APPLIED] = f"({len(pairs[LAST_APPLIED])} characters, not shown)"
         lines += [f"{title:<11} {name}={value}" for name, value in pairs.items()]
     owners = ", ".join(f"{o['kind']}/{o['name']}" for o in metadata.get("ownerReferences", []))
     lines += [f"Owned by:   {owners}"] if owners else []
