@@ -50,7 +50,7 @@ def expand(uri: str, name: str, source: Path, folder: Path) -> None:
 
 
 def unpack(uri: str, name: str, source: Path, folder: Path) -> None:
-    """Write the data files of an archive, in its own folders. Raises DataError for what must not be unpacked."""
+    """Write the data files of an archive, in its own folders. Raises DataError for what must not be."""
     budget, taken = _Budget(uri, source), 0
     with _plain_errors(uri, "broken archive"):
         for count, (member, stream) in enumerate(_members(uri, name, source), 1):
