@@ -270,6 +270,27 @@ def test_a_csv_may_be_separated_by_another_character(mark, dataset, tmp_path):
     assert [m["content"] for m in read.value.messages] == ["a, b", "c"]
 
 
+@pytest.mark.parametrize("name", ["a.parquet", "file.arrow"])
+def test_tables_may_hold_their_texts_in_any_encoding(name, dataset, tmp_path):
+    turn = pa.struct([("role", pa.dictionary(pa.int8(), pa.string())), ("content", pa.string())])
+    labels = pa.array(["true", "false"]).dictionary_encode()
+    rows = {"messages": pa.array([SAID, MORE], pa.list_(turn)), "label": labels}
+    views = {"prompt": pa.array(["q"], pa.string_view()), "completion": pa.array(["g"], pa.string_view())}
+    for number, columns in enumerate((rows, views)):
+        if number and name == "a.parquet":
+            continue  # it has no such thing
+        table = pa.table(columns)
+        if name == "a.parquet":
+            pq.write_table(table, tmp_path / name)
+        else:
+            with pa.ipc.new_file(str(tmp_path / name), table.schema) as sink:
+                sink.write_table(table)
+        read = [row.value for row in read_rows(dataset(str(tmp_path / name)), Split.TRAIN)]
+        assert read == (
+            [PLAIN] if number else [Conversation(SAID, label=True), Conversation(MORE, label=False)]
+        )
+
+
 def test_of_a_table_only_the_columns_that_matter_are_read(dataset, tmp_path, monkeypatch):
     rows = [{"prompt": "p", "completion": "c", "vector": [0.5] * 10, "other": None}]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")

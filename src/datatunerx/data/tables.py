@@ -193,6 +193,7 @@ def _parquet_rows(
             if batch is None:
                 break
             count += batch.num_rows
+            batch = _plain(batch)
             grown.add(batch.nbytes)
             yield from _rows(batch.slice(max(0, skipped - count + batch.num_rows)), columns)
         if count != file.metadata.num_rows:
@@ -224,11 +225,12 @@ def arrow(stream: BinaryIO, uri: str, wanted: Set[str]) -> Iterator[RawRow]:
             if batch is None:
                 return
             number += 1
-            grown.add(batch.nbytes)
             batch = batch.select(columns.read)
             batch.validate(full=True)  # what it says of offsets is believed from here on
             for start in range(0, batch.num_rows, TABLE_ROWS):
-                for row in _rows(batch.slice(start, TABLE_ROWS), columns):
+                few = _plain(batch.slice(start, TABLE_ROWS))
+                grown.add(few.nbytes)
+                for row in _rows(few, columns):
                     count += 1
                     yield RawRow(count, row)
     except MemoryError as error:
@@ -249,6 +251,32 @@ def _next_batch(opened: Any, number: int, whole: bool) -> Any:
 
 def _is_plain_file(stream: BinaryIO) -> bool:
     return isinstance(stream, io.BufferedReader) and isinstance(getattr(stream.raw, "name", None), str)
+
+
+def _plain(batch: Any) -> Any:
+    """The batch without the encodings in which a few bytes stand for many, so that its size can be seen."""
+    pa, _ = _pyarrow()
+    schema = pa.schema([field.with_type(_plain_type(field.type)) for field in batch.schema])
+    if schema == batch.schema:
+        return batch
+    with bounded_memory():
+        return batch.cast(schema)
+
+
+def _plain_type(kind: Any) -> Any:
+    pa, _ = _pyarrow()
+    is_a = pa.types
+    if is_a.is_dictionary(kind) or is_a.is_run_end_encoded(kind):
+        return _plain_type(kind.value_type)
+    if is_a.is_string_view(kind) or is_a.is_binary_view(kind):
+        return pa.large_string() if is_a.is_string_view(kind) else pa.large_binary()
+    if is_a.is_struct(kind):
+        return pa.struct([field.with_type(_plain_type(field.type)) for field in kind])
+    is_view = is_a.is_list_view(kind) or is_a.is_large_list_view(kind)
+    if is_view or is_a.is_list(kind) or is_a.is_large_list(kind):
+        inner = _plain_type(kind.value_type)
+        return pa.large_list(inner) if is_view or inner != kind.value_type else kind
+    return kind
 
 
 class _Columns:
