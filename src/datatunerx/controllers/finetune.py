@@ -23,7 +23,6 @@ from datatunerx.controllers.objects import (
 )
 from datatunerx.controllers.readiness import (
     Waiting,
-    no_checkpoint_before_end,
     num_steps,
     resolve,
 )
@@ -109,7 +108,7 @@ class FinetuneReconciler:
     def _warn_of_late_checkpoint(self, found: Training, wanted: Finetune) -> None:
         dataset = self._context.world.get(Dataset, wanted.metadata.namespace, wanted.spec.dataset)
         steps = num_steps(found, dataset) if dataset else None
-        if warning := no_checkpoint_before_end(found.parameters, steps):
+        if warning := found.parameters.no_checkpoint_before_end(steps or 0):
             wanted.status.set_condition("SavesOnTheWay", False, "OnlyAtTheEnd", warning)
 
     # With a run

@@ -11,7 +11,6 @@ from datatunerx.resources.experiment import FinetuneExperiment
 from datatunerx.resources.finetune import Finetune, FinetuneJob, Measure
 from datatunerx.resources.material import LLM, Dataset, Hyperparameter
 from datatunerx.resources.outcome import LLMCheckpoint
-from datatunerx.resources.training import TrainingParameters
 from datatunerx.resources.wire import Resource
 from datatunerx.runs.compile import (
     Training,
@@ -177,13 +176,3 @@ def num_steps(training: Training, dataset: Dataset) -> int | None:
     if not rows:
         return None
     return math.ceil(wanted.epochs * math.ceil(rows / (wanted.batch_size * wanted.gradient_accumulation)))
-
-
-def no_checkpoint_before_end(wanted: TrainingParameters, steps: int | None) -> str | None:
-    """What to tell a user whose settings write nothing before the end."""
-    if not steps or not wanted.save_every or wanted.save_every < steps:
-        return None
-    return (
-        f"saveEvery is {wanted.save_every} and the training takes about {steps} steps: nothing is saved "
-        f"before its end, and a crash loses all of it; set saveEvery below {steps}, or 0 for ten checkpoints"
-    )

@@ -95,6 +95,15 @@ class TrainingParameters(Wire):
     log_every: Annotated[int, Field(ge=1, le=1_000_000)] = 1
     """Steps between metric points."""
 
+    def no_checkpoint_before_end(self, steps: int) -> str | None:
+        """What to tell a user whose settings write nothing before the last of so many steps."""
+        if steps < 2 or not self.save_every or self.save_every < steps:
+            return None
+        return (
+            f"saveEvery is {self.save_every} and the training takes about {steps} steps: nothing is saved "
+            f"before its end, and a crash loses all of it; set saveEvery below {steps}, or 0 for ten of them"
+        )
+
 
 def _optional(model: type[Wire], name: str) -> type[Wire]:
     """The same fields, each of which may be left out; their help says what then holds."""

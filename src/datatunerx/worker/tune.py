@@ -120,12 +120,15 @@ def _train(
 
     from datatunerx.training.capacity import tick_capacity
     from datatunerx.training.loop import train
+    from datatunerx.training.schedule import plan_course
 
     journal = tuning.journal
     beside = files_beside(tuning.model_dir, template)
     jobs = [_job(one, beside) for one in prepared]
     for job in jobs:
-        _warn_of_no_checkpoint(journal, job)
+        steps = plan_course(job.parameters, len(job.rows)).steps
+        if warning := job.parameters.no_checkpoint_before_end(steps):
+            journal.warn(warning, job.name)
     journal.activity("measuring how many tokens this device takes at once")
     capacity = tick_capacity(base, tuning.cache_dir)
     commands = Commands(journal)
@@ -154,19 +157,6 @@ def _job(prepared: Prepared, beside: dict[str, bytes]) -> "Job":
         samples=[SamplePrompt(text, ids) for text, ids in prepared.samples],
         start_from=storage.local_path(job.start_from_uri) if job.start_from_uri else None,
     )  # fmt: skip
-
-
-def _warn_of_no_checkpoint(journal: Journal, job: "Job") -> None:
-    from datatunerx.training.schedule import plan_course, save_interval
-
-    steps = plan_course(job.parameters, len(job.rows)).steps
-    every = save_interval(job.parameters, steps)
-    if 1 < steps <= every:
-        journal.warn(
-            f"saveEvery {every} is not before the end (step {steps}): a crash or power cut loses all work; "
-            f"set saveEvery to {max(1, steps // 10)}",
-            job.name,
-        )
 
 
 def _score(tuning: Tuning, base: "Base", template: ChatTemplate, trained: dict[str, "Trained"]) -> None:
