@@ -468,3 +468,28 @@ def test_questions_from_files_that_changed_since_they_were_inspected_are_refused
 def test_a_split_without_a_question_in_it_is_refused(dataset, write_rows):
     with pytest.raises(DataError, match="bad JSON"):
         questions(dataset(write_rows(["{"])), Split.TRAIN)
+
+
+def test_a_question_with_tools_is_asked_with_the_tokens_it_was_trained_on(
+    tokenised, dataset, write_rows, tokenizer_dir
+):
+    tools = [{"type": "function", "function": {"name": "f", "parameters": {}}}]
+    called = {
+        "role": "assistant",
+        "content": "",
+        "tool_calls": [{"function": {"name": "f", "arguments": "{}"}}],
+    }
+    turns = [{"role": "user", "content": "a"}, called, {"role": "tool", "content": "1"}]
+    path = write_rows(
+        [{"messages": [*turns, {"role": "assistant", "content": "one"}], "tools": tools},
+         {"messages": turns[:2], "tools": tools}]
+    )  # fmt: skip
+    chat = ChatTemplate.load(tokenizer_dir, "qwen")
+    bad = []
+
+    (asked,) = questions(dataset(path), Split.TRAIN, on_bad=bad.append)
+
+    prompt = chat.prompt_ids(asked.messages, asked.tools)
+    trained = tokenised(dataset(path), template="qwen")[0][0].tolist()
+    assert trained[: len(prompt)] == prompt and "# Tools" in chat.encoder.decode(np.array(prompt))
+    assert [(one.line, one.reason) for one in bad] == [(2, "the last answer calls a tool and says nothing")]

@@ -50,6 +50,7 @@ def test_another_reader_of_the_checkpoint_writes_the_same_tokens_for_every_templ
         folder.mkdir()
         for file, content in files_beside(model, trained).items():
             (folder / file).write_bytes(content)
+        assert "chat_template" not in json.loads((folder / "tokenizer_config.json").read_text())
         theirs, again = AutoTokenizer.from_pretrained(folder), ChatTemplate.load(folder)
         assert again.source == "chat_template.jinja" and again.text == trained.text
         for talk in TALKS:

@@ -15,8 +15,8 @@ from datatunerx.data.formats import COLUMNS, Conversation, Layout, conversation,
 from datatunerx.data.parse import raw_rows
 from datatunerx.data.raw import RawRow
 from datatunerx.data.sources import open_source
-from datatunerx.data.turns import Message
 from datatunerx.data.splits import Division, made_shares
+from datatunerx.data.turns import Message
 from datatunerx.resources.enums import DataFormat, Split
 from datatunerx.resources.material import AutoSplit
 from datatunerx.runs.plan import DataFiles
@@ -50,6 +50,8 @@ class Question(NamedTuple):
     reference: str
     row: str
     """file:line."""
+    tools: Sequence[Any] = ()
+    """Definitions of the tools that it may call."""
 
 
 def read_rows(files: DataFiles, split: Split) -> Iterator[Row]:
@@ -125,7 +127,7 @@ def questions(
         assert isinstance(row.value, Conversation)
         messages = row.value.messages
         last = max(i for i, message in enumerate(messages) if message["role"] == "assistant")
-        found.append(Question(messages[:last], messages[last]["content"], row.where))
+        found.append(Question(messages[:last], messages[last]["content"], row.where, row.value.tools))
     if not found and problem is not None:
         raise problem.error()
     return found
@@ -138,6 +140,10 @@ def _unaskable(value: Conversation, row: Row) -> Problem | None:
     if value.label is False:
         fix = "score on answers that are wanted"
         return Problem("the answer is not wanted", row.file, row.line, "label", "false", fix)
+    answers = [message for message in value.messages if message["role"] == "assistant"]
+    if not answers[-1]["content"].strip():
+        fix = "score on rows that end in a text"
+        return Problem("the last answer calls a tool and says nothing", row.file, row.line, fix=fix)
     return None
 
 

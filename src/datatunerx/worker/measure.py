@@ -43,6 +43,7 @@ class Asked:
     ids: list[int]
     reference: str | None
     """None for a question that is asked to be seen, not scored."""
+    tools: Sequence[Any] = ()
 
     @property
     def question(self) -> str:
@@ -97,16 +98,17 @@ def _ask(template: ChatTemplate, plan: MeasurePlan, data: DataFiles, journal: Jo
             f"{len(bad)} bad rows of {data.name}'s {plan.split} split are not asked; the first: "
             f"{bad[0].error()}"
         )
-    rows = [(row.messages, row.reference) for row in found]
-    own = [([{"role": "user", "content": q.question}], q.answer) for q in plan.questions]
-    if not rows and not any(reference is not None for _, reference in own):
+    rows = [(row.messages, row.reference, row.tools) for row in found]
+    own = [([{"role": "user", "content": q.question}], q.answer, ()) for q in plan.questions]
+    if not rows and not any(reference is not None for _, reference, _ in own):
         raise DataError(
             f"the {plan.split} split has no rows",
             data.name,
             fix="name files for it or give split.test a share",
         )
     return [
-        Asked(messages, template.prompt_ids(messages), reference) for messages, reference in [*rows, *own]
+        Asked(messages, template.prompt_ids(messages, tools), reference, tools)
+        for messages, reference, tools in [*rows, *own]
     ]
 
 
@@ -208,7 +210,8 @@ def _likelihoods(
     for n, row in enumerate(rows):
         if row.reference is None:
             continue
-        example = template.encode([*row.messages, {"role": "assistant", "content": row.reference}])
+        answer = {"role": "assistant", "content": row.reference}
+        example = template.encode([*row.messages, answer], row.tools)
         if len(example.ids) > _context(base):
             continue
         labels = example.labels.copy()
