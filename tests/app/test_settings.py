@@ -24,3 +24,9 @@ def test_variables_win_over_defaults(tmp_path):
 def test_a_variable_that_is_no_port_is_named_with_what_it_takes(port):
     with pytest.raises(SettingsError, match=f"DTX_PORT={port}: must be a whole number from 0 to 65535"):
         settings_from({"DTX_PORT": port})
+
+
+def test_the_files_of_a_certificate_are_paths_from_where_the_command_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    found = settings_from({"DTX_TLS_CERT": "a.crt", "DTX_TLS_KEY": "/b.key"})
+    assert (found.tls_certificate, found.tls_key) == (tmp_path / "a.crt", Path("/b.key"))

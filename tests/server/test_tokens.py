@@ -43,6 +43,8 @@ async def test_tokens_are_known_again_after_a_restart(api, caller, state, strang
         ({"namespaces": None}, "spec.namespaces"),
         ({"sha256": "plain-token"}, "spec.sha256"),
         ({"expires": "tomorrow"}, "spec.expires"),
+        ({"expires": ""}, "spec.expires"),
+        ({"expires": "2030-13-01T00:00:00Z"}, "spec.expires"),
         ({"expires": "2030-01-01T00:00:00"}, "spec.expires"),
     ],
 )

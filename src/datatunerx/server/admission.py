@@ -125,7 +125,7 @@ def _builtin(kind: Kind, new: Json, live: Json | None) -> Iterator[Cause]:
         and any(live.get(part) != new.get(part) for part in ("data", "binaryData", "immutable"))
     ):
         yield Cause("FieldValueForbidden", "data", "Forbidden: field is immutable when `immutable` is set")
-    if kind.resource == builtin.TOKENS and (end := new["spec"].get("expires")):
+    if kind.resource == builtin.TOKENS and (end := new["spec"].get("expires")) is not None:
         try:
             known = datetime.fromisoformat(end).tzinfo is not None
         except ValueError:
