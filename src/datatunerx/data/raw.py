@@ -13,7 +13,7 @@ MAX_ROW_BYTES = 4 << 20
 """A million tokens or so: no model takes a longer row, and as Python objects it can be 27 times as large."""
 MAX_COLUMNS = 10_000
 CHUNK_BYTES = 1 << 20
-LIBRARY_BYTES = 128 << 20
+LIBRARY_BYTES = 96 << 20
 """What a library that opens a file may take for it beyond what the process has."""
 
 

@@ -21,7 +21,7 @@ from datatunerx.data.raw import (
 
 HEAD_BYTES = 64 << 10
 TABLE_ROWS = 256
-FEW_ROWS = 16
+FEW_ROWS = 4
 """Read at a time where more do not fit; so many of the longest rows do."""
 MAX_FOOTER_BYTES = 8 << 20
 MAX_EXPANSION = 500
