@@ -94,6 +94,10 @@ async def guarded(platform):
     return platform
 
 
+async def held(api, model):
+    return (await api.get(model, "p")).metadata.finalizers
+
+
 async def journey(platform, make_objects):
     """Everything that can befall an experiment, once."""
     api, behaviour = platform.api, platform.backend.behaviour
@@ -122,6 +126,14 @@ async def journey(platform, make_objects):
     far = {"subsets": [{"splits": {"train": ["s3://bucket/a.jsonl"]}}], "credentials": {"secretRef": KEYS}}
     await api.create(Dataset.parse({"metadata": {"name": "far"}, "spec": far}))
     await platform.until(lambda: ready(api, "far"))
+    made = {"subsets": [{"splits": {"train": ["file:///a.jsonl"]}}], "plugin": {"ref": "p"}}
+    await api.create(Dataset.parse({"metadata": {"name": "made"}, "spec": made}))
+    matrix = {"llms": ["base"], "datasets": ["data"], "hyperparameters": ["g0"]}
+    later = {"matrix": matrix, "suspend": True, "scoring": {"plugin": "p"}}
+    await api.create(FinetuneExperiment.parse({"metadata": {"name": "later"}, "spec": later}))
+    await platform.until(lambda: held(api, DataPlugin))
+    await platform.until(lambda: held(api, ScoringPlugin))
+    await api.delete(FinetuneExperiment, "later")
     for model in (FinetuneJob, LLMCheckpoint):
         await api.delete(model, "e-g1")
     await api.delete(FinetuneExperiment, "e")

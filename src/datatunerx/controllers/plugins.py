@@ -8,6 +8,7 @@ import shutil
 from datatunerx.client.informer import Key
 from datatunerx.controllers.context import Context
 from datatunerx.controllers.objects import draft, write_status
+from datatunerx.controllers.users import keep_while_used
 from datatunerx.resources.enums import PluginProvider
 from datatunerx.resources.material import DataPlugin, PluginSpec
 from datatunerx.resources.outcome import ScoringPlugin
@@ -20,9 +21,11 @@ class PluginReconciler:
 
     async def reconcile(self, key: Key) -> float | None:
         plugin: DataPlugin | ScoringPlugin | None = self._context.world.get(self._model, *key)
-        if plugin is None or plugin.metadata.deletion_timestamp:
+        if plugin is None:
             return None
         wanted = draft(plugin)
+        if await keep_while_used(self._context, plugin, wanted):
+            return None
         found, reason, message, version = await asyncio.to_thread(look, plugin.spec)  # reads many small files
         wanted.status.version = version
         wanted.status.set_condition("Ready", found, reason, message)

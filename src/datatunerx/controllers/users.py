@@ -1,4 +1,4 @@
-"""Who needs an LLM, a Dataset or a Hyperparameter; what is needed stays until its users are done."""
+"""Who needs an LLM, a Dataset, a Hyperparameter or a plugin; what is needed stays until all are done."""
 
 from collections.abc import Iterator
 from typing import TypeVar
@@ -7,13 +7,13 @@ from datatunerx.controllers.context import Context, World
 from datatunerx.controllers.objects import IN_USE, hold, release
 from datatunerx.resources.enums import ScoringPhase
 from datatunerx.resources.experiment import FinetuneExperiment
-from datatunerx.resources.finetune import Finetune, FinetuneJob, FinetuneSpec
-from datatunerx.resources.material import LLM, Dataset, Hyperparameter
-from datatunerx.resources.outcome import InferenceService, LLMCheckpoint, Scoring
+from datatunerx.resources.finetune import Finetune, FinetuneJob, FinetuneSpec, Measure
+from datatunerx.resources.material import LLM, DataPlugin, Dataset, Hyperparameter
+from datatunerx.resources.outcome import InferenceService, LLMCheckpoint, Scoring, ScoringPlugin
 from datatunerx.resources.wire import Resource
 from datatunerx.runs.compile import combinations
 
-Used = TypeVar("Used", LLM, Dataset, Hyperparameter)
+Used = TypeVar("Used", bound=LLM | Dataset | Hyperparameter | DataPlugin | ScoringPlugin)
 Needs = set[tuple[str, str]]
 """(kind, name)"""
 
@@ -23,26 +23,29 @@ def of_finetune(spec: FinetuneSpec) -> Needs:
     return needs | ({("LLMCheckpoint", spec.resume_from)} if spec.resume_from else set())
 
 
-def _measured_on(dataset: str | None) -> Needs:
-    return {("Dataset", dataset)} if dataset else set()
+def _measure(measure: Measure) -> Needs:
+    dataset = {("Dataset", measure.dataset)} if measure.dataset else set()
+    return dataset | ({("ScoringPlugin", measure.plugin)} if measure.plugin else set())
 
 
 def needs(obj: Resource) -> Needs:
     """What the object itself refers to."""
     match obj:
         case FinetuneExperiment():
-            found = _measured_on(obj.spec.scoring.dataset)
+            found = _measure(obj.spec.scoring)
             for c in combinations(obj):
                 found |= {("LLM", c.llm), ("Dataset", c.dataset), ("Hyperparameter", c.hyperparameter.ref)}
             return found
         case FinetuneJob():
-            return of_finetune(obj.spec.finetune) | _measured_on(obj.spec.scoring.dataset)
+            return of_finetune(obj.spec.finetune) | _measure(obj.spec.scoring)
         case Finetune():
             return of_finetune(obj.spec)
         case Scoring():
-            return {(obj.spec.model.kind, obj.spec.model.name), ("Dataset", obj.spec.dataset)}
+            subject = {(obj.spec.model.kind, obj.spec.model.name), ("Dataset", obj.spec.dataset)}
+            return subject | _measure(obj.spec.measure)
         case Dataset():
-            return {("LLM", obj.spec.llm)} if obj.spec.llm else set()
+            counts = {("LLM", obj.spec.llm)} if obj.spec.llm else set()
+            return counts | ({("DataPlugin", obj.spec.plugin.ref)} if obj.spec.plugin else set())
         case Hyperparameter():
             return {("Hyperparameter", obj.spec.extends)} if obj.spec.extends else set()
         case InferenceService():
@@ -70,7 +73,7 @@ def _unfinished(world: World, namespace: str) -> Iterator[Resource]:
     yield from world.all(InferenceService, namespace)
 
 
-def users_of(world: World, obj: LLM | Dataset | Hyperparameter | LLMCheckpoint) -> list[str]:
+def users_of(world: World, obj: Used | LLMCheckpoint) -> list[str]:
     """Kind/name of each unfinished user."""
     wanted = (obj.kind, obj.metadata.name)
     found = [

@@ -263,6 +263,7 @@ class PluginSpec(Wire):
 class PluginStatus(Status):
     version: ShortText | None = None
     """The version found."""
+    used_by: UsedBy = []
 
 
 class DataPlugin(Resource):

@@ -1,0 +1,51 @@
+"""What others use stays when it is deleted, says who uses it, and goes when they are gone."""
+
+import pytest
+
+from datatunerx.resources import LLM, Dataset, FinetuneExperiment, Hyperparameter
+from datatunerx.resources.material import DataPlugin
+from datatunerx.resources.outcome import ScoringPlugin
+
+PLUGIN = {"provider": "entry-point", "entryPoint": "json:loads"}
+
+
+@pytest.mark.parametrize(
+    ("model", "name", "user"),
+    [
+        (LLM, "base", "FinetuneExperiment/e"),
+        (Dataset, "data", "FinetuneExperiment/e"),
+        (Hyperparameter, "g0", "FinetuneExperiment/e"),
+        (ScoringPlugin, "judge", "FinetuneExperiment/e"),
+        (DataPlugin, "maker", "Dataset/made"),
+    ],
+    ids=lambda value: getattr(value, "__name__", None),
+)
+async def test_an_object_in_use_stays_and_names_its_users(platform, make_objects, model, name, user):
+    objects = make_objects(1, suspend=True, scoring={"plugin": "judge"})
+    made = {
+        "subsets": [{"splits": {"train": ["file:///data/train.jsonl"]}}],
+        "plugin": {"ref": "maker"},
+    }
+    objects.append(Dataset.parse({"metadata": {"name": "made"}, "spec": made}))
+    for kind, of in (("judge", ScoringPlugin), ("maker", DataPlugin)):
+        objects.append(of.parse({"metadata": {"name": kind}, "spec": PLUGIN}))
+    await platform.apply(*objects)
+
+    async def held():
+        found = await platform.api.get(model, name)
+        return found.metadata.finalizers and user in found.status.used_by
+
+    await platform.until(held)
+    await platform.api.delete(model, name)
+
+    async def in_use():
+        return (await platform.api.get(model, name)).status.condition("InUse")
+
+    assert user in (await platform.until(in_use)).message
+    user_model = {"FinetuneExperiment": FinetuneExperiment, "Dataset": Dataset}[user.split("/")[0]]
+    await platform.api.delete(user_model, user.split("/")[1])
+
+    async def gone():
+        return name not in [found.metadata.name for found in await platform.api.list(model)]
+
+    await platform.until(gone)
