@@ -228,8 +228,15 @@ def test_patterns_stay_in_their_folder_unless_doubled() -> None:
     assert matching(names, "a/[!1].*") == ["a/3.csv"]
 
 
+def test_a_file_may_have_any_name(site, tmp_path: Path) -> None:
+    for name in ("meta.json", "files", "raw"):
+        site.files[f"/{name}"] = name.encode()
+        copy = fetch(the(f"{site.url}/{name}"), tmp_path)
+        assert (copy.folder / copy.names[0]).read_bytes() == name.encode()
+
+
 def test_a_copy_says_where_it_is_from(site, tmp_path: Path) -> None:
     site.files["/a"] = b"x"
     copy = fetch(the(f"{site.url}/a"), tmp_path)
-    meta = json.loads((copy.folder / "meta.json").read_text())
+    meta = json.loads((copy.folder.parent / "meta.json").read_text())
     assert (meta["uri"], meta["files"]) == (f"{site.url}/a", {"a": 1})

@@ -4,6 +4,7 @@ An inspection gathers; what it found is kept beside the copies under the content
 training reads the very files that were inspected, without the network and without credentials.
 """
 
+import errno
 import glob
 import os
 from collections.abc import Callable, Iterator
@@ -17,7 +18,7 @@ from datatunerx.data.sources import SCHEME, local_path, refuse_unlike_a_file, un
 from datatunerx.data.unpack import expand, packing, unpack
 from datatunerx.resources.enums import Split
 from datatunerx.runs.plan import DataFiles
-from datatunerx.storage.errors import DiskFull, StorageError
+from datatunerx.storage.errors import StorageError
 from datatunerx.storage.fetch import Copy, fetch, made
 from datatunerx.storage.objects import write_atomic
 from datatunerx.storage.paths import check
@@ -111,12 +112,11 @@ class _Gathered:
         """The names of the files that a URI of a split stands for; `copies` says where they are."""
         try:
             return [name for file in self._sources(uri, split) for name in self._names(file)]
-        except DiskFull:  # the run waits for space
-            raise
-        except StorageError as error:
-            raise said(error, uri) from error
-        except (OSError, ImportError) as error:
-            raise unreadable(error, uri) from error
+        except (StorageError, OSError, ImportError) as error:
+            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise  # the run waits for space
+            told = said(error, uri) if isinstance(error, StorageError) else unreadable(error, uri)
+            raise told from error
 
     def _sources(self, uri: str, split: Split) -> Iterator[Remote | tuple[str, Path]]:
         place = f"{self._uploads}/{uri[len(UPLOAD) :]}" if uri.lower().startswith(UPLOAD) else uri

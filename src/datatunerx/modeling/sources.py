@@ -105,7 +105,7 @@ def _fetched(source: str, downloads: Path, credentials: Credentials, tell: Calla
         os.link(copy.folder / copy.names[0], part / file.name)
     publish_dir(part, folder)
     for copy in copies:  # their bytes stay in the folder
-        shutil.rmtree(copy.folder)
+        shutil.rmtree(copy.folder.parent)
     return folder
 
 

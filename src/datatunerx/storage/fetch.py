@@ -1,6 +1,6 @@
 """Far files fetched once into a folder of this machine: resumable, whole or not there, named by content.
 
-<store>/<key>/<files>, meta.json      a copy; the key is of the URI, its version and what was done to it
+<store>/<key>/files/, meta.json       a copy; the key is of the URI, its version and what was done to it
 <store>/.<key>.part/                  one that is being made; a broken fetch goes on where it stopped
 """
 
@@ -28,7 +28,7 @@ from datatunerx.storage.errors import (
 from datatunerx.storage.objects import PART, make_folder, publish_dir
 from datatunerx.storage.remote import Remote
 
-META, RAW = "meta.json", "raw"
+META, FILES, RAW = "meta.json", "files", "raw"
 TRIES = 4
 """Of one file whose bytes break off."""
 WAIT_SECONDS = 1.0
@@ -51,10 +51,6 @@ class Copy:
     folder: Path
     names: list[str]
     """Paths in the folder, in order."""
-
-    @property
-    def key(self) -> str:
-        return self.folder.name
 
 
 def key_of(uri: str, version: str, mode: str) -> str:
@@ -106,12 +102,12 @@ def copy_at(folder: Path) -> Copy | None:
     try:
         meta = json.loads((folder / META).read_bytes())
         sizes = {str(name): int(size) for name, size in meta["files"].items()}
-        if any((folder / name).stat().st_size != size for name, size in sizes.items()):
+        if any((folder / FILES / name).stat().st_size != size for name, size in sizes.items()):
             raise ValueError("not whole")
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     os.utime(folder)  # used just now: the oldest go first when the cache is cleaned
-    return Copy(folder, list(sizes))
+    return Copy(folder / FILES, list(sizes))
 
 
 def room_for(place: Path, num_bytes: int, uri: str) -> None:
@@ -173,9 +169,10 @@ def _is_at(folder: Path, handle: int) -> bool:
 def _publish(
     part: Path, folder: Path, uri: str, name: str, make: Make | None, source: Path | None = None
 ) -> Copy:
-    files = part / "files"
-    shutil.rmtree(files, ignore_errors=True)
-    files.mkdir()
+    whole = part / "whole"
+    shutil.rmtree(whole, ignore_errors=True)
+    files = whole / FILES
+    files.mkdir(parents=True)
     if make is None:
         (part / RAW).rename(files / name)
     else:
@@ -183,12 +180,12 @@ def _publish(
     names = sorted(path.relative_to(files).as_posix() for path in files.rglob("*") if path.is_file())
     sizes = {name: (files / name).stat().st_size for name in names}
     meta = {"uri": uri, "files": sizes, "fetched": time.time()}
-    (files / META).write_text(json.dumps(meta), encoding="utf-8")
+    (whole / META).write_text(json.dumps(meta), encoding="utf-8")
     if folder.exists():  # there, and not whole
         shutil.rmtree(folder)
-    publish_dir(files, folder)
+    publish_dir(whole, folder)
     shutil.rmtree(part, ignore_errors=True)
-    return Copy(folder, names)
+    return Copy(folder / FILES, names)
 
 
 def _download(remote: Remote, raw: Path, on_progress: Progress, max_bytes: int) -> str:
