@@ -2,9 +2,11 @@
 
 import asyncio
 import dataclasses
+import re
 
 import pytest
 
+from datatunerx import storage
 from datatunerx.resources import (
     LLM,
     Dataset,
@@ -459,3 +461,22 @@ async def test_every_base_and_dataset_gets_its_own_base_row_and_every_base_its_o
     runs = [[job.name for job in worker.plan.tune.jobs] for worker in platform.backend.of("tune")]
     assert sorted(runs) == [["e-base-data", "e-base-more"], ["e-big-data", "e-big-more"]]
     assert platform.backend.of("score") == []
+
+
+async def test_a_training_that_the_disk_cannot_hold_is_refused_with_both_numbers_before_it_starts(
+    platform, make_objects, monkeypatch
+):
+    free = {"bytes": 100_000}
+    monkeypatch.setattr(storage, "free_bytes", lambda uri: free["bytes"])
+    await platform.apply(*make_objects(1))
+
+    async def refused():
+        found = await platform.api.list(Finetune)
+        ready = found[0].status.condition("Ready") if found else None
+        return ready if ready and ready.reason == "NotEnoughDisk" else None
+
+    ready = await platform.until(refused)
+    assert re.search(r"take about 0\.[1-9] MB and 0\.1 MB are free", ready.message)
+    assert [run for run in await platform.api.list(Run) if run.spec.type == "tune"] == []
+    free["bytes"] = 1 << 40
+    assert (await platform.ended(FinetuneExperiment, "e")).status.phase == "Succeeded"

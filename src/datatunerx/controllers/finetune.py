@@ -91,7 +91,8 @@ class FinetuneReconciler:
             self._say_what_it_waits_for(finetune, wanted)
 
     def _say_what_it_waits_for(self, finetune: Finetune, wanted: Finetune) -> None:
-        found = resolve(self._context.world, finetune, gpus=self._context.settings.gpus)
+        settings = self._context.settings
+        found = resolve(self._context.world, finetune, gpus=settings.gpus, root_uri=settings.root_uri)
         if isinstance(found, Waiting):
             wanted.status.set_condition("Ready", False, found.reason, found.message)
             if found.final:

@@ -43,8 +43,10 @@ class PlacementReconciler:
         if sum(_is_busy(run) for run in known) >= self._context.settings.devices:
             return None  # the end of a run wakes us
         waiting = [f for f in world.all(Finetune, namespace) if is_waiting(f) and not bound(f, known)]
-        gpus = self._context.settings.gpus
-        resolved = (resolve(world, finetune, gpus=gpus) for finetune in waiting)
+        settings = self._context.settings
+        resolved = (
+            resolve(world, finetune, gpus=settings.gpus, root_uri=settings.root_uri) for finetune in waiting
+        )
         ready = [training for training in resolved if isinstance(training, Training)]
         if not ready:
             self._waiting.pop(namespace, None)
@@ -58,7 +60,6 @@ class PlacementReconciler:
             return None
         live = {f.metadata.uid: f for f in await self._context.api.list(Finetune, namespace)}
         trainings = [t for t in ready if _still_waits(t, live, runs)]
-        settings = self._context.settings
         packs = groups(
             trainings, auto=settings.auto_precision, memory_bytes=settings.memory_bytes, devices=free
         )

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from pydantic import ValidationError
 
+from datatunerx import storage
 from datatunerx.controllers.context import World
 from datatunerx.resources.enums import Split
 from datatunerx.resources.experiment import FinetuneExperiment
@@ -17,6 +18,7 @@ from datatunerx.runs.compile import (
     Unresolved,
     combinations,
     data_files,
+    disk_bytes,
     measure_plan,
     model_files,
     parameters,
@@ -65,7 +67,7 @@ def _not_ready(obj: LLM | Dataset, observed: int | None, ready: bool) -> Waiting
     )
 
 
-def resolve(world: World, finetune: Finetune, *, gpus: int) -> Training | Waiting:
+def resolve(world: World, finetune: Finetune, *, gpus: int, root_uri: str) -> Training | Waiting:
     """Everything the training needs, or what it waits for; `gpus` is how many there are."""
     namespace, spec = finetune.metadata.namespace, finetune.spec
     groups = {g.metadata.name: g for g in world.all(Hyperparameter, namespace)}
@@ -103,7 +105,7 @@ def resolve(world: World, finetune: Finetune, *, gpus: int) -> Training | Waitin
     start = _start(world, finetune, model.digest)
     if isinstance(start, Waiting):
         return start
-    return Training(
+    training = Training(
         finetune=finetune,
         model=model,
         num_parameters=llm.status.parameters or 0,
@@ -113,6 +115,20 @@ def resolve(world: World, finetune: Finetune, *, gpus: int) -> Training | Waitin
         baseline=baseline,
         start_from_uri=start,
     )
+    return _too_little_disk(training, dataset, storage.free_bytes(root_uri)) or training
+
+
+def _too_little_disk(training: Training, dataset: Dataset, free: int) -> Waiting | None:
+    """Refused before it starts; one that has begun has what it wrote, and waits for space as it writes."""
+    report = dataset.status.report
+    need = disk_bytes(training, report.tokens.total if report and report.tokens else 0)
+    if need <= free or training.finetune.status.checkpoints:
+        return None
+    message = (
+        f"its checkpoints and tokens take about {need / 1e6:,.1f} MB and {free / 1e6:,.1f} MB are free; "
+        "free some, or lower keepCheckpoints or lora.rank"
+    )
+    return Waiting("NotEnoughDisk", message)
 
 
 def _owner(obj: Resource, kind: str) -> str | None:

@@ -336,6 +336,10 @@ def tune(trainings: Sequence[Training], root_uri: str) -> RunPlan:
 BYTES_OF = {Precision.FLOAT32: 4, Precision.BFLOAT16: 2, Precision.FLOAT16: 2}
 ADAPTER_BYTES = 16
 """Per adapter weight: itself, its gradient and two moments, 4 bytes each."""
+CHECKPOINT_BYTES = 12
+"""Per adapter weight in a checkpoint: itself and two moments."""
+TOKEN_BYTES = 8
+"""Per token in the cache: its id and its label."""
 WORKING_BYTES = 1 << 30
 """One tick's activations and the program itself; a tick does not grow with the number of jobs."""
 
@@ -347,6 +351,13 @@ def adapter_weights(num_parameters: int, rank: int) -> float:
     models from 135M (26) to 7B (30).
     """
     return 32.0 * rank * math.sqrt(max(num_parameters, 1))
+
+
+def disk_bytes(training: Training, num_tokens: int) -> int:
+    """About what a training writes: its checkpoints with the best and the one being written, and tokens."""
+    wanted = training.parameters
+    each = CHECKPOINT_BYTES * adapter_weights(training.num_parameters, wanted.lora.rank)
+    return int((wanted.keep_checkpoints + 2) * each) + TOKEN_BYTES * num_tokens
 
 
 def base_bytes(num_parameters: int, precision: Precision) -> int:
