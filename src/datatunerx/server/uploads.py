@@ -6,8 +6,9 @@ PUT  /uploads/v1/namespaces/NS/ID?offset=N         the bytes from N on, at most 
 POST /uploads/v1/namespaces/NS/ID/complete         checks the digest; -> its upload:// URI
 DELETE /uploads/v1/namespaces/NS/ID                gives an unfinished one up
 
-Each answer is {"id", "name", "size", "offset", "uri"}; `uri` is there once it is complete. Whoever may create
-Datasets in a namespace may upload to it. The id is of namespace, name and digest: asking again finds it again.
+Each answer is {"id", "name", "size", "offset", "uri"}; `uri` is there once it is complete. Whoever may
+create Datasets in a namespace may upload to it. The id is of namespace, name and digest: asking again finds
+it again.
 """
 
 import asyncio

@@ -27,6 +27,6 @@ from datatunerx.storage.paths import is_local, join, local_path
 
 __all__ = [
     "Changed", "DiskFull", "Forbidden", "Missing", "Refused", "StorageError", "TooLarge", "Unreachable",
-    "delete_tree", "exists", "free_bytes", "is_local", "join", "list_dir", "local_path", "make_folder", "publish_dir", "read_bytes", "read_tail",
-    "sync_folder", "sync_tree", "write_atomic",
+    "delete_tree", "exists", "free_bytes", "is_local", "join", "list_dir", "local_path", "make_folder",
+    "publish_dir", "read_bytes", "read_tail", "sync_folder", "sync_tree", "write_atomic",
 ]  # fmt: skip

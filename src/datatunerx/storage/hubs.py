@@ -23,7 +23,7 @@ _PLACE = re.compile(
 
 
 def hugging_face(uri: str, credentials: Credentials) -> list[Remote]:
-    """What a hf:// URI stands for. The Secret's `token` counts before HF_TOKEN, the endpoint before HF_ENDPOINT."""
+    """What a hf:// URI stands for. The Secret's `token` counts before HF_TOKEN, as the endpoint does."""
     try:
         from huggingface_hub import HfApi, hf_hub_url
         from huggingface_hub.errors import HfHubHTTPError, HFValidationError

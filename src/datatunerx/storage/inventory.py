@@ -1,4 +1,4 @@
-"""What the caches under a data root hold, how large each part is, and removing one without leaving its bytes."""
+"""What the caches under a data root hold, how large each part is, and removing one with all its bytes."""
 
 import fcntl
 import os

@@ -30,7 +30,8 @@ def inspect_data(plan: InspectDataPlan, journal: Journal, secrets: Secrets) -> R
             lambda: data.inspect(files, directory, model.template if model else None, report)
         )
         if files is not plan.data:
-            journal.with_space(lambda: remember(files, facts.digest, storage.local_path(journal.plan.fetched_uri)))
+            store = storage.local_path(journal.plan.fetched_uri)
+            journal.with_space(lambda: remember(files, facts.digest, store))
     except data.DataError as error:
         reason, message = explain(error)
     except MemoryError:
@@ -42,6 +43,7 @@ def inspect_data(plan: InspectDataPlan, journal: Journal, secrets: Secrets) -> R
 
 def _here(plan: InspectDataPlan, journal: Journal, secrets: Secrets) -> DataFiles:
     """The dataset with all its files on this machine."""
-    fetched, uploads = storage.local_path(journal.plan.fetched_uri), storage.local_path(journal.plan.uploads_uri)
+    fetched = storage.local_path(journal.plan.fetched_uri)
+    uploads = storage.local_path(journal.plan.uploads_uri)
     who = credentials_for(plan.data.access, secrets)
     return journal.with_space(lambda: gather(plan.data, fetched, uploads, who, journal.activity))
