@@ -127,6 +127,61 @@ async def test_sets_are_shared_by_value_and_atomic_parts_as_a_whole(api, path, c
     assert got["spec"]["tags"] == ["b", "c"]
 
 
+@pytest.mark.parametrize(
+    ("live", "applied", "merged"),
+    [  # the cases that structured-merge-diff publishes for sets, and some between
+        ("abcd", "adcb", "adcb"),
+        ("abcd", "abcd", "abcd"),
+        ("ab", "cd", "abcd"),
+        ("abc", "na", "nabc"),
+        ("xayb", "ban", "xyban"),
+        ("abcde", "eb", "acdeb"),
+        ("", "ab", "ab"),
+    ],
+)
+async def test_the_last_applied_order_holds_and_what_others_have_keeps_its_place(
+    api, path, config, live, applied, merged
+):
+    await api.apply(path, config(size=1, tags=list(live), ports=[{"name": n} for n in live]), "one")
+    for _ in range(2):
+        body = config(tags=list(applied), ports=[{"name": name} for name in applied])
+        got = (await api.apply(path, body, "two")).ok()["spec"]
+        assert "".join(got["tags"]) == merged
+        assert "".join(port["name"] for port in got["ports"]) == merged
+
+
+async def test_an_atomic_list_is_replaced_whole_and_belongs_to_one(api, path, config):
+    await api.apply(path, config(size=1, args=["a", "b"]), "one")
+    assert (await api.apply(path, config(args=["a"]), "two")).status == 409
+    assert (await api.apply(path, config(args=["a", "b"]), "two")).status == 200
+    got = (await api.apply(path, config(args=["c"]), "two", force=True)).ok()
+    assert got["spec"]["args"] == ["c"] and "f:args" not in owners(got)["one", "Apply", ""]["f:spec"]
+
+
+async def test_an_updates_field_stays_when_the_applier_who_never_had_it_leaves_it_out(api, path, config):
+    await api.apply(path, config(size=1, labels={"a": "1"}), "one")
+    await api.patch(f"{path}?fieldManager=hand", {"spec": {"labels": {"b": "2"}}})
+    got = (await api.apply(path, config(size=1, labels={"a": "1"}), "one")).ok()
+    assert got["spec"]["labels"] == {"a": "1", "b": "2"}
+    got = (await api.apply(path, config(size=1), "one")).ok()
+    assert got["spec"]["labels"] == {"b": "2"}
+
+
+async def test_a_field_an_update_took_away_comes_back_with_the_next_apply(api, path, config):
+    await api.apply(path, config(size=1, color="blue", ports=[{"name": "x", "note": "n"}]), "one")
+    await api.patch(f"{path}?fieldManager=hand", {"spec": {"color": None, "ports": []}})
+    got = (await api.apply(path, config(size=1, ports=[{"name": "x", "note": "n"}]), "one")).ok()
+    assert got["spec"]["ports"] == [{"name": "x", "protocol": "TCP", "note": "n"}]
+
+
+async def test_an_empty_map_or_list_is_owned_and_can_be_filled_by_others(api, path, config):
+    got = (await api.apply(path, config(size=1, labels={}, tags=[]), "one")).ok()
+    assert set(owners(got)["one", "Apply", ""]["f:spec"]) == {"f:labels", "f:size", "f:tags"}
+    got = (await api.apply(path, config(labels={"a": "1"}, tags=["t"]), "two")).ok()
+    got = (await api.apply(path, config(size=1, labels={}, tags=[]), "one")).ok()
+    assert (got["spec"]["labels"], got["spec"]["tags"]) == ({"a": "1"}, ["t"])
+
+
 async def test_status_is_applied_and_owned_apart(api, path, config):
     await api.apply(path, config(size=1), "one")
     status = {"apiVersion": "example.com/v1", "kind": "Widget", "status": {"phase": "Running"}}

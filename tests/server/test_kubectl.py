@@ -89,7 +89,7 @@ def test_kubectl_finds_what_it_expects_of_an_api_server(server, kubectl, tmp_pat
     log.write_text("first line\nsecond line\n")
     restart = tmp_path / "restart"
     settings = COMMON | kind
-    settings["KUBECTL"] = kubectl.program
+    settings["KUBECTL"], kubectl.namespace = kubectl.program, NAMESPACE
     settings["RESTART_CMD"] = f"touch {restart}; while [ -e {restart} ]; do sleep 0.1; done"
     done = threading.Event()
 

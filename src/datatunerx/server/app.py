@@ -227,8 +227,9 @@ class KubeApp:
                 if data := self._documents.get("/".join(rest)):
                     return await request.answer(200, data)
             case ["openapi", "v2"]:
-                # Old clients die without this document and are content with an empty one.
-                media = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"  # "@" is no media type to Go
+                # Old clients die without this document and are content with an empty one. Its name on the
+                # wire was "...v2@v1.0" once, which Go cannot parse.
+                media = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"
                 return await request.answer(200, b"", media)
             case [""]:
                 return await request.json(

@@ -84,16 +84,40 @@ def merge(live: Any, wanted: Any, schema: Json) -> Any:
             out[plain] = merge(have[name][0], child, below) if name in have else copy.deepcopy(child)
         return out
     keys = list_keys(schema)
-    merged = [
-        merge(child, want[name][0], below) if name in want else child for name, (child, below) in have.items()
-    ]
-    for name, (child, _) in want.items():
-        if name not in have:
+    merged = []
+    for name in _in_order(list(have), list(want)):
+        if name not in want:
+            merged.append(have[name][0])
+        elif name in have:
+            merged.append(merge(have[name][0], *want[name]))
+        else:
+            child = want[name][0]
             # The keys are written out, so that an item which left one to its default is found again.
             merged.append(
                 item_key(child, keys, schema) | child if keys and isinstance(child, dict) else child
             )
     return merged
+
+
+def _in_order(have: list[str], want: list[str]) -> list[str]:
+    """All names once: those of `want` in its order, what only `have` has between them where it stood."""
+    there, wanted = set(have), set(want)
+    shared = [name for name in want if name in there]
+    out: list[str] = []
+    left, right = list(reversed(have)), list(reversed(want))
+    while left or right:
+        if left and left[-1] not in wanted:
+            out.append(left.pop())
+        elif left and (not shared or left[-1] != shared[0]):
+            left.pop()  # its place is where `want` has it
+        else:
+            name = right.pop()
+            out.append(name)
+            if left and left[-1] == name:
+                left.pop()
+            if shared and shared[0] == name:
+                shared.pop(0)
+    return out
 
 
 def remove(value: Any, lost: Tree, kept: Tree, schema: Json) -> Any:
