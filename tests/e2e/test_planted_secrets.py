@@ -7,7 +7,10 @@ import secrets
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import psutil
@@ -68,6 +71,34 @@ def secret(name: str, **values: str) -> dict:
     return {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "stringData": values}
 
 
+@contextmanager
+def serving(token: str, rows: list) -> Iterator[str]:
+    """A file for those who show the token."""
+    data = "".join(json.dumps(row) + "\n" for row in rows).encode()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            known = self.headers["authorization"] == f"Bearer {token}"
+            self.send_response(200 if known else 403)
+            self.send_header("content-length", str(len(data) if known else 0))
+            self.end_headers()
+            if known and self.command == "GET":
+                self.wfile.write(data)
+
+        do_HEAD = do_GET
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}/colours.jsonl"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
 def plant(site, planted) -> None:
     """Two tokens and four values: one in client-side apply's annotation too, two one after the other."""
     token = site.dtx("token", "create", "--user", "ann", "--role", "editor").stdout.strip()
@@ -79,7 +110,7 @@ def plant(site, planted) -> None:
     bad = secret("bad", k=values["changed"]) | {"data": {"k": "?"}}
     every = [
         applied,
-        secret("used", accessKey="a", secretKey=values["used"]),
+        secret("used", token=values["used"]),
         secret("s", k=values["changed"]),
     ]
     for some in ([*every, secret("s", k=values["late"])], [bad]):
@@ -114,16 +145,19 @@ async def look_at_everything(site, planted) -> None:
                 await get(f"/api/v1/namespaces/default/pods/{pod['metadata']['name']}/log")
 
 
-def journey(site, make, planted, model: Path, rows: list) -> None:
+def journey(site, make, planted, model: Path, uri: str) -> None:
     """From secrets and data to a verdict, with a crash on the way, looked at from every side."""
     plant(site, planted)
-    uri = site.data_file("colours.jsonl", rows)
-    site.apply(make.llm(model.as_uri()), make.dataset(uri), make.group(), make.experiment("e", ["quick"]))
+    right, wrong = ({"secretRef": {"name": name}} for name in ("used", "s"))
+    refused = make.dataset(uri, "refused", credentials=wrong)
+    site.apply(make.llm(model.as_uri()), make.dataset(uri, credentials=right), refused, make.group())
+    site.apply(make.experiment("e", ["quick"]))
     site.until(lambda: bool(site.workers()), 60, "it begins")
     site.kill()
     site.start()
     site.until(lambda: site.phase("fe", "e") in ("Succeeded", "Failed"), 300, "it ends")
     assert site.phase("fe", "e") == "Succeeded"
+    assert "403" in json.dumps(site.status("ds", "refused"))
     asyncio.run(look_at_everything(site, planted))
     for words in (("describe", "secret", "applied"), ("watch", "e"), ("delete", "secret/s")):
         done = site.dtx(*words)
@@ -131,7 +165,8 @@ def journey(site, make, planted, model: Path, rows: list) -> None:
 
 
 def test_no_secret_leaves_its_place(site, make, planted, tiny_model, colour_rows):
-    journey(site, make, planted, tiny_model, colour_rows)
+    with serving(planted.values["used"], colour_rows) as uri:
+        journey(site, make, planted, tiny_model, uri)
     assert len(planted.said) > 100 and len(planted.lines) > 5
     own = {site.home / "token", site.home / "kubeconfig"}  # the administrator's, 0600
     files = [path for path in site.home.parent.rglob("*") if path.is_file() and path not in own]
