@@ -11,7 +11,7 @@ from datatunerx.data.languages import language
 from datatunerx.resources.enums import Split
 from datatunerx.resources.material import AutoSplit
 
-WORDS = "order parcel refund password invoice account login delay broken screen battery charge cancel".split()
+WORDS = ["order", "parcel", "refund", "password", "invoice", "account", "login", "delay", "broken", "charge"]
 
 
 def text(seed: int, words: int = 60) -> str:
@@ -65,8 +65,8 @@ def test_without_held_out_rows_there_is_nothing_to_leak(dataset, write_rows, cha
 
 
 SAID = {
-    "zh": ["这样不好", "我的订单在哪里？", "我想买 iPhone 15 Pro Max 256GB 手机", "好的", "請問如何重設我的密碼？"],
-    "en": ["How do I reset my password?", "My order 4711 has not arrived yet, where is it?", "What is the capital?"],
+    "zh": ["这样不好", "我的订单在哪里？", "我想买 iPhone 15 Pro Max 手机", "好的", "請問如何重設我的密碼？"],
+    "en": ["How do I reset my password?", "My order 4711 has not arrived, where is it?", "What is this?"],
     "ja": ["東京は日本の首都です", "パスワードをリセットするにはどうすればよいですか"],
     "ko": ["비밀번호를 어떻게 재설정하나요?"],
     "ru": ["Как мне сбросить пароль?"],

@@ -11,7 +11,12 @@ CUTOFF = 40
 @pytest.mark.slow
 def test_each_job_reports_its_rows_as_its_own_length_policy_leaves_them(room):
     rows = [
-        {"messages": [{"role": "user", "content": "say it"}, {"role": "assistant", "content": "so " * length}]}
+        {
+            "messages": [
+                {"role": "user", "content": "say it"},
+                {"role": "assistant", "content": "so " * length},
+            ]
+        }
         for length in (1, 2, 30, 45)
     ]
     data = room.data(rows=rows)
@@ -21,7 +26,8 @@ def test_each_job_reports_its_rows_as_its_own_length_policy_leaves_them(room):
         "split": {"tooLong": "split"},
     }
     jobs = [
-        room.job(name, data, maxSteps=1, cutoffLength=CUTOFF, batchSize=2, **way) for name, way in ways.items()
+        room.job(name, data, maxSteps=1, cutoffLength=CUTOFF, batchSize=2, **way)
+        for name, way in ways.items()
     ]
     code, result = room.run(plan := room.tune([data], jobs))
     assert code == 0, room.log(plan)

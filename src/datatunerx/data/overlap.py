@@ -86,7 +86,7 @@ class HeldOut:
 
 
 def _shingles(value: Conversation) -> list[str]:
-    """Runs of characters in what was said, whatever the case and spaces; a common system turn says nothing."""
+    """Runs of characters in what was said, but for case and spaces; a common system turn says nothing."""
     texts: Iterable[str] = (str(m["content"]) for m in value.messages if m["role"] != "system")
     text = " ".join(" ".join(texts).casefold().split())[:MAX_COMPARED_CHARACTERS]
     return list({text[i : i + SHINGLE] for i in range(max(1, len(text) - SHINGLE + 1))}) if text else []
