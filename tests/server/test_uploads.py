@@ -109,6 +109,7 @@ async def test_more_than_the_disk_has_is_refused_with_both_numbers(api, monkeypa
 
 async def test_what_nobody_goes_on_with_is_cleaned_up(api, root) -> None:
     id = (await api.post(PLACE, asked())).ok()["id"]
+    (await put(api, f"{PLACE}/{id}", 0, DATA[:1000])).ok()
     folder = root / ".parts" / "team" / id
     for path in (*folder.rglob("*"), folder):
         os.utime(path, (0, 0))

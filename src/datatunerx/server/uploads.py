@@ -271,7 +271,9 @@ class Uploads:
         parts = self._root / PARTS
         for folder in parts.glob("*/*") if parts.is_dir() else ():
             newest = max((path.stat().st_mtime for path in folder.rglob("*")), default=folder.stat().st_mtime)
-            if newest < time.time() - self._stale and folder.name not in self._open:
+            known = self._open.get(folder.name)
+            if newest < time.time() - self._stale and not (known and known.lock.locked()):
+                self._open.pop(folder.name, None)
                 shutil.rmtree(folder, ignore_errors=True)
 
 
