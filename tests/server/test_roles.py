@@ -3,6 +3,7 @@
 import pytest
 
 from datatunerx.resources.crds import crd_manifests
+from datatunerx.server import uploads
 from datatunerx.server.app import create_app
 
 TOKENS = "/apis/auth.datatunerx.io/v1/tokens"
@@ -229,3 +230,23 @@ async def test_an_apply_that_would_create_needs_the_right_to_create(caller):
     got = await call("PATCH", path, {}, APPLY)
 
     assert got.status == 403 and 'cannot create resource "llmcheckpoints"' in got.json["message"]
+
+
+async def test_what_is_mounted_beside_the_resources_follows_the_roles_too(app, caller, stranger, tmp_path):
+    app._mounts[uploads.PREFIX] = uploads.Uploads(tmp_path / "uploads")
+    place = f"{uploads.PREFIX}/v1/namespaces"
+    body = {"name": "a.jsonl", "size": 1, "sha256": "0" * 64}
+    wanted = {("viewer", "team"): False, ("editor", "team"): True, ("admin", "team"): True}
+    wanted |= {("editor", "other"): False, ("admin", "other"): False}
+    for (role, namespace), allowed in wanted.items():
+        call = await caller(role)
+        for method, path in (
+            ("POST", f"{place}/{namespace}"),
+            ("GET", f"{place}/{namespace}/{'0' * 32}"),
+            ("PUT", f"{place}/{namespace}/{'0' * 32}?offset=0"),
+            ("POST", f"{place}/{namespace}/{'0' * 32}/complete"),
+            ("DELETE", f"{place}/{namespace}/{'0' * 32}"),
+        ):
+            got = await call(method, path, body)
+            assert (got.status != 403) == allowed and got.status < 500, (role, method, path, got.body)
+            assert (await stranger.call(method, path, body)).status == 401
