@@ -63,6 +63,17 @@ def test_a_bucket_is_trained_on_with_one_url_and_one_secret(site, make, s3, tiny
     # 3. The value went to the worker and nowhere else
     assert seen(site.home, SECRET_VALUE) == [] and seen(site.home.parent, SECRET_VALUE) == []
     assert SECRET_VALUE not in site.dtx("get", "run", "-o", "json").stdout
+    # 4. The copies are the Dataset's; the tokens, which can be made again, are nobody's
+    listed = [line.split() for line in site.dtx("cache", "list").stdout.splitlines()]
+    users = {words[0]: words[-1] for words in listed if words[0] in ("fetched", "tokens")}
+    assert users == {"fetched": "Dataset/colours", "tokens": "nobody"}
+    root = site.home / "data"
+    before = du(root)
+    said = site.dtx("cache", "clean").stdout
+    assert "tokens" in said and "fetched" not in said and du(root) < before
+    site.apply(make.finetune("two"))
+    site.until(lambda: site.phase("finetune", "two") in ("Succeeded", "Failed"), 120, "the second ends")
+    assert site.phase("finetune", "two") == "Succeeded", site.status("finetune", "two")
 
 
 @pytest.mark.timeout(200)
