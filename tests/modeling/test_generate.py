@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from datatunerx.modeling import cache, decoding
 from datatunerx.modeling.adapters import AdapterShape, make_adapter
 from datatunerx.modeling.generate import Decoding, Prompt, generate, log_likelihood
 
@@ -41,6 +42,43 @@ def test_a_row_is_answered_as_if_it_were_alone(base, prompts, cache_tokens):
     alone = [generate(base, [prompt], [5], Decoding(12))[0] for prompt in prompts]
 
     assert generate(base, prompts, [5], Decoding(12), cache_tokens=cache_tokens) == alone
+
+
+def test_long_prompts_pass_in_pieces_and_rows_move_to_wider_bands_with_the_same_answers(
+    network, base, adapters, make_rows, monkeypatch
+):
+    monkeypatch.setattr(decoding, "PIECE_TOKENS", 7)
+    monkeypatch.setattr(decoding, "PASS_TOKENS", 16)
+    monkeypatch.setattr(cache, "NARROWEST", 4)
+    rows = [row.tolist() for row in make_rows([30, 3, 17, 8, 41, 5])]
+
+    answers = generate(base, [Prompt(row) for row in rows], [], Decoding(25))
+    mixed = generate(
+        base, [Prompt(row, way) for row in rows for way in (adapters[0], None)], [], Decoding(25)
+    )
+
+    for row, answer in zip(rows, answers, strict=True):
+        theirs = network.generate(torch.tensor([row]), max_new_tokens=25, do_sample=False, eos_token_id=None)
+        assert answer.ids == theirs[0, len(row) :].tolist()
+    assert mixed[1::2] == answers
+
+
+def test_rows_join_and_leave_between_steps_and_no_answer_changes(base, prompts):
+    alone = [generate(base, [prompt], [], Decoding(12))[0].ids for prompt in prompts]
+    rows = [decoding.AnswerRow(prompt.ids, 12, prompt.adapter) for prompt in prompts]
+    decoder, waiting = decoding.Decoder(base, 10_000), list(rows)
+    vanishing = rows[2]
+
+    for step in range(60):
+        if waiting and step % 2 == 0:
+            decoder.join(waiting.pop(0))
+        if len(vanishing.ids) == 3:
+            decoder.leave(vanishing)
+        decoder.advance()
+
+    assert decoder.rows == 0
+    assert vanishing.ids == alone[2][:3]
+    assert [row.ids for row in rows if row is not vanishing] == alone[:2] + alone[3:]
 
 
 def test_an_answer_ends_before_its_stop_token_and_the_others_go_on(base, prompts):

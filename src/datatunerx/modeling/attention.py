@@ -40,17 +40,14 @@ def packed_attention(
     if stream.cache is not None and not stream.cache.filling:
         out = stream.cache.attend(layer, query_1HTE[0], key_1KTE[0], value_1KTE[0], scaling, sliding_window)
         return out[None], None
+    keys, values = (x[0].split(stream.lengths, dim=1) for x in (key_1KTE, value_1KTE))
+    seen = list(zip(keys, values, strict=True))
     if stream.cache is not None:
-        stream.cache.fill(layer, key_1KTE[0], value_1KTE[0], stream.lengths)
+        seen = stream.cache.fill(layer, key_1KTE[0], value_1KTE[0])
     scale = query_1HTE.shape[-1] ** -0.5 if scaling is None else scaling
     outs = [
         _sequence(query, key, value, scale, sliding_window)
-        for query, key, value in zip(
-            query_1HTE[0].split(stream.lengths, dim=1),
-            key_1KTE[0].split(stream.lengths, dim=1),
-            value_1KTE[0].split(stream.lengths, dim=1),
-            strict=True,
-        )
+        for query, (key, value) in zip(query_1HTE[0].split(stream.lengths, dim=1), seen, strict=True)
     ]
     return torch.cat(outs)[None], None
 
@@ -58,8 +55,9 @@ def packed_attention(
 def _sequence(
     query_HLE: Tensor, key_KLE: Tensor, value_KLE: Tensor, scale: float, window: int | None
 ) -> Tensor:
-    """The attention of one sequence, [L, H, E]."""
-    if takes_onednn(query_HLE) and query_HLE.shape[1] <= WRITTEN_OUT:
+    """The attention of one sequence, [L, H, E]; the queries are those of its last L tokens."""
+    whole = query_HLE.shape[1] == key_KLE.shape[1]
+    if whole and takes_onednn(query_HLE) and query_HLE.shape[1] <= WRITTEN_OUT:
         out: Tensor = _written_out(query_HLE, key_KLE, value_KLE, scale, window)
         return out
     return _kernel(query_HLE, key_KLE, value_KLE, scale, window).transpose(0, 1)
@@ -68,10 +66,10 @@ def _sequence(
 def _kernel(
     query_HLE: Tensor, key_KLE: Tensor, value_KLE: Tensor, scale: float, window: int | None
 ) -> Tensor:
-    groups, length = query_HLE.shape[0] // key_KLE.shape[0], query_HLE.shape[1]
+    groups, length = query_HLE.shape[0] // key_KLE.shape[0], key_KLE.shape[1]
     mask = None
-    if window is not None and length > window:
-        mask = _mask(length, window, query_HLE.dtype, query_HLE.device)
+    if query_HLE.shape[1] < length or (window is not None and length > window):
+        mask = _mask(length, window, query_HLE.dtype, query_HLE.device)[-query_HLE.shape[1] :]
     return nn.functional.scaled_dot_product_attention(
         query_HLE[None],
         key_KLE[None],

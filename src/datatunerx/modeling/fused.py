@@ -39,21 +39,27 @@ class _Share:
     """Already divided by the share kept."""
 
 
+def _ahead(x_TD: Tensor, weight: FrozenWeight, shares: list[_Share]) -> tuple[Tensor, list[Tensor]]:
+    """The layer's output, and what each adapter made of its rows on the way."""
+    y_TO = weight.ahead(x_TD)
+    downs = []
+    for share in shares:
+        x = x_TD[share.start : share.stop]
+        if share.mask_TD is not None:
+            x = x * share.mask_TD
+        a, b = _as(x, share.pair.a_RD), _as(x, share.pair.b_RO)
+        down_TR = product(x, a)
+        y_TO[share.start : share.stop].addmm_(down_TR, b, alpha=share.scale)
+        downs.append(down_TR)
+    return y_TO, downs
+
+
 class _Fused(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, x_TD: Tensor, trigger: Tensor, weight: FrozenWeight, shares: list[_Share]
     ) -> Tensor:
-        y_TO = weight.ahead(x_TD)
-        downs = []
-        for share in shares:
-            x = x_TD[share.start : share.stop]
-            if share.mask_TD is not None:
-                x = x * share.mask_TD
-            a, b = _as(x, share.pair.a_RD), _as(x, share.pair.b_RO)
-            down_TR = product(x, a)
-            y_TO[share.start : share.stop].addmm_(down_TR, b, alpha=share.scale)
-            downs.append(down_TR)
+        y_TO, downs = _ahead(x_TD, weight, shares)
         ctx.save_for_backward(x_TD, *downs)
         ctx.weight, ctx.shares = weight, shares
         return y_TO
@@ -112,8 +118,11 @@ class FusedLinear(nn.Module):
         stream = self._holder.stream
         shares = [] if stream is None else self._shares(stream, x)
         x_TD = x.reshape(-1, self.in_features)
-        trigger = self._holder.trigger if shares else None
-        y_TO: Tensor = _fused(x_TD, trigger, self.frozen, shares)
+        if torch.is_grad_enabled():
+            trigger = self._holder.trigger if shares else None
+            y_TO: Tensor = _fused(x_TD, trigger, self.frozen, shares)
+        else:
+            y_TO, _ = _ahead(x_TD, self.frozen, shares)
         return y_TO.view(*x.shape[:-1], self.out_features)
 
     def _shares(self, stream: Stream, x: Tensor) -> list[_Share]:
