@@ -152,5 +152,6 @@ def test_the_server_answers_while_hostile_files_are_read(site, make):
     logs = [path.read_text(errors="replace") for path in (site.home / "data" / "runs").glob("*/worker.log")]
     assert len(logs) == len(names) and not any("Traceback" in log for log in logs)
     assert len(waits) > 50
-    assert waits[int(len(waits) * 0.95)] <= ANSWER_SECONDS, [round(one, 3) for one in waits[-20:]]
+    p95 = waits[int(len(waits) * 0.95)]
+    assert p95 <= ANSWER_SECONDS, [round(one, 3) for one in waits[:: max(1, len(waits) // 20)]]
     print(json.dumps({"answers": len(waits), "p50": waits[len(waits) // 2], "max": waits[-1]}))

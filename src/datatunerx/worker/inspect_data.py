@@ -1,6 +1,7 @@
 """What a dataset holds: read once before anybody trains on it."""
 
 import os
+from contextlib import suppress
 
 from datatunerx import data, storage
 from datatunerx.data.gather import gather, remember
@@ -19,7 +20,7 @@ YIELDING = 10
 
 def inspect_data(plan: InspectDataPlan, journal: Journal, secrets: Secrets) -> RunResult:
     """Failed for data that cannot be used: that is a finding, which needs no traceback."""
-    os.nice(YIELDING)
+    _give_way()
     journal.activity(f"reading dataset {plan.data.name}")
     model = plan.model
     report = storage.local_path(journal.uri(REPORT))
@@ -47,3 +48,10 @@ def _here(plan: InspectDataPlan, journal: Journal, secrets: Secrets) -> DataFile
     uploads = storage.local_path(journal.plan.uploads_uri)
     who = credentials_for(plan.data.access, secrets)
     return journal.with_space(lambda: gather(plan.data, fetched, uploads, who, journal.activity))
+
+
+def _give_way() -> None:
+    """Let others go first: by our own niceness, and by that of our session where the kernel groups by it."""
+    os.nice(YIELDING)
+    with suppress(OSError), open("/proc/self/autogroup", "w") as file:
+        file.write(str(YIELDING))
