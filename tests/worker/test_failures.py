@@ -12,7 +12,8 @@ from datatunerx.runs.plan import identified
 from datatunerx.worker.failure import explain
 
 EXPLODING = {
-    "optimizer": "sgd", "learningRate": 10, "maxGradNorm": 0, "maxSteps": 60, "lora": {"alpha": 4096},
+    # the decay turns each weight into -99 times itself at every step, whatever its gradient
+    "optimizer": "sgd", "learningRate": 10, "weightDecay": 10, "maxGradNorm": 0, "maxSteps": 60,
 }  # fmt: skip
 
 
