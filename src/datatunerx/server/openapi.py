@@ -251,6 +251,19 @@ def _operation(
     return operation
 
 
+_WORDS = {
+    "dryRun": ["All"],
+    "fieldValidation": ["Strict", "Warn", "Ignore"],
+    "propagationPolicy": ["Background", "Foreground", "Orphan"],
+    "resourceVersionMatch": ["Exact", "NotOlderThan"],
+}
+
+
 def _parameter(name: str) -> Json:
     kind = "boolean" if name in _BOOLEANS else "integer" if name in _NUMBERS else "string"
-    return {"name": name, "in": "query", "schema": {"type": kind, "uniqueItems": True}}
+    schema: Json = {"type": kind, "uniqueItems": True}
+    return {
+        "name": name,
+        "in": "query",
+        "schema": schema | ({"enum": _WORDS[name]} if name in _WORDS else {}),
+    }
