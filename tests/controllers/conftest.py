@@ -26,12 +26,15 @@ from datatunerx.runs import (
     EventType,
     JobOutcome,
     ModelFacts,
+    ModelState,
     RunPlan,
     RunResult,
     ScoreOutcome,
+    ServedModels,
+    ServingState,
     TuneJob,
 )
-from datatunerx.runs.files import COMMANDS, EVENTS, LOG, RESULT
+from datatunerx.runs.files import COMMANDS, EVENTS, LOG, MODELS, RESULT
 from datatunerx.server.app import KubeApp, create_app
 from datatunerx.server.tokens import Tokens
 from datatunerx.storage import local_path
@@ -78,6 +81,8 @@ class Worker:
     """Checkpoints are told of by path instead of by URI."""
     done: dict[str, JobOutcome] = field(default_factory=dict)
     steps: int = 0
+    requests: int = 0
+    """Of a serving worker: in hand."""
 
     @property
     def folder(self) -> Path:
@@ -107,6 +112,8 @@ class Worker:
             self._tune()
         elif self.plan.score:
             self._score()
+        elif self.plan.serve:
+            self._serve()
         else:
             self._inspect()
 
@@ -202,6 +209,19 @@ class Worker:
         adapter = self.plan.score.adapter_uri
         score = self._outcome("" if adapter is None else "scored", measure.key(), measure.metrics[0])
         self.end(RunResult(plan_id=self.plan.id, phase=RunPhase.SUCCEEDED, scores=[score]), 0)
+
+    def _serve(self) -> None:
+        """Say what is served; go when told to, unless a request is in hand."""
+        assert self.plan.serve
+        models = self.plan.serve.models
+        if (self.folder / MODELS).exists():
+            models = ServedModels.model_validate_json((self.folder / MODELS).read_bytes()).models
+        told = bool(self._commands())
+        if told and not self.requests:
+            return self.end(RunResult(plan_id=self.plan.id, phase=RunPhase.STOPPED, reason="Stopped"), 3)
+        states = [ModelState(name=model.name, ready=True) for model in models]
+        state = ServingState(url="http://127.0.0.1:1/v1", models=states, requests=self.requests)
+        self.emit(type=EventType.SERVING, serving=state)
 
     def _outcome(self, subject: str, measure: str, metric: str) -> ScoreOutcome:
         value = self.behaviour.scores.get(subject, BASE_SCORE if not subject else 0.5)

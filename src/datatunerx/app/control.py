@@ -33,7 +33,7 @@ async def controlled(api: Api, settings: Settings) -> AsyncIterator[asyncio.Task
     here = machine(settings.gpus)
     data = settings.home / "data"
     data.mkdir(mode=0o700, exist_ok=True)
-    backend = LocalBackend(settings.home, gpus=settings.gpus)
+    backend = LocalBackend(settings.home, gpus=settings.gpus, memory_bytes=here.memory_bytes)
     stop = asyncio.Event()
     told = ControllerSettings(
         root_uri=data.as_uri(),

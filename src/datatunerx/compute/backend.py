@@ -25,6 +25,8 @@ class Submission:
     """Higher goes first."""
     created: float = 0.0
     """Seconds since 1970; of equal priority, the older goes first."""
+    memory_bytes: int = 0
+    """About what it takes of its device; 0 is all of it. Serve runs that fit beside each other share one."""
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
     """More variables for the worker: credentials. Written down nowhere, so whoever submits it again after a
     restart brings them again."""

@@ -20,7 +20,7 @@ from datatunerx import storage
 from datatunerx.compute import devices, processes, records
 from datatunerx.compute.backend import RunState, Submission
 from datatunerx.compute.records import Record
-from datatunerx.resources.enums import RunPhase, RunType
+from datatunerx.resources.enums import RunPhase
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +37,7 @@ class LocalBackend:
     """`Backend` for one machine. Workers go on when it is closed or killed; the next one adopts them.
 
     `home` holds the records; `gpus` None counts those that are here; `python` starts the worker.
+    `memory_bytes` is one device's: so much may serve on it at the same time; 0 lets nobody share one.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class LocalBackend:
         home: Path,
         *,
         gpus: int | None = None,
+        memory_bytes: int = 0,
         python: str = sys.executable,
         grace_seconds: float = GRACE_SECONDS,
     ) -> None:
@@ -52,6 +54,7 @@ class LocalBackend:
         self._python = python
         self._grace = grace_seconds
         self._slots = devices.slots(gpus)
+        self._memory = memory_bytes
         self._lock = threading.RLock()
         self._waiting: dict[str, Submission] = {}
         self._children: dict[str, subprocess.Popen[bytes]] = {}
@@ -243,21 +246,38 @@ class LocalBackend:
 
     def _start_waiting(self) -> None:
         for submission in self._queue(inspections=True):
-            running = sum(r.alive and r.type is RunType.INSPECT for r in self._records.values())
+            running = sum(r.alive and r.type.reads_only for r in self._records.values())
             if running >= devices.INSPECT_SLOTS or not self._start(submission, []):
                 break
         for submission in self._queue(inspections=False):
-            wanted = self._wanted(submission)
-            if wanted > len(self._slots):
+            if self._wanted(submission) > len(self._slots):
                 continue  # its state says so; it holds up nobody
-            held = {slot for record in self._records.values() if record.alive for slot in record.slots}
-            free = [slot for slot in self._slots if slot not in held]
+            slots = self._room_for(submission)
             # One that does not fit yet is waited for: overtaking it for ever would starve it.
-            if wanted > len(free) or not self._start(submission, free[:wanted]):
+            if slots is None or not self._start(submission, slots):
                 break
 
+    def _room_for(self, submission: Submission) -> list[str] | None:
+        """Devices for it: free ones, or one that only serves and has room for it; None if it must wait."""
+        wanted = self._wanted(submission)
+        held = {
+            slot: [record for record in self._records.values() if record.alive and slot in record.slots]
+            for slot in self._slots
+        }
+        free = [slot for slot in self._slots if not held[slot]]
+        if wanted <= len(free):
+            return free[:wanted]
+        need = submission.memory_bytes
+        if submission.type is not RunType.SERVE or wanted > 1 or not need:
+            return None
+        for slot, there in held.items():
+            shares = all(r.type is RunType.SERVE and r.memory_bytes and len(r.slots) == 1 for r in there)
+            if shares and need + sum(record.memory_bytes for record in there) <= self._memory:
+                return [slot]
+        return None
+
     def _queue(self, *, inspections: bool) -> list[Submission]:
-        chosen = (s for s in self._waiting.values() if (s.type is RunType.INSPECT) == inspections)
+        chosen = (s for s in self._waiting.values() if s.type.reads_only == inspections)
         return sorted(chosen, key=lambda s: (-s.priority, s.created, s.run))
 
     def _wanted(self, submission: Submission) -> int:
@@ -267,14 +287,14 @@ class LocalBackend:
         return max(1, submission.accelerators)
 
     def _waiting_state(self, submission: Submission) -> RunState:
-        if submission.type is not RunType.INSPECT and self._wanted(submission) > len(self._slots):
+        if not submission.type.reads_only and self._wanted(submission) > len(self._slots):
             gpus = 0 if self._slots == [devices.CPU] else len(self._slots)
             message = (
                 f"asks for {submission.accelerators} GPUs and this machine has {gpus}; "
                 f"set resources.accelerators to {gpus} or less"
             )
             return RunState(RunPhase.PENDING, reason="NotEnoughDevices", message=message)
-        queue = self._queue(inspections=submission.type is RunType.INSPECT)
+        queue = self._queue(inspections=submission.type.reads_only)
         return RunState(RunPhase.PENDING, position=queue.index(submission) + 1, reason="Queued")
 
     def _start(self, submission: Submission, slots: list[str]) -> bool:

@@ -31,6 +31,7 @@ class Record(Wire):
     accelerators: int = 0
     priority: int = 0
     created: float = 0.0
+    memory_bytes: int = 0
     token: str
     slots: list[str] = []
     """Devices it holds while it lives."""

@@ -57,6 +57,11 @@ def was_told(uri_of_plan: str, command: Command) -> bool:
     return storage.exists(_command_uri(uri_of_plan, command))
 
 
+def command_time(uri_of_plan: str, command: Command) -> float:
+    """When the worker was told, in seconds since 1970; it must have been."""
+    return storage.local_path(_command_uri(uri_of_plan, command)).stat().st_mtime
+
+
 def _command_uri(uri_of_plan: str, command: Command) -> str:
     return in_folder(in_folder(folder_of(uri_of_plan), COMMANDS), command.file_name)
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from datatunerx.resources.finetune import CheckpointRef, Progress, Sample
 from datatunerx.resources.material import DataReport
-from datatunerx.runs.events import Event, EventType, JobOutcome
+from datatunerx.runs.events import Event, EventType, JobOutcome, ServingState
 from datatunerx.runs.files import EVENTS, in_folder
 from datatunerx.telemetry.events import read_events
 
@@ -33,6 +33,10 @@ class RunView:
     """When the worker last said anything, in seconds since 1970."""
     activity: str | None = None
     warnings: list[str] = field(default_factory=list)
+    serving: ServingState | None = None
+    """Of a serving run: what it last said of itself and of each model."""
+    ready_at: float | None = None
+    """When it first said that it serves, in seconds since 1970."""
     jobs: dict[str, JobView] = field(default_factory=dict)
 
     def job(self, name: str) -> JobView:
@@ -51,6 +55,12 @@ def fold(view: RunView, event: Event) -> None:
             view.activity = event.activity
         if event.type is EventType.WARNING and event.message:
             view.warnings = [*view.warnings, event.message][-MAX_WARNINGS:]
+        if event.serving:
+            before, now = view.serving or event.serving, event.serving
+            # A heartbeat leaves out URL and models.
+            kept = {"url": now.url or before.url, "models": now.models or before.models}
+            view.serving = now.model_copy(update=kept)
+            view.ready_at = view.ready_at or event.time
         return
     job = view.job(event.job)
     if event.type is EventType.WARNING and event.message:
@@ -93,6 +103,10 @@ class Feeds:
                 return view
             view.offset = offset
             await asyncio.sleep(0)
+
+    def known(self, folder_uri: str) -> RunView | None:
+        """What it had said at the last look, without another one."""
+        return self._views.get(folder_uri)
 
     def forget(self, folder_uri: str) -> None:
         self._views.pop(folder_uri, None)

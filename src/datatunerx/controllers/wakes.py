@@ -9,8 +9,8 @@ from datatunerx.controllers.placement import is_waiting
 from datatunerx.controllers.users import needs
 from datatunerx.resources.experiment import FinetuneExperiment
 from datatunerx.resources.finetune import Finetune, FinetuneJob
-from datatunerx.resources.material import LLM, Dataset, Hyperparameter
-from datatunerx.resources.outcome import LLMCheckpoint, Run, Scoring
+from datatunerx.resources.material import LLM, DataPlugin, Dataset, Hyperparameter
+from datatunerx.resources.outcome import InferenceService, LLMCheckpoint, Run, Scoring, ScoringPlugin
 from datatunerx.resources.wire import Resource
 
 PLACEMENT = "Placement"
@@ -31,13 +31,13 @@ def wakes(world: World, old: Resource | None, new: Resource | None) -> Iterator[
     for owner in obj.metadata.owner_references:
         yield Wake(owner.kind, Key(namespace, owner.name))
     if _matters_to_what_it_needs(old, new):
-        for kind, name in needs(obj):
+        for kind, name in needs(obj) | (needs(old) if old else set()):  # also what it needs no longer
             yield Wake(kind, Key(namespace, name))
     if isinstance(obj, Finetune | Run | LLM | Dataset | Hyperparameter):
         yield Wake(PLACEMENT, Key(namespace, ""))
     if old is None and isinstance(obj, FinetuneJob | FinetuneExperiment):
         yield Wake(PLACEMENT, Key(namespace, ""))  # a training may have waited for it to be seen
-    if isinstance(obj, LLM | Dataset | Hyperparameter | LLMCheckpoint):
+    if isinstance(obj, LLM | Dataset | Hyperparameter | LLMCheckpoint | DataPlugin | ScoringPlugin):
         for user in _possible_users(world, namespace):
             # A group extends groups: any of them may matter to any training.
             if isinstance(obj, Hyperparameter) or (obj.kind, obj.metadata.name) in needs(user):
@@ -47,6 +47,10 @@ def wakes(world: World, old: Resource | None, new: Resource | None) -> Iterator[
             # Devices know no namespaces: whoever waits for one may go on.
             for waiting in {f.metadata.namespace for f in world.all(Finetune, None) if is_waiting(f)}:
                 yield Wake(PLACEMENT, Key(waiting, ""))
+        if _is_news(old, obj):
+            # What waits for a device may have a service give up its own.
+            for service in world.all(InferenceService, None):
+                yield Wake("InferenceService", Key(service.metadata.namespace, service.metadata.name))
         for scoring in world.all(Scoring, namespace):
             if obj.metadata.name in (scoring.spec.run, scoring.status.run):
                 yield Wake("Scoring", Key(namespace, scoring.metadata.name))
@@ -61,6 +65,13 @@ def _possible_users(world: World, namespace: str) -> Iterator[Resource]:
     yield from world.all(Scoring, namespace)
     yield from world.all(Dataset, namespace)
     yield from world.all(Hyperparameter, namespace)
+    yield from world.all(InferenceService, namespace)
+
+
+def _is_news(old: Resource | None, run: Run) -> bool:
+    if not isinstance(old, Run):
+        return True
+    return (old.status.phase, old.status.reason) != (run.status.phase, run.status.reason)
 
 
 def _experiment_of(world: World, namespace: str, job_name: str) -> Iterator[Wake]:

@@ -5,8 +5,8 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from datatunerx.resources.enums import Engine, RunPhase, RunType, ScoringPhase, ServicePhase
-from datatunerx.resources.experiment import MetricResult
-from datatunerx.resources.finetune import Measure, Resources
+from datatunerx.resources.experiment import Difference, MetricResult
+from datatunerx.resources.finetune import Endpoint, Measure, Resources
 from datatunerx.resources.material import PluginSpec, PluginStatus
 from datatunerx.resources.wire import LongText, Name, Resource, ShortText, Status, Uri, Wire
 
@@ -21,9 +21,15 @@ class ModelRef(Wire):
 
 
 class ScoringSpec(Wire):
-    model: ModelRef
-    dataset: Name
+    model: ModelRef | None = None
+    """What is scored; or name a service."""
+    service: Endpoint | None = None
+    """A model that is asked by its URL, in place of one of ours."""
+    dataset: Name | None = None
+    """Whose split is asked; without one, only measure.questions are."""
     measure: Measure = Measure()
+    compare_with: Annotated[list[Name], Field(max_length=64)] = []
+    """Other Scorings, with which this one is compared row by row; may be added later."""
     run: Name | None = None
     """A Run that has measured this model already; without it the model gets a Run of its own."""
 
@@ -39,6 +45,7 @@ class ScoringStatus(Status):
     low: float | None = None
     high: float | None = None
     metrics: dict[str, MetricResult] = {}
+    comparisons: Annotated[list[Difference], Field(max_length=64)] = []
     predictions_uri: Uri | None = None
 
 
@@ -101,8 +108,30 @@ class InferenceServiceSpec(Wire):
     """Those that share a base share one process."""
     engine: Engine = Engine.TRANSFORMERS
     replicas: Annotated[int, Field(le=1_000_000)] = 1
-    """How many processes serve the models; 0 unloads them. `kubectl scale` sets it."""
+    """Whether the models are served: each base by one process, however many are asked for; 0 unloads them.
+    `kubectl scale` sets it."""
+    idle_seconds: Annotated[float, Field(ge=0)] = 600.0
+    """Unloaded after so long without a request, and loaded again by the next one; 0 is never."""
+    priority: int = 0
+    """Against trainings and other services that wait for its device."""
     resources: Resources = Resources()
+
+
+class ServedModelStatus(Wire):
+    """How one model of a service stands."""
+
+    list_key: ClassVar[tuple[str, ...]] = ("kind", "name")
+
+    kind: Literal["LLM", "LLMCheckpoint"]
+    name: Name
+    ready: bool = False
+    reason: ShortText | None = None
+    message: LongText | None = None
+    """What it waits for, or what is wrong with it."""
+    run: ShortText | None = None
+    """The Run that serves it, or is to."""
+    base_digest: ShortText = ""
+    adapter_digest: ShortText = ""
 
 
 class InferenceServiceStatus(Status):
@@ -110,9 +139,13 @@ class InferenceServiceStatus(Status):
     reason: ShortText | None = None
     message: LongText | None = None
     url: Uri | None = None
+    """Path of its OpenAI-shaped endpoint on the API server; the same whatever process serves it."""
+    models: Annotated[list[ServedModelStatus], Field(max_length=64)] = []
     models_ready: int = 0
     replicas: int = 0
-    """Processes that serve now."""
+    """1 while all that can be served is; `kubectl scale` reads it."""
+    loaded_generation: int = 0
+    """Generation of the spec that was last loaded: another one is loaded without being asked for."""
 
 
 class InferenceService(Resource):
@@ -131,9 +164,12 @@ class RunSpec(Wire):
     serves: Annotated[list[ShortText], Field(max_length=1000)] = []
     """The objects it works for, as Kind/name."""
     attempts: dict[str, int] = {}
-    """Of a tune run: which attempt of each Finetune it is, by the Finetune's name."""
+    """Of a tune run: which attempt of each Finetune it is, by the Finetune's name. Of a serve run: how often
+    its service has loaded this base, by InferenceService/name/digest."""
     accelerators: Annotated[int, Field(ge=0, le=64)] = 0
     priority: int = 0
+    memory_bytes: Annotated[int, Field(ge=0)] = 0
+    """About what it takes of its device; 0 is all of it. Serve runs that fit beside each other share one."""
     secrets: Annotated[list[Name], Field(max_length=64)] = []
     """Secrets whose values its worker is given when it starts."""
     stop: bool = False

@@ -11,6 +11,8 @@ VERSION = "v1beta1"
 API_VERSION = f"{GROUP}/{VERSION}"
 RETRY = f"{GROUP}/retry"
 """Annotation of an LLM or a Dataset: another value has it inspected again."""
+WANTED = f"{GROUP}/wanted"
+"""Annotation of an InferenceService: when it was last asked for while unloaded, in seconds since 1970."""
 
 Name = Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")]
 """The name of an object in the same namespace."""
