@@ -16,7 +16,6 @@ from datatunerx.app.settings import Settings
 from datatunerx.cli.errors import BadInput, CommandError, Exit
 from datatunerx.cli.text import aligned
 from datatunerx.client import Api
-from datatunerx.resources.enums import RunType
 from datatunerx.resources.material import LLM, Dataset
 from datatunerx.resources.outcome import LLMCheckpoint, Run
 from datatunerx.runs.plan import DataFiles, RunPlan
@@ -120,7 +119,7 @@ async def _uses(api: Api, root: Path) -> list[tuple[Path, str]]:
 
 def _of_run(run: Run, root: Path) -> list[tuple[Path, str]]:
     who = _who(run)
-    if run.spec.type is RunType.INSPECT:  # what it is fetching, nobody knows by name yet
+    if run.spec.type.reads_only:  # what it is fetching, nobody knows by name yet
         return [
             (entry.path, who)
             for entry in entries(root)

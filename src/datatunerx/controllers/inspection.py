@@ -1,4 +1,4 @@
-"""An inspection: the Run that finds out what an LLM or a Dataset is."""
+"""An inspection: the Run that finds out what an LLM, a Dataset or a plugin is, or makes a Dataset's rows."""
 
 from dataclasses import dataclass
 
@@ -6,14 +6,15 @@ from datatunerx.controllers.context import Context
 from datatunerx.controllers.folder import publish_plan, read_result
 from datatunerx.controllers.objects import WORKER, delete, ensure, is_gone, metadata_of, must_be_fresh
 from datatunerx.controllers.secrets import secret_values
-from datatunerx.resources.enums import RunPhase, RunType
-from datatunerx.resources.material import LLM, Dataset
-from datatunerx.resources.outcome import Run, RunSpec
+from datatunerx.resources.enums import RunPhase
+from datatunerx.resources.material import LLM, DataPlugin, Dataset
+from datatunerx.resources.outcome import Run, RunSpec, ScoringPlugin
 from datatunerx.resources.wire import RETRY
 from datatunerx.runs.compile import run_name
 from datatunerx.runs.plan import RunPlan
 from datatunerx.runs.result import RunResult
 
+Inspectable = LLM | Dataset | DataPlugin | ScoringPlugin
 SECRET_NOT_FOUND = "SecretNotFound"
 SECRET_SECONDS = 2.0
 """Between two looks for a Secret that is not there yet."""
@@ -21,7 +22,7 @@ SECRET_SECONDS = 2.0
 
 @dataclass(frozen=True)
 class Inspected:
-    """How an inspection stands: a result, a failure, or neither yet."""
+    """How its Run stands: a result, a failure, or neither yet."""
 
     run: str
     result: RunResult | None = None
@@ -33,19 +34,19 @@ class Inspected:
         return bool(self.reason)
 
 
-def salt_of(obj: LLM | Dataset) -> str:
+def salt_of(obj: Inspectable) -> str:
     return obj.metadata.annotations.get(RETRY, "")
 
 
-def is_decided(obj: LLM | Dataset, plan: RunPlan) -> bool:
+def is_decided(obj: Inspectable, plan: RunPlan) -> bool:
     """Whether the status already says what this very plan has found out."""
     ready = obj.status.condition("Ready")
     same = obj.status.run == run_name(plan) and obj.status.observed_generation == obj.metadata.generation
     return bool(same and ready and ready.status in ("True", "False"))
 
 
-def _secrets(obj: LLM | Dataset) -> list[str]:
-    given = obj.spec.credentials
+def _secrets(obj: Inspectable) -> list[str]:
+    given = obj.spec.credentials if isinstance(obj, LLM | Dataset) else None
     return [given.secret_ref.name] if given and given.secret_ref else []
 
 
@@ -64,7 +65,7 @@ async def missing_secret(context: Context, obj: LLM | Dataset) -> str | None:
     return None
 
 
-async def inspect(context: Context, obj: LLM | Dataset, plan: RunPlan) -> Inspected | None:
+async def inspect(context: Context, obj: Inspectable, plan: RunPlan) -> Inspected | None:
     """Start the inspection, or say how it stands. None: the status says it all already."""
     namespace, name = obj.metadata.namespace, run_name(plan)
     run = context.world.get(Run, namespace, name)
@@ -73,10 +74,17 @@ async def inspect(context: Context, obj: LLM | Dataset, plan: RunPlan) -> Inspec
         obj.status.is_true("Ready") or run or not await is_gone(context, Run, namespace, name)
     ):
         return None
+    return await follow(context, obj, plan)
+
+
+async def follow(context: Context, obj: Inspectable, plan: RunPlan) -> Inspected:
+    """How the plan's Run stands; it is started if it is not there."""
+    namespace, name = obj.metadata.namespace, run_name(plan)
+    run = context.world.get(Run, namespace, name)
     if run is None:
         await must_be_fresh(context, obj)
         spec = RunSpec(
-            type=RunType.INSPECT,
+            type=plan.type,
             plan_id=plan.id,
             plan_uri=publish_plan(plan),
             serves=[f"{obj.kind}/{obj.metadata.name}"],

@@ -1,17 +1,16 @@
-"""DataPlugin and ScoringPlugin: Ready when what they name is installed. Nothing of theirs is run here."""
-
-import asyncio
-import importlib.metadata
-import importlib.util
-import shutil
+"""DataPlugin and ScoringPlugin: Ready when a worker could load what they name. None of it is loaded here."""
 
 from datatunerx.client.informer import Key
 from datatunerx.controllers.context import Context
+from datatunerx.controllers.inspection import Inspected, inspect, salt_of
 from datatunerx.controllers.objects import draft, write_status
 from datatunerx.controllers.users import keep_while_used
+from datatunerx.plugins import DATA_PLUGINS, SCORERS, parameter_problem, schema_problem
 from datatunerx.resources.enums import PluginProvider
-from datatunerx.resources.material import DataPlugin, PluginSpec
+from datatunerx.resources.material import DataPlugin, PluginSpec, PluginStatus
 from datatunerx.resources.outcome import ScoringPlugin
+from datatunerx.runs.compile import inspect_plugin, plugin_call
+from datatunerx.runs.plan import PluginCall
 
 
 class PluginReconciler:
@@ -26,31 +25,78 @@ class PluginReconciler:
         wanted = draft(plugin)
         if await keep_while_used(self._context, plugin, wanted):
             return None
-        found, reason, message, version = await asyncio.to_thread(look, plugin.spec)  # reads many small files
-        wanted.status.version = version
-        wanted.status.set_condition("Ready", found, reason, message)
+        if plugin.metadata.deletion_timestamp is None:
+            await self._inspect(plugin, wanted.status)
         await write_status(self._context, plugin, wanted)
         return None
 
+    async def _inspect(self, plugin: DataPlugin | ScoringPlugin, status: PluginStatus) -> None:
+        if problem := spec_problem(plugin.spec):
+            status.run = None
+            status.set_condition("Ready", False, *problem)
+            return
+        root = self._context.settings.root_uri
+        plan = inspect_plugin(call_of(plugin), plugin.metadata.uid, root, salt_of(plugin))
+        found = await inspect(self._context, plugin, plan)
+        if found is not None:
+            status.run = found.run
+            _tell_of(found, plugin.spec, status)
 
-def look(spec: PluginSpec) -> tuple[bool, str, str, str | None]:
-    """(installed, reason, message, version). Only the top package is looked for, and not imported."""
-    if spec.provider is PluginProvider.COMMAND:
-        if not spec.command:
-            return False, "CommandMissing", "provider command needs spec.command", None
-        if not shutil.which(spec.command[0]):
-            return False, "CommandNotFound", f"{spec.command[0]!r} is not on the server's PATH", None
-        return True, "Found", f"{spec.command[0]} is on the PATH", spec.version
-    module, colon, function = (spec.entry_point or "").partition(":")
-    if not (module and colon and function):
-        return False, "EntryPointMissing", "provider entry-point needs spec.entryPoint: module:function", None
-    package = module.split(".")[0]
-    try:
-        installed = importlib.util.find_spec(package) is not None
-    except ValueError:
-        installed = False
-    if not installed:
-        return False, "ModuleNotFound", f"no package {package!r} is installed beside the server", None
-    owners = importlib.metadata.packages_distributions().get(package, [])
-    version = importlib.metadata.version(owners[0]) if owners else None
-    return True, "Found", f"package {package} is installed", version
+
+def call_of(plugin: DataPlugin | ScoringPlugin) -> PluginCall:
+    """How a worker calls it."""
+    group = DATA_PLUGINS if isinstance(plugin, DataPlugin) else SCORERS
+    return plugin_call(plugin.metadata.name, plugin.spec, group)
+
+
+def spec_problem(spec: PluginSpec) -> tuple[str, str] | None:
+    """(reason, message) of what is wrong with the spec by itself."""
+    if spec.provider is PluginProvider.COMMAND and not spec.command:
+        return "CommandMissing", "provider command needs spec.command: the program and its arguments"
+    if spec.provider is PluginProvider.ENTRY_POINT and not spec.entry_point:
+        wanted = "the name that an installed package offers, or module:function"
+        return "EntryPointMissing", f"provider entry-point needs spec.entryPoint: {wanted}"
+    if problem := schema_problem(spec.parameter_schema):
+        return "SchemaInvalid", f"spec.parameterSchema is {problem}"
+    return None
+
+
+def parameters_problem(
+    plugin: DataPlugin | ScoringPlugin, given: dict[str, object], *, whole: bool
+) -> str | None:
+    """Which parameters its own schema or its spec's does not take; `whole`: none may be missing any more."""
+    return _problem([plugin.status.parameter_schema or {}, plugin.spec.parameter_schema], given, whole=whole)
+
+
+def _problem(schemas: list[dict[str, object]], given: dict[str, object], *, whole: bool) -> str | None:
+    for schema in schemas:
+        asked = schema if whole else {key: part for key, part in schema.items() if key != "required"}
+        if problem := parameter_problem(asked, given):
+            return problem
+    return None
+
+
+def _tell_of(found: Inspected, spec: PluginSpec, status: PluginStatus) -> None:
+    if found.failed:
+        status.set_condition("Ready", False, found.reason, found.message)
+        return
+    if found.result is None or found.result.plugin is None:
+        status.set_condition("Ready", None, "Inspecting", f"Run {found.run} loads it")
+        return
+    facts = found.result.plugin
+    status.version = facts.version or spec.version
+    status.package, status.summary, status.parameter_schema = (
+        facts.package,
+        facts.summary,
+        facts.parameter_schema,
+    )
+    if problem := _problem([facts.parameter_schema, spec.parameter_schema], spec.parameters, whole=False):
+        status.set_condition("Ready", False, "ParametersInvalid", f"spec.{problem}")
+    elif spec.version and facts.version and spec.version != facts.version:
+        message = f"version {facts.version} is installed and spec.version asks for {spec.version}"
+        status.set_condition(
+            "Ready", False, "OtherVersion", f"{message}; install that, or change spec.version"
+        )
+    else:
+        what = f"{facts.package} {facts.version}" if facts.package else "the program is there"
+        status.set_condition("Ready", True, "Found", what)

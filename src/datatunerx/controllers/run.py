@@ -11,7 +11,7 @@ from datatunerx.controllers.folder import folder_of, log_uri, read_result
 from datatunerx.controllers.following import RunView
 from datatunerx.controllers.objects import WORKER, draft, hold, release, tell, write_status
 from datatunerx.controllers.secrets import environment_of
-from datatunerx.resources.enums import RunPhase, RunType
+from datatunerx.resources.enums import RunPhase
 from datatunerx.resources.outcome import Run
 from datatunerx.resources.wire import now
 
@@ -73,7 +73,7 @@ class RunReconciler:
         """Soon while somebody waits for it to begin, or for an inspection to end; else at the usual pace."""
         poll, started = self._context.settings.poll_seconds, run.status.started_at
         young = started is None or self._context.clock() - _seconds(started) < YOUNG_SECONDS
-        return min(poll, SOON_SECONDS) if young or run.spec.type is RunType.INSPECT else poll
+        return min(poll, SOON_SECONDS) if young or run.spec.type.reads_only else poll
 
     async def _state(self, run: Run) -> RunState | None:
         """What the backend says after it was told what is wanted; None if it need not begin."""
@@ -160,6 +160,7 @@ def submission(run: Run, environment: Mapping[str, str]) -> Submission:
         accelerators=run.spec.accelerators,
         priority=run.spec.priority,
         created=_seconds(created) if created else 0.0,
+        memory_bytes=run.spec.memory_bytes,
         environment=environment,
     )
 

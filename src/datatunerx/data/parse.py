@@ -13,6 +13,22 @@ from datatunerx.data.errors import DataError
 from datatunerx.data.raw import RawRow
 from datatunerx.data.sources import head_of, open_source
 
+
+class _AllColumns(Set[str]):
+    """Holds every name, and lists none."""
+
+    def __contains__(self, name: object) -> bool:
+        return True
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(())
+
+    def __len__(self) -> int:
+        return 0
+
+
+ALL_COLUMNS: Set[str] = _AllColumns()
+"""For `raw_rows`, where no column is left unread."""
 KINDS = ".jsonl, .json, .csv, .tsv, .parquet, .arrow, .xlsx, .txt"
 SUFFIXES = {
     ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json", ".csv": "csv", ".tsv": "tsv", ".tab": "tsv",

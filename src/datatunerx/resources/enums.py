@@ -93,6 +93,8 @@ class Metric(StrEnum):
     ROUGE_2 = "rouge-2"
     ROUGE_L = "rouge-l"
     PERPLEXITY = "perplexity"
+    JUDGE = "judge"
+    """What another model says of the answers; it needs `judge` beside the metrics."""
 
     @property
     def higher_is_better(self) -> bool:
@@ -125,10 +127,17 @@ class StopMode(StrEnum):
 
 class RunType(StrEnum):
     INSPECT = "inspect"
+    MAKE = "make"
+    """A data plugin makes rows of files."""
     TUNE = "tune"
     SCORE = "score"
     EXPORT = "export"
     SERVE = "serve"
+
+    @property
+    def reads_only(self) -> bool:
+        """Whether it looks at files and needs no device to train or answer on."""
+        return self in (RunType.INSPECT, RunType.MAKE)
 
 
 class RunPhase(StrEnum):

@@ -4,7 +4,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from datatunerx.resources.enums import DataFormat, PluginProvider
+from datatunerx.resources.enums import DataFormat, PluginProvider, Split
 from datatunerx.resources.training import ParameterOverrides
 from datatunerx.resources.wire import LongText, Name, Resource, ShortText, Status, Uri, Wire
 
@@ -210,8 +210,23 @@ class DataReport(Wire):
     overlap: Overlap | None = None
 
 
+class MadeData(Wire):
+    """What a data plugin has made: a version of the dataset, which then is inspected like any other."""
+
+    run: ShortText
+    """The Run that made it and holds its files."""
+    digest: ShortText
+    """SHA-256 over the content of its files."""
+    rows: int
+    splits: dict[Split, Annotated[list[Uri], Field(max_length=16)]]
+    left_out: Annotated[list[Dropped], Field(max_length=64)] = []
+    """What became no row, by the plugin's own reasons, with the first places."""
+
+
 class DatasetStatus(Status):
     run: ShortText | None = None
+    made: MadeData | None = None
+    """Of a Dataset with a plugin: what the plugin made of its files."""
     digest: ShortText | None = None
     """SHA-256 over the content of all files."""
     report: DataReport | None = None
@@ -246,23 +261,39 @@ class Hyperparameter(Resource):
     status: HyperparameterStatus = HyperparameterStatus()
 
 
+class PluginLimits(Wire):
+    """What one call may take; beyond it the call is ended and fails."""
+
+    timeout_seconds: Annotated[float, Field(gt=0, le=604_800)] = 3600
+    memory_bytes: Annotated[int, Field(ge=64 << 20, le=1 << 46)] = 2 << 30
+    """Memory of its process, where the system can limit it (Linux)."""
+
+
 class PluginSpec(Wire):
     provider: PluginProvider = PluginProvider.ENTRY_POINT
     """How the plugin is called."""
     entry_point: ShortText | None = None
-    """module:function, for provider entry-point."""
+    """For provider entry-point: the name that an installed package offers, or module:function."""
     command: Annotated[list[ShortText], Field(max_length=64)] = []
     """The program and its arguments, for provider command."""
     version: ShortText | None = None
     parameters: dict[str, Any] = {}
     """Given to every call."""
     parameter_schema: dict[str, Any] = {}
-    """JSON Schema of the parameters a call may give."""
+    """JSON Schema of the parameters, beside the plugin's own."""
+    limits: PluginLimits = PluginLimits()
 
 
 class PluginStatus(Status):
+    run: ShortText | None = None
+    """The Run that loaded it to see what it is."""
     version: ShortText | None = None
     """The version found."""
+    package: ShortText | None = None
+    """The package it comes from."""
+    summary: LongText | None = None
+    parameter_schema: dict[str, Any] | None = None
+    """JSON Schema of its parameters, as the plugin itself has it."""
     used_by: UsedBy = []
 
 

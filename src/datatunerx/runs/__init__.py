@@ -6,8 +6,11 @@ from datatunerx.runs.plan import (
     DataFiles,
     InspectDataPlan,
     InspectModelPlan,
+    InspectPluginPlan,
+    MakeDataPlan,
     MeasurePlan,
     ModelFiles,
+    PluginCall,
     RunPlan,
     ScorePlan,
     ServedModel,
@@ -16,7 +19,7 @@ from datatunerx.runs.plan import (
     TuneJob,
     TunePlan,
 )
-from datatunerx.runs.result import DataFacts, ModelFacts, RunResult, ScoreOutcome
+from datatunerx.runs.result import DataFacts, ModelFacts, PluginFacts, RunResult, ScoreOutcome
 
 __all__ = [
     "Command",
@@ -26,11 +29,15 @@ __all__ = [
     "EventType",
     "InspectDataPlan",
     "InspectModelPlan",
+    "InspectPluginPlan",
+    "MakeDataPlan",
     "JobOutcome",
     "MeasurePlan",
     "ModelFacts",
     "ModelFiles",
     "ModelState",
+    "PluginCall",
+    "PluginFacts",
     "RunPlan",
     "RunResult",
     "ScoreOutcome",

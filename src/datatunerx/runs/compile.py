@@ -7,20 +7,33 @@ its own, and two namespaces never share a run's folder.
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import urlsplit
 
-from datatunerx.resources.enums import Method, Objective, Precision, Quantization, RunType, Split
+from datatunerx.resources.enums import (
+    DataFormat,
+    Method,
+    Objective,
+    PluginProvider,
+    Precision,
+    Quantization,
+    RunType,
+    Split,
+)
 from datatunerx.resources.experiment import FinetuneExperiment, FinetuneExperimentSpec
 from datatunerx.resources.finetune import Finetune, Measure
-from datatunerx.resources.material import LLM, Credentials, Dataset, Hyperparameter
+from datatunerx.resources.material import LLM, Credentials, Dataset, Hyperparameter, PluginSpec
 from datatunerx.resources.training import HyperparameterRef, TrainingParameters, resolve_parameters
 from datatunerx.runs.plan import (
     Access,
     DataFiles,
     InspectDataPlan,
     InspectModelPlan,
+    InspectPluginPlan,
+    MakeDataPlan,
     MeasurePlan,
     ModelFiles,
+    PluginCall,
     RunPlan,
     ScorePlan,
     TuneJob,
@@ -194,7 +207,17 @@ def foreign_uploads(dataset: Dataset) -> list[str]:
 
 
 def data_files(dataset: Dataset) -> DataFiles:
-    """All subsets' files, split by split, with the digest of the last inspection."""
+    """What is read: all subsets' files, split by split, or what its plugin has made of them; with the digest
+    of the last inspection."""
+    files = given_files(dataset)
+    if dataset.spec.plugin is None:
+        return files
+    made = dataset.status.made.splits if dataset.status.made else {}
+    return files.model_copy(update={"splits": made, "access": None, "unpack": False})
+
+
+def given_files(dataset: Dataset) -> DataFiles:
+    """The files that its spec names."""
     splits: dict[Split, list[str]] = {}
     for subset in dataset.spec.subsets:
         files = subset.splits
@@ -261,6 +284,32 @@ def inspect_data(dataset: Dataset, model: ModelFiles | None, root_uri: str, salt
     files = data_files(dataset).model_copy(update={"digest": ""})  # the inspection is what finds it
     part = InspectDataPlan(data=files, model=model)
     return identified(RunType.INSPECT, root_uri, {"inspect_data": part}, f"{dataset.metadata.uid}{salt}")
+
+
+def plugin_call(name: str, spec: PluginSpec, group: str) -> PluginCall:
+    is_program = spec.provider is PluginProvider.COMMAND
+    return PluginCall(
+        name=name,
+        group=group,
+        entry_point="" if is_program else spec.entry_point or "",
+        command=spec.command if is_program else [],
+        limits=spec.limits,
+    )
+
+
+def inspect_plugin(plugin: PluginCall, uid: str, root_uri: str, salt: str = "") -> RunPlan:
+    part = InspectPluginPlan(plugin=plugin)
+    return identified(RunType.INSPECT, root_uri, {"inspect_plugin": part}, f"{uid}{salt}")
+
+
+def make_data(
+    dataset: Dataset, plugin: PluginCall, version: str | None, parameters: Mapping[str, Any], root_uri: str,
+    salt: str = "",
+) -> RunPlan:  # fmt: skip
+    """A run in which a plugin makes the dataset's rows; `parameters` are the plugin's and the dataset's."""
+    files = given_files(dataset).model_copy(update={"digest": "", "format": DataFormat.AUTO, "features": {}})
+    part = MakeDataPlan(data=files, plugin=plugin, version=version, parameters=dict(parameters))
+    return identified(RunType.MAKE, root_uri, {"make_data": part}, f"{dataset.metadata.uid}{salt}")
 
 
 def score(

@@ -11,8 +11,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from datatunerx.resources.enums import DataFormat, Engine, Metric, Precision, RunType, Split
-from datatunerx.resources.finetune import GenerationSettings, MetricOptions, Question
-from datatunerx.resources.material import AutoSplit
+from datatunerx.resources.finetune import Endpoint, GenerationSettings, Judge, MetricOptions, Question
+from datatunerx.resources.material import AutoSplit, PluginLimits
 from datatunerx.resources.training import TrainingParameters
 from datatunerx.resources.wire import LongText, Name, Uri, Wire
 
@@ -55,15 +55,41 @@ class DataFiles(Wire):
     access: Access | None = None
 
 
+class PluginCall(Wire):
+    """Which plugin is loaded, and within which limits."""
+
+    name: Name
+    """Of the DataPlugin or ScoringPlugin."""
+    group: str
+    """The group of entry points in which it is looked for."""
+    entry_point: str = ""
+    """The name that a package offers, or module:function."""
+    command: list[str] = []
+    """In place of it a program with its arguments."""
+    limits: PluginLimits = PluginLimits()
+
+
+class ScorerPlan(Wire):
+    """A ScoringPlugin as it is called."""
+
+    plugin: PluginCall
+    version: str | None = None
+    """As it was inspected: another one may find other scores."""
+    parameters: dict[str, Any] = {}
+    """The plugin's own, with those of this use over them; the schema has been checked."""
+
+
 class MeasurePlan(Wire):
     """How answers are made and scored; the same for every model it is used on."""
 
-    data: Name
-    """One of the plan's datasets."""
+    data: Name | None = None
+    """One of the plan's datasets; None asks the questions alone."""
     split: Split = Split.TEST
     questions: list[Question] = []
     metrics: list[Metric]
     metric_options: dict[Metric, MetricOptions] = {}
+    judge: Judge | None = None
+    plugins: list[ScorerPlan] = []
     generation: GenerationSettings = GenerationSettings()
     limit: int | None = None
 
@@ -110,11 +136,27 @@ class InspectDataPlan(Wire):
     """Whose tokenizer counts the tokens, if any."""
 
 
+class InspectPluginPlan(Wire):
+    plugin: PluginCall
+
+
+class MakeDataPlan(Wire):
+    """A data plugin makes rows of a dataset's files."""
+
+    data: DataFiles
+    plugin: PluginCall
+    version: str | None = None
+    """The plugin's version as it was inspected: another one makes other data."""
+    parameters: dict[str, Any] = {}
+
+
 class ScorePlan(Wire):
-    model: ModelFiles
+    model: ModelFiles | None = None
+    service: Endpoint | None = None
+    """Asked in place of a model. The key is never in a plan: a worker gets it at its start."""
     adapter_uri: Uri | None = None
     """None scores the untouched base."""
-    data: DataFiles
+    data: DataFiles | None = None
     measure: MeasurePlan
     precision: Precision = Precision.AUTO
     """What the base is loaded in: an adapter is scored in the precision it was trained in."""
@@ -183,14 +225,16 @@ class RunPlan(Wire):
     tune: TunePlan | None = None
     inspect_model: InspectModelPlan | None = None
     inspect_data: InspectDataPlan | None = None
+    inspect_plugin: InspectPluginPlan | None = None
+    make_data: MakeDataPlan | None = None
     score: ScorePlan | None = None
     serve: ServePlan | None = None
 
     @model_validator(mode="after")
     def _one_part(self) -> Self:
-        parts = [self.tune, self.inspect_model, self.inspect_data, self.score, self.serve]
-        if sum(part is not None for part in parts) != 1:
-            raise ValueError("a plan has exactly one of tune, inspectModel, inspectData, score, serve")
+        parts = {name for name in type(self).model_fields if isinstance(getattr(self, name), Wire)}
+        if len(parts) != 1:
+            raise ValueError(f"a plan has exactly one part that says what to do, not {sorted(parts)}")
         return self
 
 

@@ -1,9 +1,11 @@
 """The result: written last, whole or not at all. A valid result is the only sign that a run ended well."""
 
+from typing import Any
+
 from datatunerx.resources.enums import RunPhase
 from datatunerx.resources.experiment import MetricResult
-from datatunerx.resources.material import DataReport
-from datatunerx.resources.wire import LongText, Uri, Wire
+from datatunerx.resources.material import DataReport, MadeData
+from datatunerx.resources.wire import LongText, ShortText, Uri, Wire
 from datatunerx.runs.events import JobOutcome
 
 
@@ -29,6 +31,15 @@ class DataFacts(Wire):
     report_uri: Uri | None = None
 
 
+class PluginFacts(Wire):
+    """What an inspection found out about a plugin."""
+
+    version: ShortText | None = None
+    package: ShortText | None = None
+    summary: LongText = ""
+    parameter_schema: dict[str, Any] = {}
+
+
 class ScoreOutcome(Wire):
     """One model scored by one measure."""
 
@@ -50,6 +61,8 @@ class RunResult(Wire):
     scores: list[ScoreOutcome] = []
     model: ModelFacts | None = None
     data: DataFacts | None = None
+    plugin: PluginFacts | None = None
+    made: MadeData | None = None
 
     def score(self, subject: str, measure: str) -> ScoreOutcome | None:
         return next((s for s in self.scores if s.subject == subject and s.measure == measure), None)

@@ -75,6 +75,14 @@ def _work(plan: RunPlan, journal: Journal, stopping: Stopping, secrets: Secrets)
         from datatunerx.worker.inspect_data import inspect_data
 
         return inspect_data(plan.inspect_data, journal, secrets)
+    if plan.inspect_plugin is not None:
+        from datatunerx.worker.make_data import inspect_plugin
+
+        return inspect_plugin(plan.inspect_plugin, journal)
+    if plan.make_data is not None:
+        from datatunerx.worker.make_data import make_data
+
+        return make_data(plan.make_data, journal, secrets)
     if plan.inspect_model is not None:
         from datatunerx.worker.inspect_model import inspect_model
 
@@ -82,11 +90,15 @@ def _work(plan: RunPlan, journal: Journal, stopping: Stopping, secrets: Secrets)
     if plan.tune is not None:
         from datatunerx.worker.tune import tune
 
-        return tune(plan.tune, journal, stopping)
+        return tune(plan.tune, journal, stopping, secrets)
     if plan.score is not None:
         from datatunerx.worker.score import score_model
 
-        return score_model(plan.score, journal)
+        return score_model(plan.score, journal, secrets)
+    if plan.serve is not None:
+        from datatunerx.worker.serve import serve
+
+        return serve(plan.serve, journal, stopping)
     raise ValueError(f"a {plan.type} run is not something this worker can do")
 
 

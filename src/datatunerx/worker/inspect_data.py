@@ -20,13 +20,13 @@ YIELDING = 10
 
 def inspect_data(plan: InspectDataPlan, journal: Journal, secrets: Secrets) -> RunResult:
     """Failed for data that cannot be used: that is a finding, which needs no traceback."""
-    _give_way()
+    give_way()
     journal.activity(f"reading dataset {plan.data.name}")
     model = plan.model
     report = storage.local_path(journal.uri(REPORT))
     directory = storage.local_path(model.uri) if model else None
     try:
-        files = _here(plan, journal, secrets)
+        files = gathered(plan.data, journal, secrets)
         facts = journal.with_space(
             lambda: data.inspect(files, directory, model.template if model else None, report)
         )
@@ -42,15 +42,15 @@ def inspect_data(plan: InspectDataPlan, journal: Journal, secrets: Secrets) -> R
     return RunResult(plan_id=journal.plan.id, phase=RunPhase.FAILED, reason=reason, message=message)
 
 
-def _here(plan: InspectDataPlan, journal: Journal, secrets: Secrets) -> DataFiles:
+def gathered(files: DataFiles, journal: Journal, secrets: Secrets) -> DataFiles:
     """The dataset with all its files on this machine."""
     fetched = storage.local_path(journal.plan.fetched_uri)
     uploads = storage.local_path(journal.plan.uploads_uri)
-    who = credentials_for(plan.data.access, secrets)
-    return journal.with_space(lambda: gather(plan.data, fetched, uploads, who, journal.activity))
+    who = credentials_for(files.access, secrets)
+    return journal.with_space(lambda: gather(files, fetched, uploads, who, journal.activity))
 
 
-def _give_way() -> None:
+def give_way() -> None:
     """Let others go first: by our own niceness, and by that of our session where the kernel groups by it."""
     os.nice(YIELDING)
     with suppress(OSError), open("/proc/self/autogroup", "w") as file:
