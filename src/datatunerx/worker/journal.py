@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Self, TypeVar
 
 from datatunerx import storage
-from datatunerx.runs import Event, EventType, RunPlan, RunResult, files
+from datatunerx.runs import Event, EventType, RunPlan, RunResult, ServingState, files
 from datatunerx.telemetry.events import EventWriter
 
 HEARTBEAT_SECONDS = 2.0
@@ -56,6 +56,8 @@ class Journal:
         self._heart = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
         self.doing = ""
         """The latest activity, for whoever has to explain a failure."""
+        self.pulse: Callable[[], ServingState] | None = None
+        """What each heartbeat tells, in a run that serves."""
 
     def __enter__(self) -> Self:
         self._heart.start()
@@ -98,4 +100,4 @@ class Journal:
 
     def _beat(self) -> None:
         while not self._ended.wait(HEARTBEAT_SECONDS):
-            self.write(Event(type=EventType.HEARTBEAT))
+            self.write(Event(type=EventType.HEARTBEAT, serving=self.pulse() if self.pulse else None))
