@@ -18,6 +18,8 @@ KEPT = (
     "type", "description", "default", "enum", "minimum", "maximum", "minLength", "maxLength", "pattern",
     "minItems", "maxItems", "minProperties", "maxProperties",
 )  # fmt: skip
+OPTIONAL = "x-optional"
+"""Marks a field that may be absent, and then means something else than its defaults; in no CRD."""
 MAX_PROPERTIES = 256
 SCALE = {"specReplicasPath": ".spec.replicas", "statusReplicasPath": ".status.replicas"}
 
@@ -143,7 +145,7 @@ def _follow(node: Schema, defs: Mapping[str, Schema], path: str) -> Schema:
         if len(others) != 1:
             raise ValueError(f"{path}: a union; write a field per case and a rule instead")
         rest = {k: v for k, v in node.items() if k not in ("anyOf", "default")}
-        return _follow(others[0] | rest, defs, path)
+        return _follow(others[0] | rest | {OPTIONAL: True}, defs, path)
     if "$ref" in node:
         target = defs[node["$ref"].removeprefix("#/$defs/")]
         rest = {k: v for k, v in node.items() if k != "$ref"}
@@ -182,7 +184,7 @@ def _object(
     if required:
         out["required"] = required
         out.pop("default", None)
-    elif any("default" in child for child in out["properties"].values()):
+    elif not node.get(OPTIONAL) and any("default" in child for child in out["properties"].values()):
         # Kubernetes applies a default inside an object only if the object is there
         out["default"] = {}
     else:
