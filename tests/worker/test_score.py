@@ -12,6 +12,7 @@ from datatunerx.runs import ScorePlan
 from datatunerx.runs.plan import identified
 from datatunerx.scoring import Prediction, write_predictions
 from datatunerx.worker.journal import Journal
+from datatunerx.worker.marks import Folders
 from datatunerx.worker.measure import Subject, measure_stored
 
 
@@ -95,7 +96,7 @@ def test_stored_answers_are_measured_by_the_field_that_is_asked_for(room):
         )
         content = ScorePlan(model=room.model, data=data, measure=measure)
         plan = identified(RunType.SCORE, room.root_uri, {"score": content})
-        found = measure_stored(Subject("", None), measure, stored.as_uri(), Journal(plan))
+        found = measure_stored(Subject("", None), measure, stored.as_uri(), Folders(), Journal(plan), {})
         return found.metrics["f1"].value
 
     assert f1(field="category") == 1.0

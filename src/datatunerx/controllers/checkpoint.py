@@ -6,7 +6,7 @@ from datatunerx.controllers.context import Context
 from datatunerx.controllers.objects import FILES, draft, hold, release, write_status
 from datatunerx.controllers.users import users_of
 from datatunerx.resources.enums import ScoringPhase
-from datatunerx.resources.outcome import LLMCheckpoint, Scoring
+from datatunerx.resources.outcome import LLMCheckpoint, ModelRef, Scoring
 from datatunerx.runs import manifest
 from datatunerx.runs.compile import output_uri
 from datatunerx.runs.files import in_folder
@@ -57,7 +57,7 @@ class CheckpointReconciler:
         measuring = {
             f"Scoring/{scoring.metadata.name}"
             for scoring in self._context.world.all(Scoring, namespace)
-            if (scoring.spec.model.kind, scoring.spec.model.name) == ("LLMCheckpoint", name)
+            if scoring.spec.model == ModelRef(name=name)
             and scoring.status.phase in (ScoringPhase.PENDING, ScoringPhase.RUNNING)
             and not scoring.metadata.deletion_timestamp
         }
@@ -69,7 +69,7 @@ class CheckpointReconciler:
         found = [
             scoring
             for scoring in self._context.world.all(Scoring, checkpoint.metadata.namespace)
-            if (scoring.spec.model.kind, scoring.spec.model.name) == ("LLMCheckpoint", name)
+            if scoring.spec.model == ModelRef(name=name)
             and scoring.status.phase is ScoringPhase.SUCCEEDED
         ]
         return next((s for s in found if s.metadata.name == name), found[0] if found else None)

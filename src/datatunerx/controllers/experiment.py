@@ -2,6 +2,7 @@
 
 from datatunerx.client.errors import Conflict
 from datatunerx.client.informer import Key
+from datatunerx.controllers.comparing import with_differences
 from datatunerx.controllers.context import Context
 from datatunerx.controllers.objects import (
     CHILDREN,
@@ -18,7 +19,7 @@ from datatunerx.controllers.objects import (
     write_status,
 )
 from datatunerx.controllers.readiness import base_carrier
-from datatunerx.controllers.verdict import rank, recommend
+from datatunerx.controllers.verdict import measured, rank, recommend
 from datatunerx.resources.enums import ExperimentPhase, JobPhase, ScoringPhase
 from datatunerx.resources.experiment import FinetuneExperiment, JobFailure, JobsSummary, Ranked
 from datatunerx.resources.finetune import Finetune, FinetuneJob, FinetuneJobSpec, FinetuneSpec
@@ -118,14 +119,14 @@ class ExperimentReconciler:
         jobs: Jobs,
         bases: dict[tuple[str, str], Scoring | None],
     ) -> None:
-        status, metric = wanted.status, wanted.spec.scoring.metrics[0]
-        status.metric = metric.value
+        status = wanted.status
+        status.metric = wanted.spec.scoring.ranks
         status.started_at = status.started_at or now()
         status.jobs = summarize(jobs)
         status.failures = [f for c in combos if (f := self._failure(wanted, c.name, jobs[c.name]))]
         rows = [self._row(c, job) for c in combos if (job := jobs[c.name]) and _succeeded(job)]
         rows += [_base_row(llm, dataset, scoring) for (llm, dataset), scoring in bases.items() if scoring]
-        status.ranking = rank(rows, metric)
+        status.ranking = rank(rows, measured(status.metric, rows))
         ended = status.jobs.succeeded + status.jobs.failed + status.jobs.stopped
         if wanted.spec.early_stopping:
             status.set_condition("EarlyStopping", False, "NotBuilt", "earlyStopping is not acted on yet")
@@ -150,7 +151,11 @@ class ExperimentReconciler:
             status.phase, status.reason = ExperimentPhase.FAILED, "NoJobSucceeded"
         else:
             status.phase, status.reason = ExperimentPhase.STOPPED, "Stopped"
-        status.best = recommend(status.ranking, wanted.spec.scoring.metrics[0])
+        metric = measured(wanted.spec.scoring.ranks, status.ranking)
+        status.ranking, against = with_differences(
+            self._context.world, wanted.metadata.namespace, status.ranking, metric
+        )
+        status.best = recommend(status.ranking, metric, against)
         lost = [
             f"{count} {word}" for count, word in ((jobs.failed, "failed"), (jobs.stopped, "stopped")) if count
         ]
@@ -268,7 +273,7 @@ def _scored(row: Ranked, scoring: Scoring) -> Ranked:
     first = status.metrics.get(status.metric or "")
     return row.model_copy(
         update={
-            "measured_on": scoring.spec.measure.dataset or scoring.spec.dataset,
+            "measured_on": scoring.spec.measure.dataset or scoring.spec.dataset or "",
             "score": status.score,
             "low": status.low,
             "high": status.high,

@@ -112,7 +112,7 @@ class JobReconciler:
             )
             return
         scoring = await self._scoring(job, finetune)
-        status.scoring, status.metric = name, job.spec.scoring.metrics[0].value
+        status.scoring, status.metric = name, job.spec.scoring.ranks
         if scoring is None:
             message = "its Scoring was deleted before it ended; the checkpoint is kept"
             set_phase(wanted, JobPhase.FAILED, "ScoringFailed", message)

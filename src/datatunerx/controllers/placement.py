@@ -9,6 +9,7 @@ from datatunerx.controllers.context import Context
 from datatunerx.controllers.folder import publish_plan
 from datatunerx.controllers.objects import WORKER, metadata_of
 from datatunerx.controllers.readiness import resolve
+from datatunerx.controllers.secrets import secrets_of
 from datatunerx.resources.enums import FinetunePhase, RunType
 from datatunerx.resources.finetune import Finetune
 from datatunerx.resources.outcome import Run, RunSpec
@@ -89,6 +90,7 @@ class PlacementReconciler:
             attempts={finetune.metadata.name: finetune.status.attempt for finetune in finetunes},
             accelerators=max(finetune.spec.resources.accelerators for finetune in finetunes),
             priority=max(finetune.spec.priority for finetune in finetunes),
+            secrets=secrets_of(*(training.measure.judge for training in pack if training.measure)),
         )
         metadata = metadata_of(run_name(plan), finetunes, finalizers=(WORKER,))
         metadata.owner_references = [f.owner_reference(controller=False) for f in finetunes]

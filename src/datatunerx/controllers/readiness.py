@@ -7,11 +7,12 @@ from pydantic import ValidationError
 
 from datatunerx import storage
 from datatunerx.controllers.context import World
+from datatunerx.controllers.plugins import call_of, parameters_problem
 from datatunerx.resources.enums import Split
 from datatunerx.resources.experiment import FinetuneExperiment
-from datatunerx.resources.finetune import Finetune, FinetuneJob, Measure
+from datatunerx.resources.finetune import Finetune, FinetuneJob, Measure, ScoringPluginUse
 from datatunerx.resources.material import LLM, Dataset, Hyperparameter
-from datatunerx.resources.outcome import LLMCheckpoint
+from datatunerx.resources.outcome import LLMCheckpoint, ScoringPlugin
 from datatunerx.resources.wire import Resource
 from datatunerx.runs.compile import (
     Training,
@@ -24,7 +25,7 @@ from datatunerx.runs.compile import (
     parameters,
     unsupported,
 )
-from datatunerx.runs.plan import MeasurePlan
+from datatunerx.runs.plan import MeasurePlan, ScorerPlan
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ def resolve(world: World, finetune: Finetune, *, gpus: int, root_uri: str) -> Tr
     if isinstance(measured, Waiting):
         return measured
     measure, baseline = measured
-    if measure and measure.data != spec.dataset:
+    if measure and measure.data and measure.data != spec.dataset:
         other = ready_dataset(world, namespace, measure.data)
         if isinstance(other, Waiting):
             return other
@@ -144,9 +145,9 @@ def _measures(world: World, finetune: Finetune) -> tuple[MeasurePlan | None, Mea
     job = world.get(FinetuneJob, namespace, job_name)
     if job is None:
         return Waiting("JobNotSeen", f"FinetuneJob {job_name} has not been seen yet")
-    if plugin := _plugin(job.spec.scoring):
-        return plugin
-    measure = measure_plan(job.spec.scoring, finetune.spec.dataset)
+    measure = resolve_measure(world, namespace, job.spec.scoring, finetune.spec.dataset)
+    if isinstance(measure, Waiting):
+        return measure
     experiment_name = _owner(job, "FinetuneExperiment")
     if experiment_name is None:
         return measure, None
@@ -159,10 +160,35 @@ def _measures(world: World, finetune: Finetune) -> tuple[MeasurePlan | None, Mea
     return measure, measure if brings else None
 
 
-def _plugin(measure: Measure) -> Waiting | None:
-    if measure.plugin is None:
-        return None
-    return Waiting("PluginNotSupported", "scoring plugins are not called yet; leave plugin out", final=True)
+def resolve_measure(
+    world: World, namespace: str, measure: Measure, own_dataset: str | None
+) -> MeasurePlan | Waiting:
+    """The measure as a worker is told it, or what it waits for."""
+    scorers = []
+    for use in measure.plugins:
+        found = _scorer(world, namespace, use)
+        if isinstance(found, Waiting):
+            return found
+        scorers.append(found)
+    return measure_plan(measure, own_dataset, scorers)
+
+
+def _scorer(world: World, namespace: str, use: ScoringPluginUse) -> ScorerPlan | Waiting:
+    plugin = world.get(ScoringPlugin, namespace, use.ref)
+    if plugin is None:
+        message = f"there is no ScoringPlugin {use.ref!r} in namespace {namespace}; apply it"
+        return Waiting("ScoringPluginNotFound", message)
+    if not plugin.status.is_true("Ready") or plugin.status.observed_generation != plugin.metadata.generation:
+        said = plugin.status.condition("Ready")
+        why = f"{said.reason}: {said.message}" if said and said.status == "False" else "it is being loaded"
+        under_way = said is None or said.status != "False"
+        message = f"ScoringPlugin {use.ref} is not ready: {why}"
+        return Waiting("ScoringPluginNotReady", message, under_way=under_way)
+    given = plugin.spec.parameters | use.parameters
+    if problem := parameters_problem(plugin, given, whole=True):
+        message = f"measure.plugins {use.ref}: {problem}"
+        return Waiting("PluginParametersInvalid", message)
+    return ScorerPlan(plugin=call_of(plugin), version=plugin.status.version, parameters=given)
 
 
 def base_carrier(experiment: FinetuneExperiment, llm: str, dataset: str) -> str | None:

@@ -1,6 +1,7 @@
 """Scoring: takes the score from the run that measured the model, else has a run of its own."""
 
 from datatunerx.client.informer import Key
+from datatunerx.controllers.comparing import compare_scorings
 from datatunerx.controllers.context import Context
 from datatunerx.controllers.folder import publish_plan, read_result
 from datatunerx.controllers.objects import (
@@ -14,15 +15,16 @@ from datatunerx.controllers.objects import (
     tell,
     write_status,
 )
-from datatunerx.controllers.readiness import Waiting, ready_dataset, ready_model
+from datatunerx.controllers.readiness import Waiting, ready_dataset, ready_model, resolve_measure
 from datatunerx.controllers.run import RETRYABLE
+from datatunerx.controllers.secrets import secrets_of
 from datatunerx.controllers.stored import stored_predictions
 from datatunerx.resources.enums import Precision, RunPhase, RunType, ScoringPhase
 from datatunerx.resources.material import LLM
-from datatunerx.resources.outcome import LLMCheckpoint, Run, RunSpec, Scoring
+from datatunerx.resources.outcome import LLMCheckpoint, ModelRef, Run, RunSpec, Scoring
 from datatunerx.resources.training import TrainingParameters
-from datatunerx.runs.compile import data_files, measure_plan, model_files, run_name, score
-from datatunerx.runs.plan import RunPlan
+from datatunerx.runs.compile import data_files, model_files, run_name, score
+from datatunerx.runs.plan import RunPlan, ScorePlan
 from datatunerx.runs.result import ScoreOutcome
 
 ENDED = (ScoringPhase.SUCCEEDED, ScoringPhase.FAILED)
@@ -37,11 +39,14 @@ class ScoringReconciler:
     async def reconcile(self, key: Key) -> float | None:
         context = self._context
         scoring = context.world.get(Scoring, *key)
-        if scoring is None or scoring.metadata.deletion_timestamp or scoring.status.phase in ENDED:
+        if scoring is None or scoring.metadata.deletion_timestamp:
+            return None
+        if scoring.status.phase in ENDED:
+            await self._compare(scoring)
             return None
         wanted = draft(scoring)
         status = wanted.status
-        status.metric = scoring.spec.measure.metrics[0].value
+        status.metric = scoring.spec.measure.ranks
         if not await self._from_named_run(scoring, wanted):
             await self._from_own_run(scoring, wanted)
         ended = status.phase in ENDED
@@ -53,6 +58,15 @@ class ScoringReconciler:
             said = status.message or f"{status.metric} {status.score}"
             await tell(context, scoring, status.phase.value, said, warning=failed)
         return None
+
+    async def _compare(self, scoring: Scoring) -> None:
+        """With those it names and is not compared with yet; it has ended, and its score stays as it is."""
+        told = {found.to for found in scoring.status.comparisons if found.value is not None}
+        if scoring.status.phase is not ScoringPhase.SUCCEEDED or told == set(scoring.spec.compare_with):
+            return
+        wanted = draft(scoring)
+        wanted.status.comparisons = compare_scorings(self._context.world, scoring)
+        await write_status(self._context, scoring, wanted)
 
     async def _from_named_run(self, scoring: Scoring, wanted: Scoring) -> bool:
         """False if spec.run has no score of this model and never will."""
@@ -72,11 +86,13 @@ class ScoringReconciler:
         result = read_result(run.spec.plan_uri, run.spec.plan_id)
         model = scoring.spec.model
         subject = ""
-        if model.kind == "LLMCheckpoint":
+        if model and model.kind == "LLMCheckpoint":
             checkpoint = self._context.world.get(LLMCheckpoint, namespace, model.name)
             subject = checkpoint.spec.finetune if checkpoint else model.name
-        key = measure_plan(scoring.spec.measure, scoring.spec.dataset).key()
-        outcome = result.score(subject, key) if result else None
+        measure = resolve_measure(self._context.world, namespace, scoring.spec.measure, scoring.spec.dataset)
+        if isinstance(measure, Waiting):
+            return False
+        outcome = result.score(subject, measure.key()) if result else None
         if outcome:
             take(wanted, outcome, name)
         return outcome is not None
@@ -130,6 +146,7 @@ class ScoringReconciler:
             plan_id=plan.id,
             plan_uri=publish_plan(told),
             serves=[f"Scoring/{scoring.metadata.name}"],
+            secrets=secrets_of(scoring.spec.service, scoring.spec.measure.judge),
         )
         made = Run(metadata=metadata_of(run_name(plan), [scoring], finalizers=(WORKER,)), spec=spec)
         return await ensure(self._context, scoring, made)
@@ -161,29 +178,27 @@ class ScoringReconciler:
     def _plan(self, scoring: Scoring, again: int = 0) -> RunPlan | Waiting:
         """What its Run is to do; `again` tells one that repeats a lost Run from that."""
         world, namespace = self._context.world, scoring.metadata.namespace
-        if scoring.spec.measure.plugin:
-            return Waiting("PluginNotSupported", "scoring plugins are not called yet", final=True)
-        found = self._model(scoring)
-        if isinstance(found, Waiting):
-            return found
-        llm, adapter_uri, precision = found
-        measure = measure_plan(scoring.spec.measure, scoring.spec.dataset)
-        dataset = ready_dataset(world, namespace, measure.data)
-        if isinstance(dataset, Waiting):
-            return dataset
-        return score(
-            scoring.metadata.uid + (f"-again-{again}" if again else ""),
-            model_files(llm),
-            adapter_uri,
-            data_files(dataset),
-            measure,
-            self._context.settings.root_uri,
-            precision,
-        )
+        measure = resolve_measure(world, namespace, scoring.spec.measure, scoring.spec.dataset)
+        if isinstance(measure, Waiting):
+            return measure
+        part = ScorePlan(service=scoring.spec.service, measure=measure)
+        if scoring.spec.model:
+            found = self._model(namespace, scoring.spec.model)
+            if isinstance(found, Waiting):
+                return found
+            llm, part.adapter_uri, part.precision = found
+            part.model = model_files(llm)
+        if measure.data:
+            dataset = ready_dataset(world, namespace, measure.data)
+            if isinstance(dataset, Waiting):
+                return dataset
+            part.data = data_files(dataset)
+        salt = scoring.metadata.uid + (f"-again-{again}" if again else "")
+        return score(salt, part, self._context.settings.root_uri)
 
-    def _model(self, scoring: Scoring) -> tuple[LLM, str | None, Precision] | Waiting:
+    def _model(self, namespace: str, model: ModelRef) -> tuple[LLM, str | None, Precision] | Waiting:
         """The base model, and for a checkpoint of it the adapter's folder and what it was trained in."""
-        world, namespace, model = self._context.world, scoring.metadata.namespace, scoring.spec.model
+        world = self._context.world
         if model.kind == "LLM":
             llm = ready_model(world, namespace, model.name)
             return llm if isinstance(llm, Waiting) else (llm, None, Precision.AUTO)
@@ -228,4 +243,6 @@ def take(wanted: Scoring, outcome: ScoreOutcome, run: str) -> None:
         return
     status.score = status.low = status.high = None
     status.reason = "ScoreMissing"
-    status.message = (first.why_missing if first else None) or f"{status.metric} was not measured"
+    reasons = [f"{name}: {found.why_missing}" for name, found in outcome.metrics.items() if found.why_missing]
+    known = f"{status.metric} was not measured; measured: {', '.join(outcome.metrics)}"
+    status.message = first.why_missing if first else "; ".join([known, *reasons])

@@ -6,6 +6,7 @@ import json
 from datatunerx.client.api import Plural
 from datatunerx.client.errors import NotFound
 from datatunerx.controllers.context import Context
+from datatunerx.resources.finetune import Endpoint
 from datatunerx.resources.outcome import Run
 from datatunerx.runs.files import CREDENTIALS
 
@@ -25,6 +26,12 @@ async def secret_values(context: Context, namespace: str, name: str) -> dict[str
         except ValueError:
             continue
     return values
+
+
+def secrets_of(*endpoints: Endpoint | None) -> list[str]:
+    """Names of the Secrets whose values are sent there."""
+    refs = [endpoint.secret_ref for endpoint in endpoints if endpoint]
+    return sorted({ref.name for ref in refs if ref})
 
 
 async def environment_of(context: Context, run: Run) -> dict[str, str]:

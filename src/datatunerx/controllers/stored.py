@@ -33,7 +33,8 @@ def _measured(world: World, scoring: Scoring) -> Iterator[tuple[Scoring, Run]]:
     """The model's other Scorings that have succeeded, each with its Run."""
     namespace = scoring.metadata.namespace
     for other in world.all(Scoring, namespace):
-        alike = other.spec.model == scoring.spec.model and other.metadata.uid != scoring.metadata.uid
+        same = (other.spec.model, other.spec.service) == (scoring.spec.model, scoring.spec.service)
+        alike = same and other.metadata.uid != scoring.metadata.uid
         run = world.get(Run, namespace, other.status.run) if alike and other.status.run else None
         if run and other.status.phase is ScoringPhase.SUCCEEDED and not run.metadata.deletion_timestamp:
             yield other, run
@@ -41,7 +42,8 @@ def _measured(world: World, scoring: Scoring) -> Iterator[tuple[Scoring, Run]]:
 
 def _asks_alike(one: MeasurePlan, other: MeasurePlan) -> bool:
     """Whether they differ in their metrics, and how those are measured, at most."""
-    same = {"metrics": other.metrics, "metric_options": other.metric_options}
+    how = ("metrics", "metric_options", "judge", "plugins")
+    same = {name: getattr(other, name) for name in how}
     return one.model_copy(update=same) == other
 
 
@@ -49,9 +51,11 @@ def _answered_by(made: RunPlan, wanted: ScorePlan) -> bool:
     """Whether that run had the same model, adapter and files: names are not enough, they may be reused."""
     if made.score:
         then = made.score
-        return (then.model, then.adapter_uri, then.data, then.precision) == (
-            wanted.model, wanted.adapter_uri, wanted.data, wanted.precision
+        return (then.model, then.service, then.adapter_uri, then.data, then.precision) == (
+            wanted.model, wanted.service, wanted.adapter_uri, wanted.data, wanted.precision
         )  # fmt: skip
+    if wanted.data is None:
+        return False
     if made.tune is None or made.tune.model != wanted.model or wanted.data not in made.tune.data:
         return False
     if wanted.adapter_uri is None:

@@ -25,7 +25,7 @@ def of_finetune(spec: FinetuneSpec) -> Needs:
 
 def _measure(measure: Measure) -> Needs:
     dataset = {("Dataset", measure.dataset)} if measure.dataset else set()
-    return dataset | ({("ScoringPlugin", measure.plugin)} if measure.plugin else set())
+    return dataset | {("ScoringPlugin", use.ref) for use in measure.plugins}
 
 
 def needs(obj: Resource) -> Needs:
@@ -41,8 +41,9 @@ def needs(obj: Resource) -> Needs:
         case Finetune():
             return of_finetune(obj.spec)
         case Scoring():
-            subject = {(obj.spec.model.kind, obj.spec.model.name), ("Dataset", obj.spec.dataset)}
-            return subject | _measure(obj.spec.measure)
+            model = {(obj.spec.model.kind, obj.spec.model.name)} if obj.spec.model else set()
+            data = {("Dataset", obj.spec.dataset)} if obj.spec.dataset else set()
+            return model | data | _measure(obj.spec.measure)
         case Dataset():
             counts = {("LLM", obj.spec.llm)} if obj.spec.llm else set()
             return counts | ({("DataPlugin", obj.spec.plugin.ref)} if obj.spec.plugin else set())

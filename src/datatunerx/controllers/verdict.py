@@ -1,16 +1,32 @@
 """The verdict of an experiment: what ranks, which is best, and why, in figures. Pure."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from datatunerx.resources.enums import Metric
-from datatunerx.resources.experiment import Best, Ranked
+from datatunerx.resources.experiment import Best, Difference, Ranked
+from datatunerx.runs.draws import figure
 
 MAX_NAMED = 5
 """Jobs that one sentence names."""
 
 
-def rank(rows: Sequence[Ranked], metric: Metric) -> list[Ranked]:
+class Measured(NamedTuple):
+    """The metric that ranks: one of ours, or one that a plugin brings."""
+
+    value: str
+    higher_is_better: bool
+
+
+def measured(name: str, rows: Sequence[Ranked]) -> Measured:
+    """As the rows have it; where none has, as the metric is known."""
+    found = (row.metrics[name].higher_is_better for row in rows if name in row.metrics)
+    known = Metric(name).higher_is_better if name in list(Metric) else True
+    return Measured(name, next(found, known))
+
+
+def rank(rows: Sequence[Ranked], metric: Measured) -> list[Ranked]:
     """The rows, best first, ranked from 1; then, unranked, those with no score or one from other data.
 
     Of equal scores the untouched base goes first: it costs no training.
@@ -37,8 +53,13 @@ def _common_data(rows: Sequence[Ranked]) -> str | None:
     return min((measured_on(row) for row in scored), key=lambda name: (-jobs[name], name), default=None)
 
 
-def recommend(ranked: Sequence[Ranked], metric: Metric) -> Best | None:
-    """The best job of a ranking, with the reason; None if no job has a score."""
+def recommend(
+    ranked: Sequence[Ranked], metric: Measured, against: Mapping[str, Difference] | None = None
+) -> Best | None:
+    """The best job of a ranking, with the reason; None if no job has a score.
+
+    `against` is the best job's difference to each other job; where there is none, their intervals decide.
+    """
     jobs = [row for row in ranked if not row.base and row.rank is not None]
     if not jobs:
         return None
@@ -48,10 +69,14 @@ def recommend(ranked: Sequence[Ranked], metric: Metric) -> Best | None:
     sentences = [_first(best, base, metric)]
     if base is None or base.score is None:
         sentences.append("The untouched base has no score to compare it with.")
-    rivals = [row for row in jobs[1:] if overlap(best, row)]
+    compared = {name: found for name, found in (against or {}).items() if found.value is not None}
+    rivals = [row for row in jobs[1:] if row.name in compared and not compared[row.name].distinguishable]
     if rivals:
+        sentences.append(f"Not distinguishable from noise on the same rows: its lead over {_names(rivals)}.")
+    others = [row for row in jobs[1:] if row.name not in compared and overlap(best, row)]
+    if others:
         sentences.append(
-            f"The 95 % intervals of {_names(rivals)} overlap with it, so its lead over them may be chance."
+            f"The 95 % intervals of {_names(others)} overlap with it, so its lead over them may be chance."
         )
     better = [
         row for row in ranked if row.base and row is not base and row.rank and row.rank < (best.rank or 0)
@@ -87,7 +112,7 @@ def _same_material(row: Ranked, other: Ranked) -> bool:
     return (row.llm, row.dataset) == (other.llm, other.dataset)
 
 
-def _first(best: Ranked, base: Ranked | None, metric: Metric) -> str:
+def _first(best: Ranked, base: Ranked | None, metric: Measured) -> str:
     sentence = f"{best.name} scored {figures(best, metric)}"
     if best.n:
         sentence += f" on {best.n} rows"
@@ -99,7 +124,12 @@ def _first(best: Ranked, base: Ranked | None, metric: Metric) -> str:
         return f"{sentence}. It does not beat the untouched base, which scored {shown}."
     word = "above" if metric.higher_is_better else "below"
     sentence += f", {number(abs(gain), metric)} {word} the untouched base ({number(base.score, metric)})"
-    if overlap(best, base):
+    paired = best.against_base
+    if paired and paired.low is not None and paired.high is not None:
+        margin = figure((paired.high - paired.low) / 2)
+        sure = "" if paired.distinguishable else "; not distinguishable from noise"
+        sentence += f" by the same rows, +/- {margin}{sure}"
+    elif overlap(best, base):
         sentence += "; their intervals overlap, so the gain may be chance"
     return sentence + "."
 
@@ -121,7 +151,7 @@ def _interval(row: Ranked) -> tuple[float, float]:
     )
 
 
-def figures(row: Ranked, metric: Metric) -> str:
+def figures(row: Ranked, metric: Measured) -> str:
     """The score with its 95 % interval."""
     if row.score is None:
         return "no score"
@@ -131,6 +161,6 @@ def figures(row: Ranked, metric: Metric) -> str:
     return f"{number(row.score, metric)} [{low}, {high}]"
 
 
-def number(value: float, metric: Metric) -> str:
+def number(value: float, metric: Measured) -> str:
     """Two decimals; three for a perplexity, where small differences matter."""
-    return f"{value:.3f}" if metric is Metric.PERPLEXITY else f"{value:.2f}"
+    return f"{value:.3f}" if metric.value == Metric.PERPLEXITY else f"{value:.2f}"

@@ -33,7 +33,7 @@ def wakes(world: World, old: Resource | None, new: Resource | None) -> Iterator[
     if _matters_to_what_it_needs(old, new):
         for kind, name in needs(obj) | (needs(old) if old else set()):  # also what it needs no longer
             yield Wake(kind, Key(namespace, name))
-    if isinstance(obj, Finetune | Run | LLM | Dataset | Hyperparameter):
+    if isinstance(obj, Finetune | Run | LLM | Dataset | Hyperparameter | ScoringPlugin):
         yield Wake(PLACEMENT, Key(namespace, ""))
     if old is None and isinstance(obj, FinetuneJob | FinetuneExperiment):
         yield Wake(PLACEMENT, Key(namespace, ""))  # a training may have waited for it to be seen
@@ -54,6 +54,10 @@ def wakes(world: World, old: Resource | None, new: Resource | None) -> Iterator[
         for scoring in world.all(Scoring, namespace):
             if obj.metadata.name in (scoring.spec.run, scoring.status.run):
                 yield Wake("Scoring", Key(namespace, scoring.metadata.name))
+    if isinstance(obj, Scoring):
+        for other in world.all(Scoring, namespace):
+            if obj.metadata.name in other.spec.compare_with:
+                yield Wake("Scoring", Key(namespace, other.metadata.name))
     if isinstance(obj, Finetune) and obj.metadata.owner_references:
         job = obj.metadata.owner_references[0]
         if job.kind == "FinetuneJob":

@@ -4,7 +4,7 @@ offer = find(DATA_PLUGINS, "documents")      # or "module:function"; imports plu
 problem = parameter_problem(schema, given)   # None, or which parameter is wrong and what it must be
 """
 
-from datatunerx.plugins.hooks import DATA_PLUGINS, SCORERS, Call, DataPlugin, hookimpl
+from datatunerx.plugins.hooks import DATA_PLUGINS, SCORERS, Call, DataPlugin, ScoreCall, Scorer, hookimpl
 from datatunerx.plugins.manager import Offer, PluginError, find, offered
 from datatunerx.plugins.parameters import parameter_problem, schema_problem
 
@@ -15,6 +15,8 @@ __all__ = [
     "DataPlugin",
     "Offer",
     "PluginError",
+    "ScoreCall",
+    "Scorer",
     "find",
     "hookimpl",
     "offered",

@@ -6,7 +6,7 @@ A package tells of its module by an entry point in the group of that hook:
     my-package = "my_package.plugin"
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -51,6 +51,32 @@ class DataPlugin:
     """JSON Schema (2020-12) of its parameters; an empty one takes anything."""
 
 
+@dataclass(frozen=True)
+class ScoreCall:
+    """One call of a scorer: for the answers of one model."""
+
+    predictions: Sequence[Row]
+    """Each with row, question, reference, answer, finish, nll and tokens, in the order of the rows."""
+    parameters: Mapping[str, Any]
+    """The ScoringPlugin's own, with those of this use over them; the schema has been checked."""
+    base: Path | None = None
+    """Folder of the base model; None where a service was asked."""
+    adapter: Path | None = None
+    """Folder of the adapter in PEFT's format; None is the untouched base."""
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """A scorer: a function that says how good answers are."""
+
+    score: Callable[[ScoreCall], Any]
+    """One number or None for each prediction, or {"scores": {name: ...}} as docs/scoring.md has it."""
+    summary: str = ""
+    """One sentence."""
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    """JSON Schema (2020-12) of its parameters; an empty one takes anything."""
+
+
 class Hooks:
     """What pluggy calls. Each returns a mapping by the name that users write."""
 
@@ -59,5 +85,5 @@ class Hooks:
         """Data plugins by name."""
 
     @hookspec
-    def scorers(self) -> Mapping[str, Any]:  # type: ignore[empty-body]
+    def scorers(self) -> Mapping[str, Scorer]:  # type: ignore[empty-body]
         """Scorers by name."""

@@ -67,6 +67,27 @@ class MetricResult(Wire):
     why_missing: ShortText | None = None
 
 
+class Difference(Wire):
+    """One model's score minus another's: the paired bootstrap over the same rows."""
+
+    list_key: ClassVar[tuple[str, ...]] = ("to",)
+
+    to: ShortText
+    """The other model, or its Scoring."""
+    metric: ShortText = ""
+    value: float | None = None
+    """Absent when the two cannot be compared; `whyMissing` then says why."""
+    low: float | None = None
+    """Lower end of the 95 % interval."""
+    high: float | None = None
+    n: int = 0
+    distinguishable: bool = False
+    """Whether the interval leaves out zero."""
+    said: ShortText = ""
+    """The same in words."""
+    why_missing: ShortText | None = None
+
+
 class Ranked(Wire):
     """One row of the ranking: a job, or a base model."""
 
@@ -88,6 +109,10 @@ class Ranked(Wire):
     high: float | None = None
     n: int = 0
     metrics: dict[str, MetricResult] = {}
+    against_base: Difference | None = None
+    """Against the untouched base on the same data."""
+    against_next: Difference | None = None
+    """Against the next in the ranking."""
 
 
 class Best(Wire):

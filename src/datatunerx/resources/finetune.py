@@ -1,6 +1,6 @@
 """One training (Finetune), and one training with its score (FinetuneJob)."""
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -167,6 +167,52 @@ OPTIONS_OF: dict[str, tuple[Metric, ...]] = {
 """Option -> the metrics that have it."""
 
 
+class SecretKeyRef(Wire):
+    """One value of a Secret of the same namespace."""
+
+    name: Name
+    key: Annotated[str, Field(min_length=1, max_length=253)] = "token"
+
+
+class Endpoint(Wire):
+    """A model behind an OpenAI-shaped URL. Nobody is called whose URL is not written here."""
+
+    url: Annotated[str, Field(pattern=r"^https?://[^\s@]+$", max_length=2048)]
+    """Up to the version, as https://host/v1; chat/completions is asked there."""
+    model: ShortText
+    secret_ref: SecretKeyRef | None = None
+    """The key, sent as a bearer token; over http:// to this machine only."""
+    timeout_seconds: Annotated[int, Field(ge=1, le=3600)] = 60
+    """For one answer."""
+    retries: Annotated[int, Field(ge=0, le=10)] = 2
+    """How often a question that got no answer is asked again."""
+    concurrency: Annotated[int, Field(ge=1, le=64)] = 4
+    """Questions that are under way at the same time."""
+    body: dict[str, Any] = {}
+    """Further fields of each request."""
+
+
+class Judge(Endpoint):
+    """A model that says how good each answer is: the metric `judge` is the mean of what it says."""
+
+    prompt: LongText | None = None
+    """What it is asked, with {question}, {reference} and {answer} in it. Its verdict is the last [[number]]
+    it writes, or a JSON object with a field score. Without a prompt it is asked for a mark from low to high."""
+    low: float = 1.0
+    """Worst mark."""
+    high: float = 10.0
+    """Best mark. One outside is no verdict, and what is no verdict is missing."""
+
+
+class ScoringPluginUse(Wire):
+    """A ScoringPlugin with the parameters of this use, over its own."""
+
+    list_key: ClassVar[tuple[str, ...]] = ("ref",)
+
+    ref: Name
+    parameters: dict[str, Any] = {}
+
+
 class Measure(Wire):
     """By what all models of an experiment are scored."""
 
@@ -179,11 +225,20 @@ class Measure(Wire):
     """The first one ranks; the others are shown."""
     metric_options: Annotated[dict[Metric, MetricOptions], Field(max_length=16)] = {}
     """By metric: f1: {field: category}, bleu: {tokenizer: zh}."""
-    plugin: Name | None = None
-    """A ScoringPlugin, asked besides the metrics."""
+    judge: Judge | None = None
+    """Who gives the marks of the metric judge."""
+    plugins: Annotated[list[ScoringPluginUse], Field(max_length=16)] = []
+    """ScoringPlugins, asked besides the metrics; what they find is called ref, or ref/name."""
+    rank_by: ShortText | None = None
+    """What ranks in place of the first metric: another metric, or a plugin's ref or ref/name."""
     generation: GenerationSettings = GenerationSettings()
     limit: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     """At most this many rows of the split, the first ones."""
+
+    @property
+    def ranks(self) -> str:
+        """Name of the metric that ranks."""
+        return self.rank_by or self.metrics[0].value
 
 
 class FinetuneJobSpec(Wire):

@@ -55,6 +55,20 @@ def measured_with(part: str) -> tuple[Rule, ...]:
                 f"metricOptions: {option} is an option of {names.replace(chr(39), '')} only",
             )
         )
+    judged = f"self.{part}.metrics.exists(m, m == 'judge')"
+    rules.append(
+        Rule(
+            f"!has(self.{part}) || has(self.{part}.judge) == {judged}",
+            "the metric judge and the field judge need each other; give both, or neither",
+        )
+    )
+    rules.append(
+        Rule(
+            f"!has(self.{part}) || !has(self.{part}.judge) || !has(self.{part}.judge.prompt) "
+            f"|| self.{part}.judge.prompt.contains('{{answer}}')",
+            "judge.prompt must have {answer} in it: that is what is judged",
+        )
+    )
     return tuple(rules)
 
 
@@ -129,7 +143,15 @@ KINDS: tuple[Kind, ...] = (
             Column("High", ".status.high", "number", wide=True),
             AGE,
         ),
-        rules=measured_with("measure"),
+        rules=(
+            *measured_with("measure"),
+            Rule("has(self.model) != has(self.service)", "give model or service, one of them"),
+            Rule(
+                "has(self.dataset) || (has(self.measure) && (has(self.measure.dataset)"
+                " || (has(self.measure.questions) && size(self.measure.questions) > 0)))",
+                "give a dataset, or measure.questions",
+            ),
+        ),
         selectable=("spec.dataset",),
     ),
     Kind(

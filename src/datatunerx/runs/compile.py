@@ -36,6 +36,7 @@ from datatunerx.runs.plan import (
     PluginCall,
     RunPlan,
     ScorePlan,
+    ScorerPlan,
     TuneJob,
     TunePlan,
     digest_of,
@@ -257,7 +258,9 @@ def model_files(llm: LLM) -> ModelFiles:
     )
 
 
-def measure_plan(measure: Measure, own_dataset: str) -> MeasurePlan:
+def measure_plan(
+    measure: Measure, own_dataset: str | None, scorers: Sequence[ScorerPlan] = ()
+) -> MeasurePlan:
     """How models are scored; on the training's own dataset unless the measure names another."""
     return MeasurePlan(
         data=measure.dataset or own_dataset,
@@ -265,6 +268,8 @@ def measure_plan(measure: Measure, own_dataset: str) -> MeasurePlan:
         questions=measure.questions,
         metrics=measure.metrics,
         metric_options=measure.metric_options,
+        judge=measure.judge,
+        plugins=list(scorers),
         generation=measure.generation,
         limit=measure.limit,
     )
@@ -312,17 +317,8 @@ def make_data(
     return identified(RunType.MAKE, root_uri, {"make_data": part}, f"{dataset.metadata.uid}{salt}")
 
 
-def score(
-    uid: str,
-    model: ModelFiles,
-    adapter_uri: str | None,
-    data: DataFiles,
-    measure: MeasurePlan,
-    root_uri: str,
-    precision: Precision = Precision.AUTO,
-) -> RunPlan:
+def score(uid: str, part: ScorePlan, root_uri: str) -> RunPlan:
     """A run that scores one model; `uid` is the Scoring's."""
-    part = ScorePlan(model=model, adapter_uri=adapter_uri, data=data, measure=measure, precision=precision)
     return identified(RunType.SCORE, root_uri, {"score": part}, uid)
 
 

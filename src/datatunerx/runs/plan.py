@@ -198,7 +198,7 @@ class ServePlan(Wire):
     """What is served at first. Not part of the plan's id: see `ServedModels`."""
     max_rows: Annotated[int, Field(ge=1, le=1024)] = 64
     """Answers that are generated at the same time; further ones wait."""
-    max_tokens: Annotated[int, Field(ge=256)] = 65_536
+    max_tokens: Annotated[int, Field(ge=256)] = 32_768
     """Tokens that the cache of keys and values has room for."""
     max_waiting: Annotated[int, Field(ge=0)] = 1024
     """Requests that may wait for a row; further ones are told to come back later."""
@@ -220,6 +220,8 @@ class RunPlan(Wire):
     """Copies of far and of packed data files, shared by all runs."""
     uploads_uri: Uri
     """What was uploaded: `upload://namespace/id/file` lies below it."""
+    private_uri: Uri | None = None
+    """Folder whose files no file:// source may be, but for the uploads: the server's keys lie there."""
     output_uri: Uri
     """Folder of this plan: events, result, log, commands, predictions."""
     tune: TunePlan | None = None

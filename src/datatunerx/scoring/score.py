@@ -1,5 +1,7 @@
 """Predictions to metrics with intervals, and one model against another."""
 
+import hashlib
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +12,7 @@ import numpy as np
 from datatunerx.scoring.errors import UnknownMetric, UnknownOption, Unmeasurable
 from datatunerx.scoring.metrics import METRICS, Metric
 from datatunerx.scoring.predictions import Prediction
-from datatunerx.scoring.statistics import Statistics, interval, point, resample
+from datatunerx.scoring.statistics import Array, Statistics, interval, mean_of, point, resample
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,25 @@ class MetricValue:
     """Rows it was measured on."""
     higher_is_better: bool
     why_missing: str | None = None
+
+
+@dataclass(frozen=True)
+class Marks:
+    """What somebody else found for each row, in the order of the predictions; None is missing."""
+
+    values: Sequence[float | None]
+    higher_is_better: bool = True
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A metric with what comparing it takes."""
+
+    result: MetricValue
+    draws_B: Array | None = None
+    """Its value on each draw of the rows, NaN where they have none; None if there is no value."""
+    rows: str = ""
+    """SHA-256 of the seed and of the rows that count, with their questions and references."""
 
 
 @dataclass(frozen=True)
@@ -53,21 +74,66 @@ def score(
     need two rows, and are as wide as nothing when all rows are alike.
     Raises `UnknownMetric` and `UnknownOption`; never over an answer.
     """
+    found = measure(predictions, metrics, seed=seed, options=options)
+    return {name: scored.result for name, scored in found.items()}
+
+
+def measure(
+    predictions: Sequence[Prediction],
+    metrics: Sequence[str],
+    *,
+    seed: int = 0,
+    options: Mapping[str, Mapping[str, Any]] | None = None,
+    marks: Mapping[str, Marks] | None = None,
+) -> dict[str, Scored]:
+    """As `score`, with the draws; `marks` are scored too, each by the mean of the rows that have one."""
     chosen = {name: _choose(name, options) for name in metrics}
     _check_names(options)
+    directions = {name: metric.higher_is_better for name, (metric, _) in chosen.items()}
+    directions |= {name: given.higher_is_better for name, given in (marks or {}).items()}
     measured: dict[str, Statistics] = {}
-    values: dict[str, MetricValue] = {}
-    for name, (metric, own) in chosen.items():
+    missing: dict[str, Scored] = {}
+    for name, better in directions.items():
         try:
-            measured[name] = _measure(predictions, metric, own)
+            if marks and name in marks:
+                measured[name] = _mean(marks[name].values)
+            else:
+                measured[name] = _measure(predictions, *chosen[name])
         except Unmeasurable as error:
-            values[name] = MetricValue(None, None, None, 0, metric.higher_is_better, str(error))
-    intervals = _intervals(measured, seed)
-    for name, statistics in measured.items():
-        low, high = intervals.get(name) or (None, None)
-        direction = chosen[name][0].higher_is_better
-        values[name] = MetricValue(point(statistics), low, high, statistics.n, direction)
-    return {name: values[name] for name in chosen}
+            missing[name] = Scored(MetricValue(None, None, None, 0, better, str(error)))
+    draws = _draws(measured, seed)
+    found: dict[str, Scored] = {}
+    for name, better in directions.items():
+        if name in missing:
+            found[name] = missing[name]
+            continue
+        statistics, draws_B = measured[name], draws.get(name)
+        low, high = (None if draws_B is None else interval(draws_B)) or (None, None)
+        value = MetricValue(point(statistics), low, high, statistics.n, better)
+        counted = [p for p, kept in zip(predictions, _counting(statistics), strict=True) if kept]
+        whole = predictions if statistics.n == len(predictions) else counted
+        found[name] = Scored(value, draws_B, digest_of_rows(whole, seed))
+    return found
+
+
+def _counting(statistics: Statistics) -> list[bool]:
+    """Whether each row counts: those that do not are rows of zeros."""
+    return [any(row) for row in statistics.rows_NS.tolist()]
+
+
+def digest_of_rows(predictions: Sequence[Prediction], seed: int) -> str:
+    """SHA-256 of what was asked: the same for two models exactly if their scores can be compared."""
+    digest = hashlib.sha256(str(seed).encode())
+    for p in sorted(predictions, key=lambda prediction: prediction.row):
+        digest.update(json.dumps([p.row, p.question, p.reference]).encode())
+    return digest.hexdigest()
+
+
+def _mean(values: Sequence[float | None]) -> Statistics:
+    statistics = mean_of(values)
+    if not statistics.n:
+        raise Unmeasurable("no row has a mark")
+    return statistics
 
 
 def compare(
@@ -134,7 +200,7 @@ def _measure(predictions: Sequence[Prediction], metric: Metric, options: Mapping
     return statistics
 
 
-def _intervals(measured: Mapping[str, Statistics], seed: int) -> dict[str, tuple[float, float] | None]:
+def _draws(measured: Mapping[str, Statistics], seed: int) -> dict[str, Array]:
     """All metrics share one set of draws: the rows are drawn once, and metrics of one run move together."""
     if not measured:
         return {}
@@ -146,7 +212,7 @@ def _intervals(measured: Mapping[str, Statistics], seed: int) -> dict[str, tuple
     start = 0
     for name, statistics in measured.items():
         stop = start + statistics.rows_NS.shape[1]
-        found[name] = interval(statistics.value(sums_BS[:, start:stop]))
+        found[name] = statistics.value(sums_BS[:, start:stop])
         start = stop
     return found
 

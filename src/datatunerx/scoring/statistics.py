@@ -3,7 +3,7 @@
 Letters in names: N rows, S sums, B bootstrap resamples.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,6 +32,12 @@ class Statistics:
 def point(statistics: Statistics) -> float:
     """The value over all rows; NaN if they have none."""
     return float(statistics.value(statistics.rows_NS.sum(axis=0, keepdims=True))[0])
+
+
+def mean_of(values: Sequence[float | None]) -> Statistics:
+    """The mean over the rows that have a value; a missing one is no row, never 0."""
+    rows_NS = np.array([(0.0, 0.0) if value is None else (value, 1.0) for value in values]).reshape(-1, 2)
+    return Statistics(rows_NS, ratio, int(rows_NS[:, 1].sum()))
 
 
 def resample(rows_NS: Array, seed: int, resamples: int = RESAMPLES) -> Array:

@@ -1,7 +1,8 @@
 """Ask models and score their answers: the base and every adapter by the same measure, in shared batches."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from tokenizers import Tokenizer
@@ -15,8 +16,10 @@ from datatunerx.modeling.generate import Answer, Decoding, Likelihood, Prompt, g
 from datatunerx.resources.enums import Metric
 from datatunerx.resources.experiment import MetricResult
 from datatunerx.runs import DataFiles, MeasurePlan, ScoreOutcome, files
+from datatunerx.worker.credentials import Secrets
 from datatunerx.worker.failure import explain
 from datatunerx.worker.journal import Journal
+from datatunerx.worker.marks import WHY_CHARACTERS, Folders, measured
 
 BASE = "base"
 """What stands for the untouched base in the name of a predictions file."""
@@ -24,7 +27,6 @@ UNSCORED = ".unscored.jsonl"
 """End of the name of the file with the answers that nothing is held against."""
 TOO_LONG = "too-long"
 """Finish of a row that could not be asked: the prompt leaves no room for an answer."""
-_WHY_CHARACTERS = 256
 
 
 class Subject(NamedTuple):
@@ -33,6 +35,8 @@ class Subject(NamedTuple):
     name: str
     """Of the Finetune; empty for the untouched base."""
     adapter: Adapter | None
+    folder: Path | None = None
+    """Of the adapter, for plugins that load the model themselves."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +57,8 @@ class Asked:
 
 
 def measure(
-    base: Base, template: ChatTemplate, subjects: Sequence[Subject], plan: MeasurePlan, data: DataFiles,
-    journal: Journal,
+    base: Base, template: ChatTemplate, subjects: Sequence[Subject], plan: MeasurePlan,
+    data: DataFiles | None, journal: Journal, secrets: Secrets,
 ) -> list[ScoreOutcome]:  # fmt: skip
     """One outcome per subject, in order; the predictions lie in the run's folder.
 
@@ -66,50 +70,55 @@ def measure(
         journal.activity(f"scoring {', '.join(names)} on {len(rows)} rows")
         answers = _answer(base, template, subjects, plan, rows, journal)
         return [
-            _score(base, template, subject, plan, rows, given, journal)
+            _score(base, template, subject, plan, rows, given, journal, secrets)
             for subject, given in zip(subjects, answers, strict=True)
         ]
     except (DataError, scoring.ScoringError, MemoryError, RuntimeError) as error:
         reason, message = explain(error, journal.doing)
         journal.warn(f"{', '.join(names)} could not be scored: {message}")
-        missing = {
-            metric.value: MetricResult(
-                higher_is_better=metric.higher_is_better,
-                why_missing=f"{reason}: {message}"[:_WHY_CHARACTERS],
-            )
-            for metric in plan.metrics
-        }
-        return [
-            ScoreOutcome(
-                subject=subject.name, measure=plan.key(), metrics=missing,
-                predictions_uri=_predictions_uri(subject, plan, journal),
-            )
-            for subject in subjects
-        ]  # fmt: skip
+        return [unmeasured(subject, plan, f"{reason}: {message}", journal) for subject in subjects]
 
 
-def _ask(template: ChatTemplate, plan: MeasurePlan, data: DataFiles, journal: Journal) -> list[Asked]:
-    """Rows of the split, then the measure's own questions."""
-    bad: list[Problem] = []
-    files = recall(data, storage.local_path(journal.plan.fetched_uri))
-    found = questions(files, plan.split, plan.limit, bad.append)
-    if bad:
-        journal.warn(
-            f"{len(bad)} bad rows of {data.name}'s {plan.split} split are not asked; the first: "
-            f"{bad[0].error()}"
-        )
-    rows = [(row.messages, row.reference, row.tools) for row in found]
+def unmeasured(subject: Subject, plan: MeasurePlan, why: str, journal: Journal) -> ScoreOutcome:
+    """No metric has a value, and each says why."""
+    missing = {
+        metric.value: MetricResult(higher_is_better=metric.higher_is_better, why_missing=why[:WHY_CHARACTERS])
+        for metric in plan.metrics
+    }
+    uri = predictions_uri(subject, plan, journal)
+    return ScoreOutcome(subject=subject.name, measure=plan.key(), metrics=missing, predictions_uri=uri)
+
+
+def _ask(template: ChatTemplate, plan: MeasurePlan, data: DataFiles | None, journal: Journal) -> list[Asked]:
+    return [
+        Asked(messages, template.prompt_ids(messages, tools), reference, tools)
+        for messages, reference, tools in rows_of(plan, data, journal)
+    ]
+
+
+def rows_of(
+    plan: MeasurePlan, data: DataFiles | None, journal: Journal
+) -> list[tuple[list[dict[str, Any]], str | None, Sequence[Any]]]:
+    """(messages, reference, tools) of the rows of the split, then of the measure's own questions."""
+    rows: list[tuple[list[dict[str, Any]], str | None, Sequence[Any]]] = []
+    if data is not None:
+        bad: list[Problem] = []
+        files = recall(data, storage.local_path(journal.plan.fetched_uri))
+        found = questions(files, plan.split, plan.limit, bad.append)
+        if bad:
+            journal.warn(
+                f"{len(bad)} bad rows of {data.name}'s {plan.split} split are not asked; the first: "
+                f"{bad[0].error()}"
+            )
+        rows = [(row.messages, row.reference, row.tools) for row in found]
     own = [([{"role": "user", "content": q.question}], q.answer, ()) for q in plan.questions]
     if not rows and not any(reference is not None for _, reference, _ in own):
         raise DataError(
-            f"the {plan.split} split has no rows",
-            data.name,
-            fix="name files for it or give split.test a share",
+            f"the {plan.split} split has no rows" if data else "no question has an answer to hold against",
+            data.name if data else "measure.questions",
+            fix="name files for it or give split.test a share" if data else "give one of them an answer",
         )
-    return [
-        Asked(messages, template.prompt_ids(messages, tools), reference, tools)
-        for messages, reference, tools in [*rows, *own]
-    ]
+    return [*rows, *own]
 
 
 def _answer(
@@ -139,7 +148,7 @@ def _answer(
 
 def _score(
     base: Base, template: ChatTemplate, subject: Subject, plan: MeasurePlan, rows: Sequence[Asked],
-    answers: Sequence[Answer], journal: Journal,
+    answers: Sequence[Answer], journal: Journal, secrets: Secrets,
 ) -> ScoreOutcome:  # fmt: skip
     likelihoods: dict[int, Likelihood] = {}
     if Metric.PERPLEXITY in plan.metrics:
@@ -157,28 +166,25 @@ def _score(
         )  # fmt: skip
     scored = [p for p, row in zip(predictions, rows, strict=True) if row.reference is not None]
     shown = [p for p, row in zip(predictions, rows, strict=True) if row.reference is None]
-    uri = _predictions_uri(subject, plan, journal)
+    folders = Folders(base.path, subject.folder)
+    return keep_and_score(subject, plan, scored, shown, folders, journal, secrets)
+
+
+def keep_and_score(
+    subject: Subject, plan: MeasurePlan, scored: Sequence[scoring.Prediction],
+    shown: Sequence[scoring.Prediction], folders: Folders, journal: Journal, secrets: Secrets,
+) -> ScoreOutcome:  # fmt: skip
+    """Store the answers, and measure those that have a reference."""
+    uri = predictions_uri(subject, plan, journal)
     _write(uri, scored, journal)
     if shown:
         _write(uri.replace(".jsonl", UNSCORED), shown, journal)
-    return _outcome(subject, plan, scored, uri)
-
-
-def _outcome(
-    subject: Subject, plan: MeasurePlan, scored: Sequence[scoring.Prediction], uri: str
-) -> ScoreOutcome:
-    values = scoring.score(
-        scored, [metric.value for metric in plan.metrics], seed=plan.generation.seed,
-        options={metric.value: options.dump() for metric, options in plan.metric_options.items()},
-    )  # fmt: skip
-    return ScoreOutcome(
-        subject=subject.name, measure=plan.key(), predictions_uri=uri,
-        metrics={name: MetricResult(**_shortened(asdict(value))) for name, value in values.items()},
-    )  # fmt: skip
+    metrics = measured(plan, scored, uri, folders, journal, secrets)
+    return ScoreOutcome(subject=subject.name, measure=plan.key(), predictions_uri=uri, metrics=metrics)
 
 
 def measure_stored(
-    subject: Subject, plan: MeasurePlan, stored_uri: str, journal: Journal
+    subject: Subject, plan: MeasurePlan, stored_uri: str, folders: Folders, journal: Journal, secrets: Secrets
 ) -> ScoreOutcome | None:
     """The metrics of answers that were stored, which are kept with this run too; None if they do not do."""
     path = storage.local_path(stored_uri)
@@ -192,12 +198,8 @@ def measure_stored(
     if Metric.PERPLEXITY in plan.metrics and all(prediction.nll is None for prediction in stored):
         return None  # likelihoods were not asked for then, and only the model can give them
     journal.activity(f"scoring {len(stored)} stored answers")
-    uri = _predictions_uri(subject, plan, journal)
-    _write(uri, stored, journal)
-    if shown:
-        _write(uri.replace(".jsonl", UNSCORED), shown, journal)
     try:
-        return _outcome(subject, plan, stored, uri)
+        return keep_and_score(subject, plan, stored, shown, folders, journal, secrets)
     except scoring.ScoringError:
         return None  # asked in full, it says why
 
@@ -228,14 +230,9 @@ def _write(uri: str, predictions: Iterable[scoring.Prediction], journal: Journal
     journal.with_space(lambda: scoring.write_predictions(path, rows))
 
 
-def _predictions_uri(subject: Subject, plan: MeasurePlan, journal: Journal) -> str:
+def predictions_uri(subject: Subject, plan: MeasurePlan, journal: Journal) -> str:
     return journal.uri(f"{files.PREDICTIONS}/{subject.name or BASE}-{plan.key()}.jsonl")
 
 
 def _context(base: Base) -> int:
     return int(base.config.max_position_embeddings)
-
-
-def _shortened(fields: dict[str, Any]) -> dict[str, Any]:
-    why = fields["why_missing"]
-    return fields | {"why_missing": why and why[:_WHY_CHARACTERS]}

@@ -22,6 +22,7 @@ from datatunerx.runs import (
 )
 from datatunerx.worker.background import check_model, in_background, load
 from datatunerx.worker.commands import Commands
+from datatunerx.worker.credentials import Secrets
 from datatunerx.worker.failure import explain
 from datatunerx.worker.journal import Journal
 from datatunerx.worker.prepare import Preparation, Prepared, files_beside
@@ -40,6 +41,7 @@ class Tuning:
     plan: TunePlan
     journal: Journal
     stopping: Stopping
+    secrets: Secrets
     outcomes: dict[str, JobOutcome] = field(default_factory=dict)
     scores: list[ScoreOutcome] = field(default_factory=list)
 
@@ -52,9 +54,9 @@ class Tuning:
         return storage.local_path(self.journal.plan.cache_uri)
 
 
-def tune(plan: TunePlan, journal: Journal, stopping: Stopping) -> RunResult:
+def tune(plan: TunePlan, journal: Journal, stopping: Stopping, secrets: Secrets) -> RunResult:
     """The run has Succeeded if its jobs could be looked after, also where single ones failed."""
-    tuning = Tuning(plan, journal, stopping)
+    tuning = Tuning(plan, journal, stopping, secrets)
     try:
         _tune(tuning)
     except Interrupted:
@@ -142,7 +144,8 @@ def _train(
 
     journal.activity(f"training {len(jobs)} adapters" if len(jobs) > 1 else "training 1 adapter")
     return train(
-        base, jobs, on_event=journal.write, poll_commands=poll, capacity=capacity,
+        base, jobs, on_event=journal.write, poll_commands=poll,
+        leaving=lambda: tuning.stopping.asked, capacity=capacity,
         stop_ids=template.stop_ids, decode=decoder.decode, base_name=str(tuning.model_dir),
     )  # fmt: skip
 
@@ -170,6 +173,10 @@ def _score(tuning: Tuning, base: "Base", template: ChatTemplate, trained: dict[s
     for job in tuning.plan.jobs:
         one = trained.get(job.name)
         if job.measure and one and one.adapter and one.outcome.phase is FinetunePhase.SUCCEEDED:
-            asked.setdefault(job.measure.key(), (job.measure, []))[1].append(Subject(job.name, one.adapter))
+            kept = one.outcome.checkpoint
+            folder = storage.local_path(kept.uri) if kept else None
+            subject = Subject(job.name, one.adapter, folder)
+            asked.setdefault(job.measure.key(), (job.measure, []))[1].append(subject)
     for plan, subjects in asked.values():
-        tuning.scores += measure(base, template, subjects, plan, data[plan.data], tuning.journal)
+        files = data[plan.data] if plan.data else None
+        tuning.scores += measure(base, template, subjects, plan, files, tuning.journal, tuning.secrets)
