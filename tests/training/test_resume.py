@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from datatunerx.modeling import generate
 from datatunerx.runs.commands import Command, Verb
 from datatunerx.training import checkpoints
 
@@ -57,6 +58,40 @@ def test_a_suspended_job_goes_on_from_where_it_was(make_base, make_job, watched,
     assert 0 < first["a"].outcome.step < 9
     assert second["a"].outcome.phase == "Succeeded"
     assert files(tmp_path / "a") == whole
+
+
+@pytest.mark.parametrize("at_step", [3, 9])
+def test_a_wish_to_leave_in_an_evaluation_is_heard_between_two_passes_and_changes_no_number(
+    make_base, make_job, make_rows, watched, tmp_path, monkeypatch, at_step
+):
+    monkeypatch.setattr(generate, "PASS_TOKENS", 16)  # so that an evaluation has several passes
+    jobs = [make_job("a", validate=make_rows(8, seed=9), keep_checkpoints=9, **SETTINGS)]
+    looks = []
+    watched.run(make_base(), jobs, leaving=lambda: bool(looks.append(None)))
+    whole, losses = files(tmp_path / "a"), watched.values("a", "evalLoss")
+    shutil.rmtree(tmp_path / "a")
+    before = at_step // 3 - 1  # evaluations that come to their end
+    second_look = len(looks) // 3 * before + 2
+    looks.clear()
+
+    def leaving():
+        looks.append(None)
+        return len(looks) >= second_look
+
+    def asked():
+        return [Command(verb=Verb.SUSPEND, job="a")] if len(looks) >= second_look else []
+
+    first, second = type(watched)(), type(watched)()
+    left = first.run(make_base(), jobs, leaving=leaving, poll_commands=asked)["a"].outcome
+    assert len(looks) == second_look + 1, "one more look, before the sample prompts, and no more passes"
+    taken_up = second.run(make_base(), jobs)["a"].outcome
+
+    assert (left.phase, left.step, left.checkpoint.step) == ("Suspended", at_step, at_step)
+    assert first.values("a", "evalLoss") == losses[:before]
+    assert second.values("a", "evalLoss") == losses[before:]
+    assert taken_up.phase == "Succeeded"
+    if at_step < 9:
+        assert files(tmp_path / "a") == whole
 
 
 def test_a_job_that_had_ended_is_not_trained_again(make_base, make_job, watched, tmp_path):

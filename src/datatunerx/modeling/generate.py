@@ -96,12 +96,19 @@ class Likelihood:
 
 @torch.no_grad()
 def log_likelihood(
-    base: Base, rows: Sequence[tuple[Adapter | None, Sequence[int], Sequence[int]]]
+    base: Base,
+    rows: Sequence[tuple[Adapter | None, Sequence[int], Sequence[int]]],
+    *,
+    before_pass: Callable[[], None] = lambda: None,
 ) -> list[Likelihood]:
-    """Of each (adapter, ids, labels); a label of -100 is not counted, label t belongs to token t."""
+    """Of each (adapter, ids, labels); a label of -100 is not counted, label t belongs to token t.
+
+    `before_pass` is called before each pass; what it raises ends the work.
+    """
     found: dict[int, Likelihood] = {}
     order = sorted(range(len(rows)), key=lambda i: id(rows[i][0]))
     while order:
+        before_pass()
         count, tokens = 0, 0
         for index in order:
             tokens += len(rows[index][1])

@@ -81,6 +81,8 @@ class Lane:
     """At the present step, if it was measured."""
     best_step: int | None = None
     best_loss: float | None = None
+    evaluation_owed: bool = False
+    """The present step is to be evaluated, and a wish to leave came between."""
     outcome: JobOutcome | None = None
     """Set when the job has left its lane."""
     row_tokens: float = field(init=False)

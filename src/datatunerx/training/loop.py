@@ -39,6 +39,10 @@ DISK_RETRY_SECONDS = 2.0
 SAMPLE_TOKENS = 64
 
 
+class _Leaving(Exception):
+    """The worker was asked to leave in the middle of something that can be done again."""
+
+
 @dataclass(frozen=True)
 class Trained:
     """How a job left its lane, and its adapter as it was then; None if it never had one."""
@@ -53,6 +57,7 @@ def train(
     *,
     on_event: OnEvent,
     poll_commands: PollCommands = tuple,
+    leaving: Callable[[], bool] = lambda: False,
     capacity: int = 1024,
     stop_ids: Sequence[int] = (),
     decode: Callable[[list[int]], str] = str,
@@ -63,10 +68,11 @@ def train(
     """Train every job to its end and return how each ended.
 
     `poll_commands` gives the commands that arrived since it was last asked; it is asked after each tick.
-    `stop_ids` and `decode` make the sample answers; `base_name` is what PEFT shows as the base of a saved
-    adapter.
+    `leaving` says whether a command to suspend every job is about to come: an evaluation is then broken off
+    between two passes, and made good when the job is taken up again. `stop_ids` and `decode` make the sample
+    answers; `base_name` is what PEFT shows as the base of a saved adapter.
     """
-    loop = _Loop(base, capacity, on_event, stop_ids, decode, base_name or str(base.path), clock)
+    loop = _Loop(base, capacity, on_event, leaving, stop_ids, decode, base_name or str(base.path), clock)
     lanes = [lane for job in jobs if (lane := loop.open(job)) is not None]
     loop.rehearse([lane for lane in lanes if lane.outcome is None])
     loop.first_samples([lane for lane in lanes if lane.step == 0])
@@ -96,13 +102,14 @@ class _Loop:
         base: Base,
         capacity: int,
         on_event: OnEvent,
+        leaving: Callable[[], bool],
         stop_ids: Sequence[int],
         decode: Callable[[list[int]], str],
         base_name: str,
         clock: Callable[[], float],
     ) -> None:
         self.base, self.capacity, self.on_event, self.clock = base, capacity, on_event, clock
-        self.stop_ids, self.decode, self.base_name = stop_ids, decode, base_name
+        self.leaving, self.stop_ids, self.decode, self.base_name = leaving, stop_ids, decode, base_name
         self.trained: dict[str, Trained] = {}
 
     def open(self, job: Job) -> Lane | None:
@@ -123,8 +130,10 @@ class _Loop:
                     activity=f"resumed at step {lane.step}",
                 )
             )
-        if lane.step >= lane.course.steps:
-            self._leave(lane, FinetunePhase.SUCCEEDED)
+        if lane.evaluation_owed:
+            self._evaluate(lane)
+        if lane.step >= lane.course.steps and lane.outcome is None:
+            self._leave(lane, FinetunePhase.SUSPENDED if lane.evaluation_owed else FinetunePhase.SUCCEEDED)
         return lane
 
     def _leave(self, lane: Lane, phase: FinetunePhase, reason: str = "", message: str = "") -> None:
@@ -281,9 +290,10 @@ class _Loop:
         if save_due and lane.outcome is None:
             if not self._save(lane):
                 return
-            self._answer([lane], lane.step)
+            if not self.leaving():
+                self._answer([lane], lane.step)
         lane.step_is_open = False
-        if lane.step >= steps and lane.outcome is None:
+        if lane.step >= steps and lane.outcome is None and not lane.evaluation_owed:
             self._leave(lane, FinetunePhase.SUCCEEDED)
 
     def _note(self, lane: Lane, values: dict[str, float]) -> None:
@@ -306,7 +316,12 @@ class _Loop:
     def _evaluate(self, lane: Lane) -> None:
         if not lane.job.validate:
             return
-        loss, shortage = _within_memory(lambda: validation_loss(self.base, lane))
+        lane.evaluation_owed = True
+        try:
+            loss, shortage = _within_memory(lambda: validation_loss(self.base, lane, self._look_up))
+        except _Leaving:
+            return
+        lane.evaluation_owed = False
         if shortage:
             self._lack_memory(lane, "measuring the loss on the validate split", "cutoffLength", shortage)
             return
@@ -326,6 +341,10 @@ class _Loop:
         if lane.best_loss is None or loss < lane.best_loss:
             lane.best_loss, lane.best_step = loss, lane.step
         self._note(lane, {"evalLoss": loss})
+
+    def _look_up(self) -> None:
+        if self.leaving():
+            raise _Leaving
 
     def _save(self, lane: Lane) -> bool:
         """Write a checkpoint; False if it could not be: the lane then waits for space, or has left."""

@@ -1,6 +1,6 @@
 """The two passes of training: forward and back over a tick, and the loss on rows nobody learns from."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -70,12 +70,16 @@ def _part(lane: Lane, chunk: Chunk) -> list[Part]:
     ]
 
 
-def validation_loss(base: Base, lane: Lane) -> float | None:
-    """Mean nll per label token over the lane's validate rows; None if they have no label."""
-    return mean_nll(base, lane, lane.job.validate)
+def validation_loss(base: Base, lane: Lane, before_pass: Callable[[], None]) -> float | None:
+    """The mean nll of the lane's validate rows."""
+    return mean_nll(base, lane, lane.job.validate, before_pass)
 
 
-def mean_nll(base: Base, lane: Lane, rows: Sequence[Row]) -> float | None:
-    found = log_likelihood(base, [(lane.adapter, ids, labels) for ids, labels in rows])
+def mean_nll(
+    base: Base, lane: Lane, rows: Sequence[Row], before_pass: Callable[[], None] = lambda: None
+) -> float | None:
+    """Mean nll per label token; None if the rows have no label. What `before_pass` raises ends it."""
+    asked = [(lane.adapter, ids, labels) for ids, labels in rows]
+    found = log_likelihood(base, asked, before_pass=before_pass)
     tokens = sum(one.tokens for one in found)
     return sum(one.nll for one in found) / tokens if tokens else None

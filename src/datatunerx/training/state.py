@@ -36,6 +36,7 @@ def lane_files(lane: Lane, base_name: str) -> dict[str, bytes]:
         "tokens": lane.tokens,
         "optimizerSteps": lane.moments.steps,
         "stepsWithoutLabels": lane.steps_without_labels,
+        "evaluationOwed": lane.evaluation_owed,
         "bestStep": lane.best_step,
         "bestLoss": lane.best_loss,
         "rows": lane.course.rows,
@@ -129,5 +130,6 @@ def _restore(lane: Lane, path: Path) -> None:
     # chunks are cut as they were before, so that sums are made in the same order
     lane.capacity = state["capacity"]
     lane.steps_without_labels = state["stepsWithoutLabels"]
+    lane.evaluation_owed = state.get("evaluationOwed", False)
     lane.best_step, lane.best_loss = state["bestStep"], state["bestLoss"]
     lane.history = [Point(point["step"], point["values"]) for point in state["history"]]
