@@ -12,6 +12,7 @@ import pytest
 from datatunerx.modeling.convert import prepare_model
 from datatunerx.modeling.intact import ModelChanged, must_be
 from datatunerx.modeling.sources import UnusableModel, resolve
+from datatunerx.storage.remote import Credentials
 
 REVISION = "a" * 40
 
@@ -20,7 +21,7 @@ class Hub(ThreadingHTTPServer):
     """Answers what a hub client asks about one repository, `org/tiny`, and counts the files it sends."""
 
     def __init__(self, folder):
-        self.folder, self.sent = folder, []
+        self.folder, self.sent, self.tokens = folder, [], set()
         super().__init__(("127.0.0.1", 0), Answer)
 
     @property
@@ -40,6 +41,7 @@ class Answer(BaseHTTPRequestHandler):
 
     def answer(self, body):
         hub = self.server
+        hub.tokens.add(self.headers["Authorization"])
         names = sorted(p.name for p in hub.folder.iterdir())
         api = re.match(r"/api/models/org/tiny(?:/(revision|tree)/([^/?]+))?", self.path)
         file = re.match(r"/org/tiny/resolve/([^/]+)/([^?]+)", self.path)
@@ -131,6 +133,26 @@ def test_a_hub_with_pickles_only_is_refused_before_a_byte_of_them_comes(hub, mod
     with pytest.raises(UnusableModel, match="pickled; convert with safetensors"):
         resolve("hf://org/tiny", tmp_path)
     assert hub.sent == []
+
+
+def test_the_servers_own_token_goes_to_no_hub_that_an_object_names(hub, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_of_the_server")
+    monkeypatch.delenv("HF_ENDPOINT")
+
+    resolve("hf://org/tiny", tmp_path / "theirs", Credentials(endpoint=hub.url))
+    resolve("hf://org/tiny", tmp_path / "in-secret", Credentials({"endpoint": hub.url}))
+    assert hub.tokens == {None}
+    resolve("hf://org/tiny", tmp_path / "with-token", Credentials({"token": "hf_theirs"}, endpoint=hub.url))
+    assert hub.tokens == {None, "Bearer hf_theirs"}
+    monkeypatch.setenv("HF_ENDPOINT", hub.url)
+    resolve("hf://org/tiny", tmp_path / "own")
+    assert "Bearer hf_of_the_server" in hub.tokens
+
+
+@pytest.mark.parametrize("source", ["hf://org/tiny", "s3://latest/meta-data/x.gguf"])
+def test_an_endpoint_where_a_cloud_hands_out_keys_is_refused(tmp_path, source):
+    with pytest.raises(UnusableModel, match="link-local"):
+        resolve(source, tmp_path, Credentials(endpoint="http://169.254.169.254"))
 
 
 def test_a_hub_that_cannot_be_reached_is_named(tmp_path, monkeypatch):

@@ -19,6 +19,7 @@ from urllib.parse import unquote, urlsplit
 
 from datatunerx.storage.errors import DiskFull, StorageError
 from datatunerx.storage.fetch import fetch, key_of
+from datatunerx.storage.hubs import hub_of
 from datatunerx.storage.objects import publish_dir
 from datatunerx.storage.remote import Credentials, listed
 
@@ -53,15 +54,18 @@ def resolve(
 ) -> LocalFiles:
     """The files of a source, fetched under `downloads` if they are far away. Raises `UnusableModel`."""
     scheme = urlsplit(source).scheme
-    if scheme in ("s3", "modelscope", "http", "https"):
+    if scheme in ("hf", "s3", "modelscope", "http", "https"):
+        who = credentials or Credentials()
         try:
-            path = _fetched(source, downloads, credentials or Credentials(), tell)
+            path = (
+                _from_hub(source, downloads, who)
+                if scheme == "hf"
+                else _fetched(source, downloads, who, tell)
+            )
         except DiskFull:  # the run waits for space
             raise
         except StorageError as error:
             raise UnusableModel(str(error)) from error
-    elif scheme == "hf":
-        path = _from_hub(source, downloads, credentials or Credentials())
     elif scheme == "pkg":
         path = _from_package(source)
     elif scheme in ("", "file"):
@@ -147,8 +151,8 @@ def _from_hub(source: str, downloads: Path, credentials: Credentials) -> Path:
     )
 
     repository, _, revision = source.removeprefix("hf://").partition("@")
-    endpoint = credentials.endpoint or os.environ.get("HF_ENDPOINT")
-    token = credentials.get("token") or os.environ.get("HF_TOKEN")
+    endpoint, given = hub_of(credentials, source)
+    token = given or False  # None would be read as: find one on this machine
     offline = False
     try:
         try:

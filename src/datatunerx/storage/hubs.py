@@ -8,7 +8,7 @@ import os
 import re
 from functools import partial
 from typing import Any
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, urlencode, urlsplit
 
 from datatunerx.storage import web
 from datatunerx.storage.errors import Forbidden, Missing, Refused, Unreachable
@@ -31,8 +31,7 @@ def hugging_face(uri: str, credentials: Credentials) -> list[Remote]:
     except ImportError as error:
         raise Refused(f"{uri}: hf:// needs huggingface_hub; pip install 'datatunerx[train]'") from error
     kind, repository, revision, wanted = _parts(uri)
-    endpoint = credentials.endpoint or credentials.get("endpoint") or os.environ.get("HF_ENDPOINT") or None
-    token = credentials.get("token") or os.environ.get("HF_TOKEN") or ""
+    endpoint, token = hub_of(credentials, uri)
     api = HfApi(endpoint=endpoint, token=token or False)
     try:
         commit = api.repo_info(repository, repo_type=kind, revision=revision).sha or revision or "main"
@@ -58,6 +57,18 @@ def hugging_face(uri: str, credentials: Credentials) -> list[Remote]:
             Remote(_shown(uri, path), entry.size, version, partial(web.read, url, headers, ""), sha256 or "")
         )
     return found
+
+
+def hub_of(credentials: Credentials, uri: str) -> tuple[str | None, str]:
+    """Which hub is asked, and the token for it: HF_TOKEN is for the server's own hub and goes nowhere else.
+
+    Raises `Refused` for an endpoint where no hub is.
+    """
+    given = credentials.endpoint or credentials.get("endpoint")
+    if given:
+        web.refuse_metadata(urlsplit(given).hostname or "", uri)
+        return given, credentials.get("token")
+    return os.environ.get("HF_ENDPOINT") or None, credentials.get("token") or os.environ.get("HF_TOKEN", "")
 
 
 def modelscope(uri: str, credentials: Credentials) -> list[Remote]:

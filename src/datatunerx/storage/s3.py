@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
+from datatunerx.storage import web
 from datatunerx.storage.errors import Changed, Forbidden, Missing, Refused, StorageError, Unreachable
 from datatunerx.storage.remote import PATTERN, Credentials, Remote, few_enough, matching
 
@@ -100,6 +101,7 @@ def _filesystem(uri: str, credentials: Credentials) -> Any:
     address = urlsplit(endpoint if "://" in endpoint or not endpoint else f"https://{endpoint}")
     if address.scheme not in ("", "http", "https"):
         raise Refused(f"{uri}: the endpoint {endpoint} is no http(s) URL; write https://host:port")
+    web.refuse_metadata(address.hostname or "", uri)
     key = credentials.get("accessKeyId", "AWS_ACCESS_KEY_ID", "accessKey")
     secret = credentials.get("secretAccessKey", "AWS_SECRET_ACCESS_KEY", "secretKey")
     if bool(key) != bool(secret) or (credentials.name and not key):

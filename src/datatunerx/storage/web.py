@@ -94,7 +94,7 @@ def _chunks(answer: Any, uri: str) -> Iterator[bytes]:
 def opened(uri: str, headers: Mapping[str, str], *, secret: str = "the Secret") -> Iterator[Any]:
     """The answer to a GET. Raises `Unreachable`, `Forbidden`, `Missing`, `Refused`."""
     plain = quote(uri, safe="%/:=&?~#+!$,;'@()*[]")
-    _not_metadata(urlsplit(plain).hostname or "", uri)
+    refuse_metadata(urlsplit(plain).hostname or "", uri)
     request = urllib.request.Request(plain, headers={"User-Agent": AGENT, "Accept-Encoding": "identity"})
     for name, value in headers.items():
         request.add_unredirected_header(name, value)
@@ -140,7 +140,7 @@ def said(error: BaseException) -> str:
     return str(getattr(reason, "strerror", None) or reason or type(reason).__name__).lower()
 
 
-def _not_metadata(host: str, uri: str) -> None:
+def refuse_metadata(host: str, uri: str) -> None:
     """Refuse link-local addresses: behind them a cloud hands out this machine's own credentials."""
     try:
         addresses = [ipaddress.ip_address(found[4][0]) for found in socket.getaddrinfo(host, None)]
@@ -170,7 +170,7 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
             raise Refused(
                 f"{req.full_url}: redirects from https to {after.scheme}; use the address it leads to"
             )
-        _not_metadata(after.hostname or "", req.full_url)
+        refuse_metadata(after.hostname or "", req.full_url)
         made = super().redirect_request(req, fp, code, msg, headers, newurl)
         if made is not None and (before.scheme, before.netloc) == (after.scheme, after.netloc):
             for name, value in req.unredirected_hdrs.items():
