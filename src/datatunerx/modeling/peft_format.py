@@ -69,7 +69,7 @@ def load_adapter(folder: str | Path, base: Base, name: str = "") -> Adapter:
     for path in (config_path, weights_path):
         if not path.is_file():
             raise UnreadableAdapter(f"{folder}: no {path.name}; this is no adapter in PEFT's format")
-    shape = _read_shape(config_path)
+    shape = read_shape(config_path)
     try:
         tensors = load_file(weights_path)
     except (OSError, SafetensorError) as error:
@@ -96,7 +96,7 @@ def load_adapter(folder: str | Path, base: Base, name: str = "") -> Adapter:
     return adapter
 
 
-def _read_shape(path: Path) -> AdapterShape:
+def read_shape(path: Path) -> AdapterShape:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
         for key in ("use_dora", "use_rslora", "fan_in_fan_out", "rank_pattern", "alpha_pattern"):
