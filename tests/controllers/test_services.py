@@ -101,8 +101,12 @@ async def test_a_service_whose_base_is_not_ready_waits_with_the_reason(platform)
     platform.backend.behaviour.broken_sources.add("file:///models/broken")
     await platform.apply(llm("broken"), service(("LLM", "broken")))
 
-    found = await in_phase(platform, "Pending", reason="LLMNotReady")
-    assert "NotAModel: no config.json there" in found.status.message
+    async def told():
+        status = (await platform.api.get(InferenceService, "s")).status
+        return "NotAModel: no config.json there" in (status.message or "") and status
+
+    said = await platform.until(told)
+    assert (said.phase, said.reason) == ("Pending", "LLMNotReady")
     assert not platform.backend.of("serve")
 
 

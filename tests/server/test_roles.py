@@ -53,6 +53,8 @@ ALLOWED = {
         )
     },
     "inferenceservices.datatunerx.io/scale": (GET, SET, SET),
+    "inferenceservices.datatunerx.io/proxy": (NOTHING, {"get", "create"}, {"get", "create"}),
+    "inferenceservices.datatunerx.io/compare": (NOTHING, {"create"}, {"create"}),
     "llmcheckpoints.datatunerx.io": (READ, ALL - {"create"}, ALL),
     "runs.datatunerx.io": (READ, READ, ALL),
 }

@@ -5,6 +5,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from datatunerx.cli import talking
+from datatunerx.cli.options import Kubeconfig, Namespace
+
 if TYPE_CHECKING:
     from datatunerx.cli.token import Grant
 
@@ -24,20 +27,18 @@ dataset = typer.Typer(help="Data, before and after it is registered.", no_args_i
 app.add_typer(dataset, name="dataset", rich_help_panel="Start")
 cache = typer.Typer(help="Copies and caches on the server's disk, and their users.", no_args_is_help=True)
 app.add_typer(cache, name="cache", rich_help_panel="Set up")
+talking.add_to(app)
 
-Namespace = Annotated[str, typer.Option("-n", "--namespace", help="Namespace of the objects.")]
-Kubeconfig = Annotated[
-    Path | None,
-    typer.Option(
-        envvar="DTX_KUBECONFIG", help="Another server than the one of DTX_HOME.", show_default=False
-    ),
-]
 Files = Annotated[
     list[str] | None, typer.Option("-f", "--filename", help="Manifest, folder of manifests, or - for stdin.")
 ]
 Target = Annotated[str, typer.Argument(metavar="KIND/NAME", help="As fe/tickets, fj/tickets-r8, run/...")]
 Words = Annotated[
     list[str], typer.Argument(metavar="KIND [NAME]", help="Plural, singular or short; or `all`.")
+]
+Map = Annotated[
+    list[str] | None,
+    typer.Option("--map", metavar="PART=COLUMN", help="A column under another name, as prompt=ask."),
 ]
 
 Role = Annotated[str, typer.Option(help="viewer, editor or admin.")]
@@ -70,6 +71,7 @@ def tune(
         int | None, typer.Option(help="Longest answer when scoring, in tokens.")
     ] = None,
     limit: Annotated[int | None, typer.Option(help="Score this many rows of the test split.")] = None,
+    map_: Map = None,
     sample: Annotated[
         list[str] | None, typer.Option(help="A prompt that every job answers as it trains.")
     ] = None,
@@ -89,7 +91,7 @@ def tune(
 
     asked = Request(
         llm=llm, data=data, settings=set_ or (), metrics=metric or ("exact-match",), name=name,
-        max_new_tokens=max_new_tokens, samples=sample or (), limit=limit,
+        max_new_tokens=max_new_tokens, samples=sample or (), limit=limit, features=map_ or (),
     )  # fmt: skip
     form = output if dry_run else None
     run(command(settings(kubeconfig), asked, namespace, dry_run=form, followed=not no_follow))
@@ -454,10 +456,7 @@ def _dtx(
 def check_data(
     files: Annotated[list[str], typer.Argument(metavar="FILE...", help="Paths or URIs.")],
     format: Annotated[str, typer.Option(help="How a row is written. Default: recognised.")] = "auto",
-    map_: Annotated[
-        list[str] | None,
-        typer.Option("--map", metavar="PART=COLUMN", help="A column under another name, as prompt=ask."),
-    ] = None,
+    map_: Map = None,
     output: Annotated[str | None, typer.Option("-o", "--output", help="json.")] = None,
 ) -> None:
     """Read files as a Dataset's inspection does, without a server: format, rows kept and dropped, examples.
@@ -502,6 +501,7 @@ def upload_data(
     format: Annotated[str, typer.Option(help="How a row is written. Default: recognised.")] = "auto",
     validate: Annotated[list[Path] | None, typer.Option(help="A file of the validate split.")] = None,
     test: Annotated[list[Path] | None, typer.Option(help="A file of the test split.")] = None,
+    map_: Map = None,
     llm: Annotated[str | None, typer.Option(help="An LLM whose tokenizer counts the tokens.")] = None,
     unpack: Annotated[bool, typer.Option("--unpack", help="Take archives for the files in them.")] = False,
     namespace: Namespace = "default",
@@ -514,7 +514,7 @@ def upload_data(
     from datatunerx.cli import upload
     from datatunerx.cli.connect import with_api
 
-    asked = upload.Request(files, validate or (), test or (), name, format, llm, unpack)
+    asked = upload.Request(files, validate or (), test or (), name, format, llm, unpack, map_ or ())
     with_api(kubeconfig, lambda api: upload.upload(api, asked, namespace))
 
 

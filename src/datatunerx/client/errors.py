@@ -82,6 +82,9 @@ def from_answer(status: int, body: bytes) -> ApiError:
         document = json.loads(body)
     except ValueError:
         document = None
+    if isinstance(document, dict) and isinstance(of_model := document.get("error"), dict):
+        kind = _BY_STATUS.get(status, ApiError)  # what a served model answers, in OpenAI's shape
+        return kind(status, str(of_model.get("code") or ""), str(of_model.get("message") or "refused"))
     if not isinstance(document, dict) or document.get("kind") != "Status":
         text = body[:500].decode("utf-8", "replace").strip() or "no message"
         return _BY_STATUS.get(status, ApiError)(status, "", f"the server answered {status}: {text}")

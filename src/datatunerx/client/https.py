@@ -66,12 +66,19 @@ class Https:
             raise self._unreachable(error) from error
 
     async def stream(
-        self, path: str, *, query: Mapping[str, str] | None = None, headers: Mapping[str, str] | None = None
+        self,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        body: bytes | None = None,
     ) -> AsyncIterator[bytes]:
         timeout = aiohttp.ClientTimeout(total=None, connect=CONNECT_SECONDS)
         try:
-            async with self._open().get(
+            async with self._open().request(
+                "GET" if body is None else "POST",
                 self._url(path, query),
+                data=body,
                 headers=await self._headers(headers),
                 timeout=timeout,
                 server_hostname=self._access.tls_name,

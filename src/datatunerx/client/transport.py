@@ -44,9 +44,16 @@ class Transport(Protocol):
         ...
 
     def stream(
-        self, path: str, *, query: Mapping[str, str] | None = None, headers: Mapping[str, str] | None = None
+        self,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        body: bytes | None = None,
     ) -> AsyncIterator[bytes]:
-        """Lines of a GET as they come, until the server ends them. Raises ApiError when it is refused.
+        """Lines of a GET, or of a POST of `body`, as they come, until the server ends them.
+
+        Raises ApiError when it is refused.
 
         Every line, empty ones too: in a log they say something.
         """
@@ -91,12 +98,18 @@ class InProcess:
         return Response(status, answered, b"".join(parts))
 
     async def stream(
-        self, path: str, *, query: Mapping[str, str] | None = None, headers: Mapping[str, str] | None = None
+        self,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        body: bytes | None = None,
     ) -> AsyncIterator[bytes]:
         chunks: asyncio.Queue[bytes | None] = asyncio.Queue(1000)
         left = asyncio.Event()
         status = 0
-        given = [{"type": "http.request", "body": b"", "more_body": False}]
+        given = [{"type": "http.request", "body": body or b"", "more_body": False}]
+        method = "GET" if body is None else "POST"
 
         async def receive() -> Message:
             if given:
@@ -113,11 +126,11 @@ class InProcess:
 
         async def call() -> None:
             try:
-                await self._app(self._scope("GET", path, query, headers), receive, send)
+                await self._app(self._scope(method, path, query, headers, body), receive, send)
             finally:
                 await chunks.put(None)
 
-        async def body() -> AsyncIterator[bytes]:
+        async def answered() -> AsyncIterator[bytes]:
             refusal = b""
             while (chunk := await chunks.get()) is not None:
                 if status == 200:
@@ -129,7 +142,7 @@ class InProcess:
 
         task = asyncio.create_task(call())
         try:
-            async for line in lines(body(), path):
+            async for line in lines(answered(), path):
                 yield line
             await task  # an error of the app is the caller's to see
         finally:

@@ -25,6 +25,7 @@ from datatunerx.server.http import ASGIApp, ClientGone, Receive, Request, Scope,
 from datatunerx.server.kinds import Kind, Registry
 from datatunerx.server.negotiate import discovery as discovery_version
 from datatunerx.server.openapi import Documents
+from datatunerx.server.proxy import Proxy
 from datatunerx.server.resource_paths import ResourcePaths
 from datatunerx.server.roles import Access
 from datatunerx.server.tokens import Tokens, User, administrator
@@ -48,6 +49,7 @@ class KubeApp:
         hosts: Collection[str],
         mounts: Mapping[str, ASGIApp],
         log_root: Path | None,
+        pages: Mapping[str, ASGIApp],
     ) -> None:
         self.store = store
         self.tokens = tokens
@@ -55,12 +57,14 @@ class KubeApp:
         self._crds = crds
         self._names = origin.names(hosts)
         self._mounts = dict(mounts)
+        self._pages = dict(pages)
         self._registry = Registry()
         self._documents = Documents(self._registry)
         self._collector = Collector(store, self._registry)
         self._collecting: asyncio.Task[None] | None = None
         own = frozenset(crd["metadata"]["name"] for crd in crds)
-        self._paths = ResourcePaths(store, self._registry, self.watches, log_root, own)
+        self._proxy = Proxy(store, log_root)
+        self._paths = ResourcePaths(store, self._registry, self.watches, log_root, own, self._proxy)
         self._load_kinds()
 
     # Life
@@ -114,6 +118,7 @@ class KubeApp:
     async def stop(self) -> None:
         """End all watches and the collector. The store stays open: it belongs to who opened it."""
         self.watches.end_all()
+        await self._proxy.close()
         if self._collecting is not None:
             self._collecting.cancel()
             await asyncio.gather(self._collecting, return_exceptions=True)
@@ -160,19 +165,19 @@ class KubeApp:
                 return await send({"type": "lifespan.shutdown.complete"})
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
-        mounted = self._mounted(scope["path"])
+        mounted = _under(self._mounts, scope["path"])
+        request = Request({**scope, "method": "GET"}, receive, send)
         try:
-            user = self._user(scope, Request({**scope, "method": "GET"}, receive, send))
+            if pages := _under(self._pages, scope["path"]):
+                origin.check(request, self._names)
+                return await pages(scope, receive, send)
+            user = self._user(scope, request)
         except ApiError:
             user = None
         if mounted is None or user is None:
             await receive()
             return await send({"type": "websocket.close", "code": 1008})
         await mounted({**scope, "user": user}, receive, send)
-
-    def _mounted(self, path: str) -> ASGIApp | None:
-        found = [at for at in self._mounts if path == at or path.startswith(at.rstrip("/") + "/")]
-        return self._mounts[max(found, key=len)] if found else None
 
     def _user(self, scope: Scope, request: Request) -> User | None:
         # Only a caller in this process can put this here: from the network the listener makes the scope.
@@ -186,6 +191,8 @@ class KubeApp:
         path = request.path.rstrip("/") or "/"
         if path in PROBES:
             return await request.answer(200, b"ok", "text/plain; charset=utf-8")
+        if await self._page(path, request, scope, receive, send):
+            return
         user = self._user(scope, request)
         if user is None:
             raise unauthorized()
@@ -193,7 +200,7 @@ class KubeApp:
         if request.header("impersonate-user"):
             why = "this server knows no impersonation; use a token of that user"
             raise forbidden(f'User "{user.name}" cannot impersonate anyone: {why}')
-        if mounted := self._mounted(path):
+        if mounted := _under(self._mounts, path):
             request.started = True  # what becomes of it is the mounted app's affair
             return await mounted({**scope, "user": user}, receive, send)
         parts = path.strip("/").split("/")
@@ -205,6 +212,21 @@ class KubeApp:
         if request.method not in ("GET", "HEAD"):
             raise not_allowed(f"{request.method} is not possible here")
         await self._documents_of(parts, request)
+
+    async def _page(self, path: str, request: Request, scope: Scope, receive: Receive, send: Send) -> bool:
+        """Hand a request for a page to the app that has it, which knows its visitors itself."""
+        if pages := _under(self._pages, path):
+            origin.check(request, self._names)
+            request.started = True
+            await pages(scope, receive, send)
+            return True
+        browser = request.header("accept").startswith("text/html") and not request.header("authorization")
+        if path == "/" and browser and self._pages:
+            origin.check(request, self._names)
+            await request.start(303, "text/plain", {"location": f"{next(iter(self._pages))}/"})
+            await request.chunk(b"", more=False)
+            return True
+        return False
 
     async def _documents_of(self, parts: list[str], request: Request) -> None:
         """What describes the server itself."""
@@ -252,6 +274,12 @@ class KubeApp:
         await request.json(200, discovery.resource_list(group, version, found))
 
 
+def _under(apps: Mapping[str, ASGIApp], path: str) -> ASGIApp | None:
+    """The app whose prefix is the longest that the path begins with."""
+    found = [at for at in apps if path == at or path.startswith(at.rstrip("/") + "/")]
+    return apps[max(found, key=len)] if found else None
+
+
 def _tell_if_failed(task: asyncio.Task[None]) -> None:
     if not task.cancelled() and (error := task.exception()):
         log.critical("garbage collector ended; restart the server", exc_info=error)
@@ -265,15 +293,18 @@ def create_app(
     hosts: Collection[str] = (),
     mounts: Mapping[str, ASGIApp] | None = None,
     log_root: Path | None = None,
+    pages: Mapping[str, ASGIApp] | None = None,
 ) -> KubeApp:
     """An ASGI app that serves the kinds of `crds` from `store`.
 
     `tokens` are those that stay; the ones of Token objects are added as these come and go.
     `hosts` are the names of the certificate: further names the server may be called by.
     `mounts` are apps for other path prefixes; they get `scope["user"]`, and only with a token.
+    `pages` are apps for path prefixes that know their visitors by themselves; they get everything from this
+    origin, with or without a token. A browser that asks for / is led to the first of them.
     `log_root`: worker logs outside it are not served.
     A call with `scope["extensions"]["datatunerx.user"]`, which only this process can make, is that user's:
     a `User` with its own rights, or the name of an administrator.
     Start it by the lifespan protocol, or with `start` and `stop`.
     """
-    return KubeApp(store, [dict(crd) for crd in crds], tokens, hosts, mounts or {}, log_root)
+    return KubeApp(store, [dict(crd) for crd in crds], tokens, hosts, mounts or {}, log_root, pages or {})

@@ -33,6 +33,8 @@ def _subresources(kind: Kind) -> list[tuple[str, tuple[str, ...], Json]]:
     if kind.scale:
         scale = {"group": "autoscaling", "version": "v1", "kind": "Scale"}
         found.append(("scale", SUBRESOURCE_VERBS, scale))
+    if kind.serves:
+        found += [("proxy", ("create", "get"), own), ("compare", ("create",), own)]
     if kind.plural == "pods" and not kind.group:
         found.append(("log", ("get",), own))
     return found

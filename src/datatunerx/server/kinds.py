@@ -78,6 +78,11 @@ class Kind:
     """Computes the row of `columns`, for kinds whose columns are more than paths."""
 
     @property
+    def serves(self) -> bool:
+        """Whether models can be asked through its objects."""
+        return self.resource == "inferenceservices.datatunerx.io"
+
+    @property
     def resource(self) -> str:
         """plural.group, or the plural in the core group."""
         return f"{self.plural}.{self.group}" if self.group else self.plural

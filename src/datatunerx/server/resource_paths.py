@@ -5,10 +5,11 @@ from urllib.parse import unquote
 
 import orjson
 
-from datatunerx.server import body, deletes, negotiate, pods, reads, reviews, roles, watch, writes
+from datatunerx.server import body, comparing, deletes, negotiate, pods, reads, reviews, roles, watch, writes
 from datatunerx.server.errors import ApiError, no_such_path, not_allowed
 from datatunerx.server.http import Request
 from datatunerx.server.kinds import Kind, Registry
+from datatunerx.server.proxy import Proxy
 from datatunerx.server.roles import Access
 from datatunerx.server.watch import Watches
 from datatunerx.server.writes import Target
@@ -34,12 +35,14 @@ class ResourcePaths:
         watches: Watches,
         log_root: Path | None,
         own: frozenset[str],
+        proxy: Proxy,
     ) -> None:
         self._store = store
         self._registry = registry
         self._watches = watches
         self._log_root = log_root
         self._own = own
+        self._proxy = proxy
 
     async def answer(self, parts: list[str], request: Request) -> bool:
         """Answer the request; False when the path is not below a group version."""
@@ -59,6 +62,9 @@ class ResourcePaths:
         ):
             namespace, rest = rest[1], rest[2:]
         kind = self._registry.find(group, version, rest[0])
+        proxied: list[str] = []
+        if len(rest) > 3 and kind is not None and kind.serves and rest[2] == "proxy":
+            rest, proxied = rest[:3], rest[3:]
         if kind is None or len(rest) > 3 or (namespace is not None and not kind.namespaced):
             raise no_such_path()
         name = rest[1] if len(rest) > 1 else ""
@@ -76,7 +82,7 @@ class ResourcePaths:
         elif kind.namespaced and namespace is None:
             raise no_such_path()
         else:
-            await self._object(Target(kind, namespace or "", name, subresource), request)
+            await self._object(Target(kind, namespace or "", name, subresource), request, proxied)
         return True
 
     def _check(self, target: Target, request: Request, watching: bool) -> None:
@@ -119,7 +125,7 @@ class ResourcePaths:
             return await reads.answer_object(request, kind, data, 201)
         await request.json(200, await deletes.delete_collection(self._store, kind, namespace, request))
 
-    async def _object(self, target: Target, request: Request) -> None:
+    async def _object(self, target: Target, request: Request, proxied: list[str]) -> None:
         match target.subresource:
             case "":
                 await self._main(target, request)
@@ -127,6 +133,10 @@ class ResourcePaths:
                 await self._write_or_get(target, request)
             case "scale" if target.kind.scale:
                 await self._scale(target, request)
+            case "proxy" if target.kind.serves:
+                await self._proxy.answer(target, proxied, request)
+            case "compare" if target.kind.serves and request.method == "POST":
+                await comparing.compare(self._proxy, target, request)
             case "log" if target.kind.plural == "pods" and request.method == "GET":
                 place = (target.kind, target.namespace, target.name)
                 await pods.serve_log(

@@ -80,6 +80,9 @@ EDITOR = (
     *VIEWER,
     Rule(CHANGE, (GROUP,), tuple(plural for plural in _OURS if plural not in _MADE_BY_US)),
     Rule(("patch", "update"), (GROUP,), _SCALE),
+    # An answer takes the device's time, and asking loads what is unloaded: more than looking.
+    Rule(("get", "create"), (GROUP,), ("inferenceservices/proxy",)),
+    Rule(("create",), (GROUP,), ("inferenceservices/compare",)),
     Rule(("delete", "deletecollection", "patch", "update"), (GROUP,), ("llmcheckpoints",)),
     Rule(("get", *CHANGE), ("",), ("secrets",)),
     Rule(CHANGE, ("",), _CORE),

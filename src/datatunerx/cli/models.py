@@ -1,0 +1,160 @@
+"""From what a user calls a model to a service that serves it, made for the occasion if there is none."""
+
+import asyncio
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+
+from datatunerx.cli.check import did_you_mean
+from datatunerx.cli.errors import BadInput, CommandError
+from datatunerx.client import Api, NotFound
+from datatunerx.resources import (
+    LLM,
+    Finetune,
+    FinetuneExperiment,
+    FinetuneJob,
+    InferenceService,
+    LLMCheckpoint,
+)
+from datatunerx.resources.enums import ServicePhase
+from datatunerx.resources.outcome import InferenceServiceSpec, ModelRef
+from datatunerx.resources.wire import GROUP, WANTED, ObjectMeta
+
+MADE_BY = f"{GROUP}/made-by"
+"""Label of a service that a command made for itself."""
+LOOK_SECONDS = 0.2
+OWN_IDLE_SECONDS = 600.0
+"""A service whose command was killed before it could delete it frees its device after so long."""
+Say = Callable[[str], None]
+
+
+async def model_named(api: Api, name: str, namespace: str) -> ModelRef:
+    """What a name means: an LLM, a checkpoint, or the checkpoint of a job, training or experiment."""
+    kind, slash, bare = name.rpartition("/")
+    llms = [one.metadata.name for one in await api.list(LLM, namespace)]
+    checkpoints = {one.metadata.name: one for one in await api.list(LLMCheckpoint, namespace)}
+    wanted = kind.lower() if slash else ""
+    if bare in llms and wanted in ("", "llm", "llms"):
+        return ModelRef(kind="LLM", name=bare)
+    if bare in checkpoints and wanted in ("", "ckpt", "llmcheckpoint", "llmcheckpoints"):
+        return ModelRef(name=bare)
+    jobs = {one.metadata.name: one for one in await api.list(FinetuneJob, namespace)}
+    experiments = {one.metadata.name: one for one in await api.list(FinetuneExperiment, namespace)}
+    finetunes = {one.metadata.name: one for one in await api.list(Finetune, namespace)}
+    made: str | None = None
+    if bare in jobs:
+        made = jobs[bare].status.checkpoint
+    elif bare in experiments:
+        best = experiments[bare].status.best
+        made = best.checkpoint if best else None
+    elif bare in finetunes:
+        own = [c for c in checkpoints.values() if c.spec.finetune == bare]
+        made = max(own, key=lambda c: c.spec.step).metadata.name if own else None
+    else:
+        everything = [*llms, *checkpoints, *jobs]
+        hint = did_you_mean(bare, everything)
+        there = ", ".join(dict.fromkeys(everything)) or "none yet; see dtx tune"
+        raise BadInput(f'no LLM, checkpoint or job is called "{bare}"{hint}; there are: {there}')
+    if made is None or made not in checkpoints:
+        found = jobs.get(bare) or experiments.get(bare) or finetunes[bare]
+        raise CommandError(f"{bare} has no checkpoint to talk to: it is {found.status.phase.value}")
+    return ModelRef(name=made)
+
+
+async def models_of_experiment(api: Api, name: str, namespace: str) -> list[ModelRef]:
+    """The base models of an experiment, then the checkpoint of each of its jobs that has one."""
+    bare = name.rpartition("/")[2]
+    try:
+        experiment = await api.get(FinetuneExperiment, bare, namespace)
+    except NotFound:
+        names = (
+            ", ".join(one.metadata.name for one in await api.list(FinetuneExperiment, namespace)) or "none"
+        )
+        raise BadInput(f'no experiment is called "{bare}"; there are: {names}') from None
+    mine = [
+        job
+        for job in await api.list(FinetuneJob, namespace)
+        if any(owner.uid == experiment.metadata.uid for owner in job.metadata.owner_references)
+    ]
+    bases = [ModelRef(kind="LLM", name=llm) for llm in dict.fromkeys(job.spec.finetune.llm for job in mine)]
+    made = [ModelRef(name=job.status.checkpoint) for job in mine if job.status.checkpoint]
+    if not made:
+        raise CommandError(f"no job of {bare} has a checkpoint yet; see dtx watch {bare}")
+    return [*bases, *made]
+
+
+@asynccontextmanager
+async def served(
+    api: Api, models: Sequence[ModelRef], namespace: str, purpose: str, say: Say
+) -> AsyncIterator[str]:
+    """The name of a service with all of the models, loaded. One that is made for this is deleted after it."""
+    found = _serving(await api.list(InferenceService, namespace), models)
+    made = None
+    if found is None:
+        made = await _make(api, models, namespace, purpose)
+        say(
+            f"no service has {_words(models)}; made InferenceService {made} for now, it is deleted at the end"
+        )
+    name = made or found or ""
+    try:
+        await loaded(api, name, namespace, say)
+        yield name
+    finally:
+        if made:
+            with suppress(NotFound):
+                await asyncio.shield(api.delete(InferenceService, made, namespace))
+
+
+async def loaded(api: Api, name: str, namespace: str, say: Say) -> None:
+    """Wait until all models of a service are served, and have it loaded for that; tell what it waits for."""
+    asked, told = False, ""
+    while True:
+        service = await api.get(InferenceService, name, namespace)
+        status = service.status
+        seen = status.observed_generation == service.metadata.generation
+        if seen and status.is_true("Ready"):
+            return
+        if seen and status.phase in (ServicePhase.STOPPED, ServicePhase.FAILED):
+            if asked and status.phase is ServicePhase.FAILED:
+                raise CommandError(f"InferenceService {name}: {status.reason}: {status.message}")
+            if service.spec.replicas == 0:
+                raise CommandError(
+                    f"InferenceService {name} is unloaded: kubectl scale isvc/{name} --replicas=1"
+                )
+            if not asked:
+                note = {"metadata": {"annotations": {WANTED: f"{time.time():.3f}"}}}
+                await api.patch(InferenceService, name, note, namespace)
+            asked = asked or status.phase is ServicePhase.FAILED
+        elif seen and status.message and status.message != told:
+            told = status.message
+            say(told)
+        await asyncio.sleep(LOOK_SECONDS)
+
+
+def _serving(services: Sequence[InferenceService], models: Sequence[ModelRef]) -> str | None:
+    """A service that a user made and has not unloaded, with all of the models; a loaded one rather."""
+    wanted = {(model.kind, model.name) for model in models}
+    found = [
+        service
+        for service in services
+        if wanted <= {(model.kind, model.name) for model in service.spec.models}
+        and service.spec.replicas
+        and not service.metadata.deletion_timestamp
+        and MADE_BY not in service.metadata.labels
+    ]
+    found.sort(key=lambda service: (not service.status.is_true("Ready"), service.metadata.name))
+    return found[0].metadata.name if found else None
+
+
+async def _make(api: Api, models: Sequence[ModelRef], namespace: str, purpose: str) -> str:
+    name = f"{purpose}-{models[0].name[:40].rstrip('-.')}-{secrets.token_hex(2)}"
+    metadata = ObjectMeta(name=name, namespace=namespace, labels={MADE_BY: f"dtx-{purpose}"})
+    spec = InferenceServiceSpec(models=list(models), idle_seconds=OWN_IDLE_SECONDS)
+    await api.create(InferenceService(metadata=metadata, spec=spec))
+    return name
+
+
+def _words(models: Sequence[ModelRef]) -> str:
+    names = [model.name for model in models]
+    return names[0] if len(names) == 1 else f"all of {', '.join(names)}"
