@@ -212,6 +212,38 @@ class Engine(StrEnum):
     VLLM = "vllm"
 
 
+class ExportFormat(StrEnum):
+    ADAPTER = "adapter"
+    HF = "hf"
+    GGUF = "gguf"
+    OLLAMA = "ollama"
+
+
+class ExportType(StrEnum):
+    """How weights are stored. Those after q8_0 are made by llama.cpp's llama-quantize."""
+
+    AUTO = "auto"
+    FLOAT32 = "f32"
+    FLOAT16 = "f16"
+    BFLOAT16 = "bf16"
+    Q8_0 = "q8_0"
+    Q6_K = "q6_k"
+    Q5_K_M = "q5_k_m"
+    Q5_K_S = "q5_k_s"
+    Q4_K_M = "q4_k_m"
+    Q4_K_S = "q4_k_s"
+    Q4_0 = "q4_0"
+    Q3_K_M = "q3_k_m"
+    Q2_K = "q2_k"
+
+
+class ExportPhase(StrEnum):
+    PENDING = "Pending"
+    RUNNING = "Running"
+    SUCCEEDED = "Succeeded"
+    FAILED = "Failed"
+
+
 class PluginProvider(StrEnum):
     ENTRY_POINT = "entry-point"
     COMMAND = "command"

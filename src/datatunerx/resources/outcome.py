@@ -6,6 +6,7 @@ from pydantic import Field
 
 from datatunerx.resources.enums import Engine, RunPhase, RunType, ScoringPhase, ServicePhase
 from datatunerx.resources.experiment import Difference, MetricResult
+from datatunerx.resources.export import Exports, ExportStatuses, Origin, Rerun
 from datatunerx.resources.finetune import Endpoint, Measure, Resources
 from datatunerx.resources.material import PluginSpec, PluginStatus
 from datatunerx.resources.wire import LongText, Name, Resource, ShortText, Status, Uri, Wire
@@ -68,7 +69,7 @@ class ScoringPlugin(Resource):
 
 
 class LLMCheckpointSpec(Wire):
-    """Snapshots and digests of what made it; written once."""
+    """Snapshots and digests of what made it, written once; and what is wanted of it."""
 
     finetune: Name
     llm: Name
@@ -85,12 +86,21 @@ class LLMCheckpointSpec(Wire):
     manifest_digest: ShortText = ""
     pinned: bool = False
     """Never removed by its training's retention, and kept on disk when this object or its Finetune goes."""
+    parent: Name | None = None
+    """The checkpoint whose merged copy is its base, or that its training began from."""
+    origin: Origin | None = None
+    exports: Exports = []
+    rerun: Annotated[int, Field(ge=0, le=1_000_000)] = 0
+    """Another number has it trained again from its record, to see whether the same bytes come of it."""
 
 
 class LLMCheckpointStatus(Status):
     metric: ShortText | None = None
     score: float | None = None
-    exports: Annotated[list[Uri], Field(max_length=64)] = []
+    size: ShortText | None = None
+    """Of its files, for people."""
+    exports: ExportStatuses = []
+    rerun: Rerun | None = None
     used_by: Annotated[list[ShortText], Field(max_length=1000)] = []
 
 

@@ -10,7 +10,16 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from datatunerx.resources.enums import DataFormat, Engine, Metric, Precision, RunType, Split
+from datatunerx.resources.enums import (
+    DataFormat,
+    Engine,
+    ExportFormat,
+    ExportType,
+    Metric,
+    Precision,
+    RunType,
+    Split,
+)
 from datatunerx.resources.finetune import Endpoint, GenerationSettings, Judge, MetricOptions, Question
 from datatunerx.resources.material import AutoSplit, PluginLimits
 from datatunerx.resources.training import TrainingParameters
@@ -124,8 +133,19 @@ class TunePlan(Wire):
     """How the untouched base is scored in this run."""
 
 
+class AdapterFiles(Wire):
+    """A checkpoint's adapter and the base it was made for."""
+
+    model: ModelFiles
+    uri: Uri
+    digest: str = ""
+    """SHA-256 of its manifest. Other bytes are not taken."""
+
+
 class InspectModelPlan(Wire):
     source: Uri
+    merge: AdapterFiles | None = None
+    """The model is this adapter added into its base; `source` only names it."""
     access: Access | None = None
     template: LongText | None = None
 
@@ -206,6 +226,35 @@ class ServePlan(Wire):
     """After so long without a request the run ends well; None goes on for ever."""
 
 
+class CardFact(Wire):
+    """One line of a model card's table."""
+
+    name: str
+    value: str
+
+
+class ExportPlan(Wire):
+    """A checkpoint in another form, checked, at another place."""
+
+    checkpoint: Name
+    adapter: AdapterFiles
+    to: ExportFormat
+    type: ExportType
+    target_uri: Uri
+    """A folder that is not there yet, or oci://registry/repository:tag."""
+    work_uri: Uri
+    """Folder in which the export is made, beside its target so that it can be renamed."""
+    plain_http: bool = False
+    access: Access | None = None
+    data: DataFiles | None = None
+    """Whose test questions are asked to check it."""
+    base_source: str = ""
+    license: str = ""
+    facts: list[CardFact] = []
+    """What the model card tells: lineage, data, scores."""
+    parameters: dict[str, Any] = {}
+
+
 class RunPlan(Wire):
     """`<run folder>/plan.json`. Exactly the part that `type` needs is there."""
 
@@ -231,6 +280,7 @@ class RunPlan(Wire):
     make_data: MakeDataPlan | None = None
     score: ScorePlan | None = None
     serve: ServePlan | None = None
+    export: ExportPlan | None = None
 
     @model_validator(mode="after")
     def _one_part(self) -> Self:

@@ -4,6 +4,7 @@ from typing import Any
 
 from datatunerx.resources.enums import RunPhase
 from datatunerx.resources.experiment import MetricResult
+from datatunerx.resources.export import ExportOutcome
 from datatunerx.resources.material import DataReport, MadeData
 from datatunerx.resources.wire import LongText, ShortText, Uri, Wire
 from datatunerx.runs.events import JobOutcome
@@ -63,6 +64,7 @@ class RunResult(Wire):
     data: DataFacts | None = None
     plugin: PluginFacts | None = None
     made: MadeData | None = None
+    export: ExportOutcome | None = None
 
     def score(self, subject: str, measure: str) -> ScoreOutcome | None:
         return next((s for s in self.scores if s.subject == subject and s.measure == measure), None)
