@@ -56,6 +56,14 @@ def faults(text, folder):
             "x.yaml: LLM/?: metadata.name: missing; give the object a name",
         ),
         (
+            "kind: LLM\nmetadata: {name: My Model}\nspec: {source: hf://a/b}",
+            "x.yaml: LLM/My Model: metadata.name: must be at most 253 of a-z, 0-9, - and .,",
+        ),
+        (
+            "kind: LLM\nmetadata: {name: 7}\nspec: {source: hf://a/b}",
+            "metadata.name: must be text, found 7; put it in quotes",
+        ),
+        (
             "kind: LLM\nmetadata: {name: m}\nspec: {source: some/model}",
             "write hf://some/model for the Hugging Face hub, or ./some/model for a folder",
         ),
@@ -67,6 +75,11 @@ def faults(text, folder):
 )
 def test_a_fault_names_file_object_field_and_fix(text, told, tmp_path):
     assert any(told in line for line in faults(text, tmp_path))
+
+
+def test_the_words_that_a_field_takes_are_told_once(tmp_path):
+    [told] = faults("kind: Hyperparameter\nmetadata: {name: a}\nspec: {optimizer: zzzz}", tmp_path)
+    assert told.endswith('spec.optimizer: must be one of adamw, sgd, found "zzzz"')
 
 
 def test_every_fault_of_every_document_is_told_at_once(tmp_path):

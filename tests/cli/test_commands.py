@@ -121,6 +121,31 @@ def test_an_experiment_that_cannot_begin_ends_the_command_with_the_reason(dtx, t
         "tune", "--llm", str(tmp_path / "empty-model"), "--data", str(data), "--name", "no-model", code=1
     )
     assert "error: LLM/empty-model-" in told and "can begin before this is mended" in told
+    for name in ("nobody", "fe/nobody"):  # the commands that are printed say fe/NAME
+        assert 'no experiment is called "nobody" here' in dtx("watch", name, code=1)
+    assert "cannot be watched" in dtx("watch", "fj/nobody", code=2)
+
+
+def test_a_wrong_upload_is_refused_before_a_byte_is_sent(dtx, tmp_path):
+    (tmp_path / "rows.csv").write_text("ask,reply\na,b\n")
+    (tmp_path / "empty.jsonl").touch()
+    rows = str(tmp_path / "rows.csv")
+    for wrong, told in (
+        ((rows, "--format", "foo"), "spec.format: must be one of auto, messages"),
+        ((rows, "--name", "My Data"), "metadata.name: must be at most 253 of a-z"),
+        ((rows, "--map", "completion"), "write it as PART=COLUMN"),
+        ((str(tmp_path / "empty.jsonl"),), "empty.jsonl: is empty"),
+    ):
+        said = dtx("dataset", "upload", *wrong, code=2)
+        assert told in said and "MB" not in said
+
+
+def test_columns_of_an_upload_are_mapped(dtx, tmp_path):
+    (tmp_path / "rows.csv").write_text("ask,reply\na,b\nc,d\n")
+    said = dtx(
+        "dataset", "upload", str(tmp_path / "rows.csv"), "--map", "prompt=ask", "--map", "completion=reply"
+    )
+    assert "format   prompt-completion" in said and "2 read, 2 kept" in said
 
 
 def test_without_a_server_the_exit_code_is_3_and_the_fix_is_named(lonely):

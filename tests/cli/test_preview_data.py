@@ -12,7 +12,8 @@ import pytest
 from rich.console import Console
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
-from datatunerx.cli.preview_data import lines
+from datatunerx.cli.errors import CommandError
+from datatunerx.cli.preview_data import lines, preview_dataset
 from datatunerx.runs.preview import to_html
 
 EVIL = "</pre><script>alert(1)</script><img src=x onerror=alert(2)> \x1b[31m \u202e & \"quoted\" 'too'"
@@ -104,6 +105,11 @@ def model(tmp_path_factory) -> Path:
 
 
 @pytest.mark.slow
+async def test_what_is_neither_a_file_nor_a_dataset_is_said_to_be_neither(api):
+    with pytest.raises(CommandError, match="nope.jsonl: neither a file here nor a Dataset in namespace"):
+        await preview_dataset(api, "nope.jsonl", "default", None, None)
+
+
 def test_a_file_is_previewed_with_a_models_tokens_before_it_is_registered(model, tmp_path):
     rows = [
         {

@@ -124,6 +124,14 @@ def test_what_is_no_model_and_no_file_is_told(tmp_path):
         build(Request("./nothing", str(tmp_path)), tmp_path)
 
 
+def test_columns_under_other_names_are_mapped_and_make_another_dataset(data):
+    [plain], [mapped] = (by_kind(asked(data, features=f), "Dataset") for f in ((), ("completion=reply",)))
+    assert mapped["spec"]["features"] == [{"name": "completion", "mapTo": "reply"}]
+    assert mapped["metadata"] != plain["metadata"]
+    with pytest.raises(BadInput, match="write it as PART=COLUMN"):
+        asked(data, features=("completion",))
+
+
 def test_a_metric_takes_its_options_after_a_colon(data):
     objects = asked(data, metrics=["field-accuracy", "f1:field=category", "bleu:tokenizer=zh"])
     assert [problems(body) for body in objects] == [[]] * len(objects)

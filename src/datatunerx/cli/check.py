@@ -1,6 +1,7 @@
 """Says what is wrong with a manifest before it is sent: file, object, field, what was found, the fix."""
 
 import json
+import re
 from collections.abc import Sequence
 from difflib import get_close_matches
 from glob import iglob
@@ -18,6 +19,7 @@ from datatunerx.resources.kinds import BY_NAME
 from datatunerx.resources.wire import API_VERSION, GROUP
 
 PACKAGE, HUB = "pkg", "hf"
+NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 SCHEMES = ("file", HUB, PACKAGE, "s3", "http", "https", "modelscope", "upload")
 
 
@@ -46,6 +48,12 @@ def problems(body: Json) -> list[str]:
     metadata = body.get("metadata")
     if not isinstance(metadata, dict) or not (metadata.get("name") or metadata.get("generateName")):
         return ["metadata.name: missing; give the object a name"]
+    if name := metadata.get("name"):
+        if not isinstance(name, str):
+            return [f"metadata.name: must be text, found {_shown(name)}; put it in quotes"]
+        if len(name) > 253 or not NAME.fullmatch(name):
+            rule = "at most 253 of a-z, 0-9, - and ., beginning and ending with a letter or digit"
+            return [f"metadata.name: must be {rule}, found {_shown(name)}"]
     if version.partition("/")[0] != GROUP:
         return []
     if version != API_VERSION:
@@ -85,7 +93,7 @@ def _told(model: type[BaseModel], detail: ErrorDetails) -> str:
             return f"{where}: must be an object with fields of its own, {found}"
         case "enum" | "literal_error":
             words = [part.strip(" '") for part in context["expected"].replace(" or ", ", ").split(",")]
-            close = did_you_mean(str(detail["input"]), words)
+            close = did_you_mean(str(detail["input"]), words).removeprefix(f"; known are: {', '.join(words)}")
             return f"{where}: must be one of {', '.join(words)}, {found}{close}"
         case "string_pattern_mismatch":
             return f"{where}: must match {context['pattern']}, {found}"

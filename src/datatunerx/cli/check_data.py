@@ -50,7 +50,7 @@ def check(paths: Sequence[str], format: str, features: Sequence[str], form: str 
         name="check",
         splits={Split.TRAIN: [_uri(path) for path in paths]},
         format=_format(format),
-        features=dict(_feature(text) for text in features),
+        features=mapping(features),
         auto_split=AutoSplit(validate=0, test=0),
     )
     seconds = START_SECONDS + sum(map(_size, paths)) / BYTES_PER_SECOND
@@ -170,8 +170,10 @@ def _format(text: str) -> DataFormat:
         raise BadInput(f"--format {text}: unknown{did_you_mean(text, list(DataFormat))}") from None
 
 
-def _feature(text: str) -> tuple[str, str]:
-    part, equals, column = text.partition("=")
-    if not equals or not part or not column:
-        raise BadInput(f"--map {text}: write it as PART=COLUMN, as in completion=answer")
-    return part, column
+def mapping(texts: Sequence[str]) -> dict[str, str]:
+    """Columns by the part of a row that they hold, from PART=COLUMN each."""
+    parts = [text.partition("=") for text in texts]
+    for text, (part, equals, column) in zip(texts, parts, strict=True):
+        if not equals or not part or not column:
+            raise BadInput(f"--map {text}: write it as PART=COLUMN, as in completion=answer")
+    return {part: column for part, _, column in parts}

@@ -49,9 +49,7 @@ def results_of(job: Json, scoring: Scoring | None) -> dict[str, str]:
     """Phase and scores; a missing one is a dash."""
     status = job.get("status") or {}
     results = {"phase": status.get("phase", "Pending")}
-    if scoring is None:
-        return results | {"score": MISSING}
-    for name, metric in scoring.status.metrics.items():
+    for name, metric in (scoring.status.metrics if scoring else {}).items():
         if metric.value is None:
             results[name] = f"{MISSING} ({metric.why_missing})" if metric.why_missing else MISSING
         elif metric.low is None or metric.high is None:

@@ -16,7 +16,7 @@ from datatunerx.cli.connect import access, answers, connected, exit_code, explai
 from datatunerx.cli.documents import Json, load
 from datatunerx.cli.errors import BadInput, CommandError, Exit, NoServer
 from datatunerx.cli.follow import Place, follow
-from datatunerx.cli.names import of_model
+from datatunerx.cli.names import kind_and_name, of_model
 from datatunerx.cli.text import as_yaml
 from datatunerx.client import Api, ApiError
 from datatunerx.resources import FinetuneExperiment
@@ -67,6 +67,12 @@ async def watch(found: Settings, name: str | None, namespace: str) -> Exit:
             if not experiments:
                 raise CommandError(f"no experiments in namespace {namespace}; start one with dtx tune")
             name = max(experiments, key=lambda e: e.metadata.creation_timestamp or "").metadata.name
+        elif "/" in name:  # as every other command takes it
+            kind, name = kind_and_name(name)
+            if kind.kind != FinetuneExperiment.__name__:
+                raise BadInput(
+                    f"{kind.kind} cannot be watched to a verdict; name an experiment, as in fe/{name}"
+                )
         place = Place(name, namespace, found.kubeconfig, embedded=False, patient=True)
         return await follow(api, place, console())
 

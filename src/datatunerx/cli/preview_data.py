@@ -13,7 +13,7 @@ from datatunerx.cli.check_data import START_SECONDS, inspected
 from datatunerx.cli.connect import connected, settings
 from datatunerx.cli.errors import BadInput, CommandError, Exit
 from datatunerx.cli.text import visible
-from datatunerx.client import Api
+from datatunerx.client import Api, NotFound
 from datatunerx.resources.enums import Split
 from datatunerx.resources.material import LLM, AutoSplit, Dataset
 from datatunerx.runs import DataFiles, ModelFiles
@@ -69,7 +69,10 @@ def preview_file(
 
 async def preview_dataset(api: Api, name: str, namespace: str, html: Path | None, form: str | None) -> Exit:
     """A registered Dataset, from the report of its inspection."""
-    dataset = await api.get(Dataset, name, namespace)
+    try:
+        dataset = await api.get(Dataset, name, namespace)
+    except NotFound:
+        raise CommandError(f"{name}: neither a file here nor a Dataset in namespace {namespace}") from None
     uri = dataset.status.report_uri
     if uri is None:
         ready = dataset.status.condition("Ready")

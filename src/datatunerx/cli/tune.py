@@ -14,6 +14,7 @@ from urllib.parse import unquote, urlsplit
 from pydantic import BaseModel
 
 from datatunerx.cli.check import did_you_mean, model_uri, problems
+from datatunerx.cli.check_data import mapping
 from datatunerx.cli.documents import Json, scalar
 from datatunerx.cli.errors import BadInput
 from datatunerx.resources.enums import Metric
@@ -50,6 +51,8 @@ class Request:
     samples: Sequence[str] = ()
     limit: int | None = None
     """Rows of the test split that are scored."""
+    features: Sequence[str] = ()
+    """Columns under other names, as typed: completion=reply."""
 
 
 @dataclass(frozen=True)
@@ -72,14 +75,19 @@ def build(request: Request, folder: Path) -> list[Json]:
     source = llm_source(request.llm, folder)
     splits = data_splits(request.data, folder)
     llm = f"{slug(_tail(source))}-{_digest(source)}"
-    dataset = f"{slug(_tail(request.data))}-{_digest([splits, _content(splits)])}"
+    data: Json = {"subsets": [{"name": "default", "splits": splits}]}
+    identity: list[Any] = [splits, _content(splits)]
+    if request.features:
+        data["features"] = [{"name": n, "mapTo": column} for n, column in mapping(request.features).items()]
+        identity.append(data["features"])
+    dataset = f"{slug(_tail(request.data))}-{_digest(identity)}"
     asked = [request.metrics, request.max_new_tokens, request.samples, request.limit]
     told = {setting.key: setting.values for setting in settings}
     experiment = request.name or f"tune-{slug(_tail(request.data))}-{_digest([llm, dataset, told, asked])}"
     groups = _groups(settings)
     objects = [
         _object("LLM", llm, {"source": source}),
-        _object("Dataset", dataset, {"subsets": [{"name": "default", "splits": splits}]}),
+        _object("Dataset", dataset, data),
         *(_object("Hyperparameter", name, spec) for name, spec in groups),
         _object("FinetuneExperiment", experiment, _experiment(request, llm, dataset, groups)),
     ]

@@ -3,18 +3,21 @@
 import asyncio
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from datatunerx.cli.change import apply_one
+from datatunerx.cli.check import problems
+from datatunerx.cli.check_data import mapping
+from datatunerx.cli.documents import Json
 from datatunerx.cli.errors import BadInput, CommandError, Exit
 from datatunerx.cli.text import visible
 from datatunerx.cli.tune import slug
 from datatunerx.client import Api
 from datatunerx.client.uploads import upload as send
-from datatunerx.resources.material import Dataset, DatasetSpec, Splits, Subset
-from datatunerx.resources.wire import ObjectMeta
+from datatunerx.resources.material import Dataset
+from datatunerx.resources.wire import API_VERSION
 
 INSPECTION_SECONDS = 3600.0
 LOOK_SECONDS = 0.3
@@ -33,6 +36,8 @@ class Request:
     format: str
     llm: str | None
     unpack: bool
+    features: Sequence[str] = ()
+    """As typed: completion=reply."""
 
 
 async def upload(api: Api, asked: Request, namespace: str) -> Exit:
@@ -43,27 +48,31 @@ async def upload(api: Api, asked: Request, namespace: str) -> Exit:
             raise BadInput(
                 f"{path}: is no file; name files, or use `dtx apply` for what the server can reach"
             )
+        if not path.stat().st_size:
+            raise BadInput(f"{path}: is empty; write rows into it, or leave it out")
+    if faults := problems(_body(asked, {path: path.name for path in files})):
+        raise BadInput("\n".join(faults))  # before gigabytes were sent
     uris = {}
     for path in files:
         uris[path] = await send(api.transport, path, namespace, on_progress=_shown(path))
-    name = asked.name or slug(asked.train[0].name.split(".")[0])
-    splits = Splits(
-        train=[uris[path] for path in asked.train],
-        validate=[uris[path] for path in asked.validate],
-        test=[uris[path] for path in asked.test],
-    )
-    spec = DatasetSpec.model_validate(
-        {"subsets": [Subset(splits=splits)], "format": asked.format, "llm": asked.llm, "unpack": asked.unpack}
-    )
-    dataset = Dataset(metadata=ObjectMeta(name=name, namespace=namespace), spec=spec)
-    body = {
-        "apiVersion": dataset.api_version,
-        "kind": "Dataset",
-        "metadata": {"name": name},
-        "spec": spec.dump(),
-    }
+    body = _body(asked, uris)
     print(await apply_one(api, body, namespace))
-    return await _inspected(api, name, namespace)
+    return await _inspected(api, body["metadata"]["name"], namespace)
+
+
+def _body(asked: Request, uris: Mapping[Path, str]) -> Json:
+    """The Dataset of the files that lie at these URIs."""
+    named = {"train": asked.train, "validate": asked.validate, "test": asked.test}
+    splits = {split: [uris[path] for path in paths] for split, paths in named.items() if paths}
+    spec: Json = {"subsets": [{"name": "default", "splits": splits}], "format": asked.format}
+    if asked.llm:
+        spec["llm"] = asked.llm
+    if asked.unpack:
+        spec["unpack"] = True
+    if asked.features:
+        spec["features"] = [{"name": n, "mapTo": column} for n, column in mapping(asked.features).items()]
+    name = asked.name or slug(asked.train[0].name.split(".")[0])
+    return {"apiVersion": API_VERSION, "kind": "Dataset", "metadata": {"name": name}, "spec": spec}
 
 
 async def _inspected(api: Api, name: str, namespace: str) -> Exit:
