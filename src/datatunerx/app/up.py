@@ -13,7 +13,9 @@ from typing import Any
 from datatunerx.app.control import claim_compute, controlled
 from datatunerx.app.settings import Settings
 from datatunerx.client import Api
+from datatunerx.client.bearer import Bearer
 from datatunerx.client.transport import InProcess, Transport
+from datatunerx.console import PREFIX, Sessions, create_console
 from datatunerx.resources.crds import crd_manifests
 from datatunerx.server import uploads
 from datatunerx.server.app import KubeApp, create_app
@@ -40,6 +42,8 @@ class Platform:
     kubeconfig: Path
     transport: Transport
     """To the server, without a socket, as the administrator."""
+    login: Callable[[], str]
+    """A link to the console that lets the administrator in, once."""
     broken: asyncio.Future[None]
     """Done, with the error, when a part ended that should not."""
 
@@ -68,16 +72,25 @@ async def _platform(settings: Settings, *, any_port: bool) -> AsyncIterator[Plat
         data.mkdir(mode=0o700, exist_ok=True)
         files = _certificate(state, settings)
         names = alternative_names(files.certificate)
-        app = create_app(
+        sessions = Sessions(state.token.encode())
+
+        def visitor(token: str) -> Api:
+            return Api(Bearer(InProcess(app, user=""), token))
+
+        app: KubeApp = create_app(
             state.store, crd_manifests(), tokens=state.tokens, hosts=names, log_root=data,
             mounts={uploads.PREFIX: uploads.Uploads(data / "uploads")},
+            pages={PREFIX: create_console(visitor, sessions)},
         )  # fmt: skip
         async with (
             _served(app, state, settings, files, any_port=any_port) as (url, serving),
             _controlled(app, settings) as controlling,
         ):
             broken = _first_broken(serving, *controlling)
-            yield Platform(url, state.kubeconfig, InProcess(app, ADMIN), broken)
+            yield Platform(
+                url, state.kubeconfig, InProcess(app, ADMIN),
+                lambda: f"{url}{PREFIX}/login?once={sessions.link(state.token)}", broken,
+            )  # fmt: skip
     finally:
         await state.store.close()
 
@@ -90,6 +103,7 @@ async def serve_until_stopped(settings: Settings, say: Callable[[str], None]) ->
         loop.add_signal_handler(number, stop.set)
     async with platform_in_process(settings) as platform:
         say(f"dtx serves {settings.home} on {platform.url}")
+        say(f"  the console, by a link that logs in once: {platform.login()}")
         say(f"  dtx get all; kubectl --kubeconfig {platform.kubeconfig} get dtx")
         if not settings.controllers:
             say("  without controllers: nothing acts on objects until `dtx operator` runs")

@@ -1,0 +1,125 @@
+"""Lists as the URL asks for them: filtered, sorted and cut into pages on the server. Pure."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+from urllib.parse import urlencode
+
+T = TypeVar("T")
+PAGE_SIZES = (25, 50, 100, 200)
+SortKey = Callable[[Any], Any]
+
+
+@dataclass(frozen=True)
+class Column(Generic[T]):
+    """A column by which a list can be sorted; `key` gives None for what has no value and comes last."""
+
+    name: str
+    title: str
+    key: Callable[[T], Any] | None = None
+    number: bool = False
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the URL says of a list."""
+
+    filter: str = ""
+    state: str = ""
+    sort: str = ""
+    """A column's name; with - in front from the end."""
+    page: int = 1
+    size: int = PAGE_SIZES[1]
+
+    @classmethod
+    def of(cls, query: Mapping[str, str]) -> "Asked":
+        """Read a query; what makes no sense is the default."""
+        size = _whole(query.get("size", ""))
+        return cls(
+            query.get("q", "").strip(),
+            query.get("state", ""),
+            query.get("sort", ""),
+            max(1, _whole(query.get("page", ""))),
+            size if size in PAGE_SIZES else PAGE_SIZES[1],
+        )
+
+    def url(self, **changes: Any) -> str:
+        """The query of this list with some of it changed; a new filter or order begins at page 1."""
+        found = {"q": self.filter, "state": self.state, "sort": self.sort, "page": 1, "size": self.size}
+        found |= changes
+        plain = {"page": 1, "size": PAGE_SIZES[1]}
+        return "?" + urlencode({k: v for k, v in found.items() if v and v != plain.get(k)})
+
+
+@dataclass(frozen=True)
+class Listing(Generic[T]):
+    """One page of a list, and all that is needed to draw what is around it."""
+
+    rows: Sequence[T]
+    columns: Sequence[Column[T]]
+    asked: Asked
+    total: int
+    """Rows before filtering."""
+    found: int
+    """Rows after it."""
+    states: Mapping[str, int]
+    """How many rows of each state there are."""
+
+    @property
+    def pages(self) -> int:
+        return max(1, -(-self.found // self.asked.size))
+
+    @property
+    def first(self) -> int:
+        return min((self.asked.page - 1) * self.asked.size + 1, self.found)
+
+    @property
+    def last(self) -> int:
+        return min(self.asked.page * self.asked.size, self.found)
+
+    def sort_url(self, column: Column[T]) -> str:
+        """Sorted by the column; the other way round if it already is."""
+        return self.asked.url(sort=f"-{column.name}" if self.asked.sort == column.name else column.name)
+
+    def direction(self, column: Column[T]) -> str:
+        """For aria-sort."""
+        words = {column.name: "ascending", f"-{column.name}": "descending"}
+        return words.get(self.asked.sort, "none")
+
+
+def listing(
+    rows: Sequence[T],
+    columns: Sequence[Column[T]],
+    asked: Asked,
+    *,
+    text: Callable[[T], str],
+    state: Callable[[T], str],
+    order: SortKey,
+) -> Listing[T]:
+    """The page that was asked for. `text` is what is searched; `order` holds when no other is asked."""
+    states: dict[str, int] = {}
+    for row in rows:
+        states[state(row)] = states.get(state(row), 0) + 1
+    found = [row for row in rows if not asked.state or state(row) == asked.state]
+    for word in asked.filter.casefold().split():
+        found = [row for row in found if word in text(row).casefold()]
+    found = _sorted(found, columns, asked.sort, order)
+    pages = max(1, -(-len(found) // asked.size))
+    page = min(asked.page, pages)
+    shown = Asked(asked.filter, asked.state, asked.sort, page, asked.size)
+    start = (page - 1) * asked.size
+    return Listing(found[start : start + asked.size], columns, shown, len(rows), len(found), states)
+
+
+def _sorted(rows: Sequence[T], columns: Sequence[Column[T]], sort: str, order: SortKey) -> list[T]:
+    column = next((c for c in columns if c.key and c.name == sort.removeprefix("-")), None)
+    if column is None or column.key is None:
+        return sorted(rows, key=order)
+    key = column.key
+    valued = [row for row in rows if key(row) is not None]
+    without = [row for row in rows if key(row) is None]
+    return sorted(valued, key=key, reverse=sort.startswith("-")) + without
+
+
+def _whole(text: str) -> int:
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 9 else 0
