@@ -3,8 +3,11 @@
 import json
 import os
 import subprocess
+import sys
+import time
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -143,3 +146,36 @@ def s3(s3_url: str) -> Iterator[Store]:
     store = Store(s3_url)
     yield store
     store.reset()
+
+
+@dataclass
+class FakeEndpoint:
+    """An OpenAI-shaped endpoint, as a process of its own, which answers as it is told."""
+
+    url: str
+    folder: Path
+
+    def script(self, **told) -> None:
+        """What it does from now on: see fake_endpoint.py."""
+        (self.folder / "script.json").write_text(json.dumps(told))
+
+    @property
+    def asked(self) -> list[dict]:
+        """Every request it was sent, with its Authorization."""
+        path = self.folder / "asked.jsonl"
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+@pytest.fixture
+def fake_endpoint(tmp_path):
+    folder = tmp_path / "endpoint"
+    folder.mkdir()
+    process = subprocess.Popen([sys.executable, str(Path(__file__).parent / "fake_endpoint.py"), str(folder)])
+    port = folder / "port"
+    for _ in range(500):
+        if port.exists():
+            break
+        time.sleep(0.02)
+    yield FakeEndpoint(f"http://127.0.0.1:{port.read_text()}/v1", folder)
+    process.terminate()
+    process.wait(timeout=10)

@@ -34,7 +34,9 @@ from datatunerx.runs import (
     ServingState,
     TuneJob,
 )
+from datatunerx.runs.draws import Draws, MetricDraws, draws_uri
 from datatunerx.runs.files import COMMANDS, EVENTS, LOG, MODELS, RESULT
+from datatunerx.runs.result import PluginFacts
 from datatunerx.server.app import KubeApp, create_app
 from datatunerx.server.tokens import Tokens
 from datatunerx.storage import local_path
@@ -62,6 +64,12 @@ class Behaviour:
     """Runs that have trained all their jobs go on measuring."""
     refuse_scoring: set[str] = field(default_factory=set)
     """Jobs without a score in the result of their run."""
+    plugins: dict[str, PluginFacts] = field(default_factory=dict)
+    """What plugins say of themselves, by the name of their object."""
+    extra: dict[str, MetricResult] = field(default_factory=dict)
+    """Further metrics that every measure finds."""
+    draws: dict[str, list[float]] = field(default_factory=dict)
+    """Subject (empty: the base; scored: in a run of its own) -> its draws of the metric that ranks."""
     scores_die: list[int | str] = field(default_factory=list)
     """How the next score runs end early: an exit code, or "stop" for an interruption from outside."""
 
@@ -130,6 +138,9 @@ class Worker:
                 digest=f"digest-of-{part.source}", local_uri=f"{self.plan.models_uri}/x",
             )  # fmt: skip
             return self.end(RunResult(plan_id=plan_id, phase=RunPhase.SUCCEEDED, model=facts), 0)
+        if self.plan.inspect_plugin:
+            plugin = self.behaviour.plugins.get(self.plan.inspect_plugin.plugin.name, PluginFacts())
+            return self.end(RunResult(plan_id=plan_id, phase=RunPhase.SUCCEEDED, plugin=plugin), 0)
         report = DataReport(
             format="messages", read=10, kept=10, splits={"train": 8, "validate": 1, "test": 1}
         )
@@ -232,7 +243,14 @@ class Worker:
         uri = f"{self.plan.output_uri}/predictions/{subject or 'base'}-{measure}.jsonl"
         local_path(uri).parent.mkdir(parents=True, exist_ok=True)
         local_path(uri).touch()
-        return ScoreOutcome(subject=subject, measure=measure, metrics={metric: result}, predictions_uri=uri)
+        if draws := self.behaviour.draws.get(subject):
+            rows = f"{len(draws)} rows"
+            made = MetricDraws(value=value or 0.0, higher_is_better=True, n=20, rows=rows, draws=draws)
+            local_path(draws_uri(uri)).write_text(
+                Draws(metrics={metric: made}).model_dump_json(by_alias=True)
+            )
+        metrics = {metric: result} | self.behaviour.extra
+        return ScoreOutcome(subject=subject, measure=measure, metrics=metrics, predictions_uri=uri)
 
 
 class PretendBackend:

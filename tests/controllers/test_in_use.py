@@ -21,7 +21,7 @@ PLUGIN = {"provider": "entry-point", "entryPoint": "json:loads"}
     ids=lambda value: getattr(value, "__name__", None),
 )
 async def test_an_object_in_use_stays_and_names_its_users(platform, make_objects, model, name, user):
-    objects = make_objects(1, suspend=True, scoring={"plugin": "judge"})
+    objects = make_objects(1, suspend=True, scoring={"plugins": [{"ref": "judge"}]})
     made = {
         "subsets": [{"splits": {"train": ["file:///data/train.jsonl"]}}],
         "plugin": {"ref": "maker"},

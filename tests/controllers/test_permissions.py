@@ -129,7 +129,7 @@ async def journey(platform, make_objects):
     made = {"subsets": [{"splits": {"train": ["file:///a.jsonl"]}}], "plugin": {"ref": "p"}}
     await api.create(Dataset.parse({"metadata": {"name": "made"}, "spec": made}))
     matrix = {"llms": ["base"], "datasets": ["data"], "hyperparameters": ["g0"]}
-    later = {"matrix": matrix, "suspend": True, "scoring": {"plugin": "p"}}
+    later = {"matrix": matrix, "suspend": True, "scoring": {"plugins": [{"ref": "p"}]}}
     await api.create(FinetuneExperiment.parse({"metadata": {"name": "later"}, "spec": later}))
     await platform.until(lambda: held(api, DataPlugin))
     await platform.until(lambda: held(api, ScoringPlugin))
