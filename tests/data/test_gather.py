@@ -6,6 +6,7 @@ import json
 import tarfile
 import threading
 import zipfile
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
@@ -20,6 +21,7 @@ from datatunerx.data.hub_files import split_named
 from datatunerx.resources.enums import Split
 from datatunerx.resources.material import AutoSplit
 from datatunerx.runs.plan import DataFiles
+from datatunerx.storage import PrivatePlace, refuse_private
 from datatunerx.storage.remote import Credentials
 
 
@@ -74,6 +76,34 @@ def test_packed_files_are_read_under_their_own_name(here, tmp_path: Path) -> Non
     assert report.reasons[0].where == [f"{tmp_path}/a.jsonl.gz:3"]
     first = files.copies
     assert here(str(tmp_path / "a.jsonl.gz"), str(tmp_path / "c.jsonl.zst")).copies == first
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz", "*.jsonl", "link/a.jsonl"])
+def test_every_local_file_is_checked_and_an_upload_is_not_the_servers_own(tmp_path: Path, name: str) -> None:
+    home = tmp_path / "home"
+    uploads = home / "data" / "uploads"
+    for folder in (home, uploads / "ns" / "id"):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "a.jsonl").write_bytes(lines("a"))
+        (folder / "a.jsonl.gz").write_bytes(gzip.compress(lines("a")))
+        (folder / "link").symlink_to(folder)
+    places = partial(refuse_private, home=home, uploads=uploads)
+
+    def gathered(uri: str) -> DataFiles:
+        files = DataFiles(name="d", splits={Split.TRAIN: [uri]}, auto_split=AutoSplit(validate=0, test=0))
+        return gather(files, tmp_path / "store", uploads, check_place=places)
+
+    for uri in (f"{home}/{name}", f"file://{home}/{name}"):
+        with pytest.raises(PrivatePlace, match=r"home/a\.jsonl(\.gz)?, which is the server's own"):
+            gathered(uri)
+    assert rows_of(gathered(f"{uploads}/ns/id/{name}")) == ["a"]
+    assert rows_of(gathered(f"upload://ns/id/{name}")) == ["a"]
+
+
+@pytest.mark.parametrize("uri", ["/proc/self/environ", "file:///proc/1/environ", "/dev/fd/../../sys/x"])
+def test_what_the_kernel_tells_is_no_data(uri: str) -> None:
+    with pytest.raises(PrivatePlace, match="where no data is"):
+        refuse_private(Path(uri.removeprefix("file://")), uri, None)
 
 
 def test_a_training_finds_what_the_inspection_gathered(here, tmp_path: Path) -> None:

@@ -81,6 +81,32 @@ def test_wrong_objects_are_refused_and_the_next_right_one_is_taken(site, make, t
     assert "cutoffLength" in site.status("ft", "cut")["message"]
 
 
+def test_neither_a_dataset_nor_a_model_reaches_the_servers_own_files(site, make):
+    home, links = site.home, site.files / "links"
+    links.symlink_to(home)
+    model = site.files / "model"
+    model.mkdir()
+    (model / "config.json").symlink_to(home / "secret.key")
+    site.apply(
+        make.dataset((home / "token").as_uri(), "token"),
+        make.dataset((links / "db" / "objects.db").as_uri(), "over-a-link"),
+        make.dataset((home / "tls").as_uri() + "/*.key", "pattern"),
+        make.dataset((home / "kubeconfig").as_uri().replace("kube", "%6bube"), "encoded"),
+        make.dataset("file:///proc/self/environ", "environment"),
+        make.llm((home / "data" / "models").as_uri(), "inside"),
+        make.llm(model.as_uri(), "link-in-a-folder"),
+    )
+    for kind, name in [
+        ("ds", "token"), ("ds", "over-a-link"), ("ds", "pattern"), ("ds", "encoded"),
+        ("llm", "inside"), ("llm", "link-in-a-folder"),
+    ]:  # fmt: skip
+        said = ready_message(site, kind, name)
+        assert str(home) in said and "the server's own" in said and "dtx upload" in said, (name, said)
+        reasons = [c["reason"] for c in site.status(kind, name)["conditions"] if c["type"] == "Ready"]
+        assert reasons == ["PrivatePlace"]
+    assert "where no data is" in ready_message(site, "ds", "environment")
+
+
 def test_an_experiment_ranks_what_succeeded_and_lists_what_failed(site, make, tiny_model, colour_rows):
     site.apply(
         make.llm(tiny_model.as_uri()),

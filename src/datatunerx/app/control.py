@@ -37,6 +37,7 @@ async def controlled(api: Api, settings: Settings) -> AsyncIterator[asyncio.Task
     stop = asyncio.Event()
     told = ControllerSettings(
         root_uri=data.as_uri(),
+        private_uri=settings.home.as_uri(),
         devices=here.devices,
         gpus=here.gpus,
         memory_bytes=here.memory_bytes,

@@ -19,6 +19,8 @@ R = TypeVar("R", bound=Resource)
 class Settings:
     root_uri: str
     """Folder of all data: runs, artifacts, models and cache lie below it. file:// only."""
+    private_uri: str | None = None
+    """Folder with the server's own files, which no Dataset and no LLM may name."""
     devices: int = 1
     """Runs that may train at the same time: GPUs, or 1 for the CPU."""
     gpus: int = 0

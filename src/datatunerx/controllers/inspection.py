@@ -83,6 +83,10 @@ async def follow(context: Context, obj: Inspectable, plan: RunPlan) -> Inspected
     run = context.world.get(Run, namespace, name)
     if run is None:
         await must_be_fresh(context, obj)
+        # what a plugin made lies among the server's own files; what it read did not
+        is_made = isinstance(obj, Dataset) and obj.spec.plugin is not None and plan.inspect_data is not None
+        private = None if is_made else context.settings.private_uri
+        plan = plan.model_copy(update={"private_uri": private})
         spec = RunSpec(
             type=plan.type,
             plan_id=plan.id,

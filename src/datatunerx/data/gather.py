@@ -18,10 +18,10 @@ from datatunerx.data.sources import SCHEME, local_path, refuse_unlike_a_file, un
 from datatunerx.data.unpack import expand, packing, unpack
 from datatunerx.resources.enums import Split
 from datatunerx.runs.plan import DataFiles
-from datatunerx.storage.errors import StorageError
+from datatunerx.storage.errors import PrivatePlace, StorageError
 from datatunerx.storage.fetch import Copy, fetch, made
 from datatunerx.storage.objects import write_atomic
-from datatunerx.storage.paths import check
+from datatunerx.storage.paths import CheckPlace, check
 from datatunerx.storage.remote import MAX_FILES, PATTERN, Credentials, Remote, listed
 
 SETS = "sets"
@@ -42,16 +42,21 @@ def gather(
     uploads: Path,
     credentials: Credentials | None = None,
     tell: Tell = lambda text: None,
+    check_place: CheckPlace = lambda path, uri: None,
 ) -> DataFiles:
     """The same dataset with one URI a file, and `copies` saying where each lies.
 
-    What is fetched or unpacked goes into `store`; `uploads` is what upload:// is below.
+    What is fetched or unpacked goes into `store`; `uploads` is what upload:// is below;
+    `check_place` is called with every local file and its URI, and may refuse it.
 
     Raises DataError naming URI and fix: unreachable, not allowed, not there, no match, a folder, a bomb.
     """
     if is_plain(files):
+        for uri in (uri for uris in files.splits.values() for uri in uris):
+            if (path := local_path(uri)) is not None:
+                check_place(path, uri)
         return files
-    found = _Gathered(files, store, uploads, credentials or Credentials(), tell)
+    found = _Gathered(files, store, uploads, credentials or Credentials(), tell, check_place)
     splits = {
         split: [name for uri in uris for name in found.of(uri, split)] for split, uris in files.splits.items()
     }
@@ -101,9 +106,15 @@ class _Gathered:
     """Gathers URI by URI; one that stands in two splits is fetched once."""
 
     def __init__(
-        self, files: DataFiles, store: Path, uploads: Path, credentials: Credentials, tell: Tell
+        self,
+        files: DataFiles,
+        store: Path,
+        uploads: Path,
+        credentials: Credentials,
+        tell: Tell,
+        check_place: CheckPlace,
     ) -> None:
-        self._files, self._store, self._uploads = files, store, uploads
+        self._files, self._store, self._uploads, self._check_place = files, store, uploads, check_place
         self._credentials, self._tell = credentials, tell
         self.copies: dict[str, str] = {}
         self._left = MAX_FETCHED_BYTES
@@ -112,6 +123,8 @@ class _Gathered:
         """The names of the files that a URI of a split stands for; `copies` says where they are."""
         try:
             return [name for file in self._sources(uri, split) for name in self._names(file)]
+        except PrivatePlace:
+            raise
         except (StorageError, OSError, ImportError) as error:
             if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise  # the run waits for space
@@ -127,8 +140,10 @@ class _Gathered:
             yield from _of_split(listed(uri, self._credentials), uri, split)
         elif _is_pattern(place):
             for found in _local_matches(path, uri):
+                self._check_place(found, uri)
                 yield found.as_uri(), found
         else:
+            self._check_place(path, uri)
             refuse_unlike_a_file(path, uri)
             yield uri, path
 

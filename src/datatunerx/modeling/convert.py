@@ -54,13 +54,15 @@ def prepare_model(
     store: Path,
     credentials: Credentials | None = None,
     tell: Callable[[str], None] = lambda text: None,
+    check_place: storage.CheckPlace = lambda path, uri: None,
 ) -> ModelReport:
     """Make a source loadable and describe it. Doing it again, or twice at once, does it once.
 
-    A folder of safetensors is used where it lies. Raises `UnusableModel`.
+    A folder of safetensors is used where it lies. `check_place` is called with every local file,
+    and may refuse it. Raises `UnusableModel`.
     """
     store.mkdir(parents=True, exist_ok=True)
-    files = resolve(source, store / "hub", credentials, tell)
+    files = resolve(source, store / "hub", credentials, tell, check_place)
     folder = _converted(files, source, store) if files.is_gguf else files.path
     seen = marks(folder)  # before they are read: what changes meanwhile is noticed later
     report = describe(folder, source)

@@ -21,6 +21,7 @@ from datatunerx.storage.errors import DiskFull, StorageError
 from datatunerx.storage.fetch import fetch, key_of
 from datatunerx.storage.hubs import hub_of
 from datatunerx.storage.objects import publish_dir
+from datatunerx.storage.paths import CheckPlace
 from datatunerx.storage.remote import Credentials, listed
 
 SUPPORTED = ("llama", "mistral", "qwen2", "qwen3")
@@ -51,8 +52,12 @@ def resolve(
     downloads: Path,
     credentials: Credentials | None = None,
     tell: Callable[[str], None] = lambda text: None,
+    check_place: CheckPlace = lambda path, uri: None,
 ) -> LocalFiles:
-    """The files of a source, fetched under `downloads` if they are far away. Raises `UnusableModel`."""
+    """The files of a source, fetched under `downloads` if they are far away.
+
+    `check_place` is called with every local one. Raises `UnusableModel`.
+    """
     scheme = urlsplit(source).scheme
     if scheme in ("hf", "s3", "modelscope", "http", "https"):
         who = credentials or Credentials()
@@ -70,6 +75,8 @@ def resolve(
         path = _from_package(source)
     elif scheme in ("", "file"):
         path = Path(unquote(urlsplit(source).path) if scheme else source).expanduser()
+        for part in (path, *(path.iterdir() if path.is_dir() else ())):
+            check_place(part, source)
     else:
         raise UnusableModel(f"{source}: {scheme}:// is unknown; use one of {TAKEN}")
     if not path.exists():

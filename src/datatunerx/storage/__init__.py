@@ -5,6 +5,7 @@ from datatunerx.storage.errors import (
     DiskFull,
     Forbidden,
     Missing,
+    PrivatePlace,
     Refused,
     StorageError,
     TooLarge,
@@ -23,10 +24,11 @@ from datatunerx.storage.objects import (
     sync_tree,
     write_atomic,
 )
-from datatunerx.storage.paths import is_local, join, local_path
+from datatunerx.storage.paths import CheckPlace, is_local, join, local_path, refuse_private
 
 __all__ = [
-    "Changed", "DiskFull", "Forbidden", "Missing", "Refused", "StorageError", "TooLarge", "Unreachable",
-    "delete_tree", "exists", "free_bytes", "is_local", "join", "list_dir", "local_path", "make_folder",
-    "publish_dir", "read_bytes", "read_tail", "sync_folder", "sync_tree", "write_atomic",
+    "Changed", "CheckPlace", "DiskFull", "Forbidden", "Missing", "PrivatePlace", "Refused", "StorageError",
+    "TooLarge", "Unreachable", "delete_tree", "exists", "free_bytes", "is_local", "join", "list_dir",
+    "local_path", "make_folder", "publish_dir", "read_bytes", "read_tail", "refuse_private", "sync_folder",
+    "sync_tree", "write_atomic",
 ]  # fmt: skip

@@ -9,6 +9,10 @@ class Refused(StorageError, ValueError):
     """A URI that is not taken: it climbs out of its root, or its scheme cannot do what was asked."""
 
 
+class PrivatePlace(Refused):
+    """A file of the system's or of the server's own, which is nobody's data."""
+
+
 class Missing(StorageError, FileNotFoundError):
     """Nothing is there."""
 

@@ -1,13 +1,18 @@
 """URIs as places: which are local, what lies below what, and what is refused. Nothing here reads a file."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from datatunerx.storage.errors import Refused
+from datatunerx.storage.errors import PrivatePlace, Refused
 
 _DECODINGS = 3
 """How often a segment is percent-decoded when it is looked at: %252e%252e hides two dots twice."""
+
+CheckPlace = Callable[[Path, str], None]
+"""Called with a local file that somebody names and its URI; raises what refuses it."""
+_KERNEL = (Path("/proc"), Path("/sys"))
 
 
 def scheme_of(uri: str) -> str:
@@ -58,6 +63,23 @@ def check(uri: str) -> None:
         if ".." in text.replace("\\", "/").split("/"):
             raise Refused(f"{uri}: climbs with '..'; write the place itself")
         text = unquote(text)
+
+
+def refuse_private(path: Path, uri: str, home: Path | None, uploads: Path | None = None) -> None:
+    """Raise `PrivatePlace` if the path leads, over links too, into `home` but not into `uploads` below it.
+
+    Also for what the kernel tells of processes: the environment of one that works may hold a Secret.
+    """
+    real = path.resolve()
+    if any(real.is_relative_to(place) for place in _KERNEL):
+        raise PrivatePlace(f"{uri}: leads to {real}, where no data is; name a file")
+    if home is None or not real.is_relative_to(home.resolve()):
+        return
+    if uploads is None or not real.is_relative_to(uploads.resolve()):
+        raise PrivatePlace(
+            f"{uri}: leads to {real}, which is the server's own; copy it elsewhere, or upload it with "
+            "dtx upload and name the upload:// that it prints"
+        )
 
 
 def below(path: Path, root: Path) -> bool:

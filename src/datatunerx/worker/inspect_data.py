@@ -10,6 +10,7 @@ from datatunerx.runs import DataFiles, InspectDataPlan, RunResult
 from datatunerx.worker.credentials import Secrets, credentials_for
 from datatunerx.worker.failure import explain
 from datatunerx.worker.journal import Journal
+from datatunerx.worker.places import check_place
 
 REPORT = "report.json"
 
@@ -33,7 +34,7 @@ def inspect_data(plan: InspectDataPlan, journal: Journal, secrets: Secrets) -> R
         if files is not plan.data:
             store = storage.local_path(journal.plan.fetched_uri)
             journal.with_space(lambda: remember(files, facts.digest, store))
-    except data.DataError as error:
+    except (data.DataError, storage.PrivatePlace) as error:
         reason, message = explain(error)
     except MemoryError:
         reason, message = "OutOfMemory", f"reading {plan.data.name} took too much memory; split its files"
@@ -47,7 +48,8 @@ def gathered(files: DataFiles, journal: Journal, secrets: Secrets) -> DataFiles:
     fetched = storage.local_path(journal.plan.fetched_uri)
     uploads = storage.local_path(journal.plan.uploads_uri)
     who = credentials_for(files.access, secrets)
-    return journal.with_space(lambda: gather(files, fetched, uploads, who, journal.activity))
+    places = check_place(journal.plan)
+    return journal.with_space(lambda: gather(files, fetched, uploads, who, journal.activity, places))
 
 
 def give_way() -> None:

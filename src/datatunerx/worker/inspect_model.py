@@ -8,6 +8,7 @@ from datatunerx.resources.enums import RunPhase
 from datatunerx.runs import InspectModelPlan, ModelFacts, RunResult
 from datatunerx.worker.credentials import Secrets, credentials_for
 from datatunerx.worker.journal import Journal
+from datatunerx.worker.places import check_place
 
 
 def inspect_model(plan: InspectModelPlan, journal: Journal, secrets: Secrets) -> RunResult:
@@ -17,7 +18,8 @@ def inspect_model(plan: InspectModelPlan, journal: Journal, secrets: Secrets) ->
     journal.activity(f"preparing the model {plan.source}")
     store = storage.local_path(journal.plan.models_uri)
     who = credentials_for(plan.access, secrets)
-    report = journal.with_space(lambda: prepare_model(plan.source, store, who, journal.activity))
+    places = check_place(journal.plan)
+    report = journal.with_space(lambda: prepare_model(plan.source, store, who, journal.activity, places))
     template, source, warnings = _template(report.path, plan.template)
     warnings = report.warnings + warnings
     for warning in warnings:
