@@ -120,22 +120,40 @@ async def test_an_experiment_is_followed_to_its_verdict(world, tmp_path):
     assert [f"q{i}" in said for i in range(5)] == [True, False, True, False, True]
     assert f"PeftModel.from_pretrained(base, '{tmp_path}/artifacts/step-1')" in said
     assert f"kubectl --kubeconfig {tmp_path}/kubeconfig get fe" in said
+    assert "The recommended checkpoint lies in" in said
 
 
 async def test_a_best_job_below_the_base_is_not_recommended(world, tmp_path):
     row = {"llm": "m", "dataset": "d"}
+    await world.end()
     await world.status(
         FinetuneExperiment, "e", phase="Succeeded", metric="exact-match",
         ranking=[
             row | {"rank": 1, "name": "m", "base": True, "score": 0.5},
             row | {"rank": 2, "name": "e-fast", "score": 0.25},
         ],
-        best={"job": "e-fast", "score": 0.25, "baseScore": 0.5, "why": "It does not beat the base."},
+        best={
+            "job": "e-fast", "checkpoint": "e-fast", "score": 0.25, "baseScore": 0.5,
+            "why": "It does not beat the base.",
+        },
     )  # fmt: skip
     out = io.StringIO()
     await follow(world.api, place(tmp_path), Console(file=out, width=120))
     assert "None beats the base. The best job: e-fast." in out.getvalue()
     assert "=>" not in out.getvalue()
+    assert "The best job's checkpoint lies in" in out.getvalue()
+
+
+async def test_why_nothing_could_be_ranked_is_told_once_with_all_whom_it_concerns(world, tmp_path):
+    row = {"llm": "m", "dataset": "d", "metrics": {"f1": {"whyMissing": "row 7: not JSON"}}}
+    await world.status(
+        FinetuneExperiment, "e", phase="Succeeded", metric="f1", message="none has a score",
+        ranking=[row | {"name": "e-fast"}, row | {"name": "e-slow"}],
+    )  # fmt: skip
+    out = io.StringIO()
+    await follow(world.api, place(tmp_path), Console(file=out, width=120))
+    assert "No recommendation: none has a score" in out.getvalue()
+    assert out.getvalue().count("No f1 of fast, slow: row 7: not JSON") == 1
 
 
 async def test_a_failed_experiment_exits_with_1(world, tmp_path):

@@ -114,7 +114,10 @@ def draw(found: Report, place: Place, console: Console) -> None:
         if shown is not None:
             console.print()
             console.print(shown)
-    steps = verdict.next_steps(place.name, found.winner, place.kubeconfig, serving=not place.embedded)
+    steps = verdict.next_steps(
+        place.name, found.winner, place.kubeconfig,
+        recommended=verdict.beats_base(experiment), serving=not place.embedded,
+    )  # fmt: skip
     console.print()
     console.print(steps, markup=False, highlight=False, soft_wrap=True)
 

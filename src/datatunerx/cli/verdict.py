@@ -81,12 +81,27 @@ def reasons(experiment: FinetuneExperiment) -> list[Text]:
         lines.append(Text.assemble((word, "bold"), f"{status.best.job}. ", why))
     elif status.message or status.reason:
         lines.append(Text.assemble(("No recommendation: ", "bold"), status.message or status.reason or ""))
+    lines += _unmeasured(experiment)
     for failure in status.failures:
         head = f"{failure.job} {failure.phase.value}: "
         lines.append(Text.assemble((head, "bold red"), f"{failure.reason}: {failure.message}"))
         if failure.log_tail:
             lines += [Text(f"    {line}", style="dim") for line in failure.log_tail.splitlines()[-10:]]
     return lines
+
+
+def _unmeasured(experiment: FinetuneExperiment) -> list[Text]:
+    """Why rows have no score to rank by: each reason once, with all whom it concerns."""
+    metric = experiment.status.metric or ""
+    whom: dict[str, list[str]] = {}
+    for row in experiment.status.ranking:
+        result = row.metrics.get(metric)
+        if result is not None and result.value is None and result.why_missing:
+            whom.setdefault(result.why_missing, []).append(_title(row, experiment.metadata.name))
+    return [
+        Text.assemble((f"No {metric} of {', '.join(names)}: ", "bold red"), why)
+        for why, names in whom.items()
+    ]
 
 
 def side_by_side(base: Sequence[Answer], winner: Sequence[Answer], job: str) -> RenderableType | None:
@@ -113,13 +128,16 @@ def side_by_side(base: Sequence[Answer], winner: Sequence[Answer], job: str) -> 
     return Group(*parts[:-1])
 
 
-def next_steps(experiment: str, winner: Winner | None, kubeconfig: Path, *, serving: bool) -> str:
+def next_steps(
+    experiment: str, winner: Winner | None, kubeconfig: Path, *, recommended: bool, serving: bool
+) -> str:
     """Where the checkpoint lies, how to load it, how to look further."""
     lines: list[str] = []
     if winner is not None:
         base, adapter = winner.base, winner.adapter
+        which = "recommended" if recommended else "best job's"
         lines += [
-            f"The recommended checkpoint lies in {adapter}. To load it:",
+            f"The {which} checkpoint lies in {adapter}. To load it:",
             "",
             "    from peft import PeftModel",
             "    from transformers import AutoModelForCausalLM, AutoTokenizer",
