@@ -50,10 +50,8 @@ async def test_models_of_one_base_share_a_worker_and_another_base_has_its_own(pl
     made = [checkpoint.metadata.name for checkpoint in await platform.api.list(LLMCheckpoint, "default")]
     await platform.apply(service(("LLM", "base"), ("LLM", "other"), *(("LLMCheckpoint", c) for c in made)))
 
-    found = await in_phase(platform, "Running")
-    while found.status.models_ready < 4:
-        found = await in_phase(platform, "Running")
-
+    await platform.until(lambda: ready_count(platform, 4))
+    found = await platform.api.get(InferenceService, "s")
     workers = platform.backend.of("serve")
     assert sorted(sorted(served_by(worker)) for worker in workers) == [sorted(["base", *made]), ["other"]]
     assert found.status.replicas == 1 and found.status.condition("Ready").status == "True"
