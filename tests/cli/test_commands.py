@@ -151,6 +151,10 @@ def test_columns_of_an_upload_are_mapped(dtx, tmp_path):
 def test_without_a_server_the_exit_code_is_3_and_the_fix_is_named(lonely):
     assert "dtx up" in lonely("get", "fe", code=3)
     assert "dtx up" in lonely("kubeconfig", code=3)
+    (data := lonely.home.parent / "rows.jsonl").write_text("{}")
+    started = ("tune", "--llm", "hf://a/b", "--data", str(data), "--no-follow")
+    assert "dtx up --detach" in lonely(*started, code=3)
+    assert not lonely.home.exists()  # nothing was started to find that out
 
 
 def test_crds_and_dry_runs_need_no_server(lonely, tmp_path):

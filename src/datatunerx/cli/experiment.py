@@ -40,9 +40,7 @@ async def tune(
     if dry_run is not None:
         print(json.dumps(bodies, indent=2) if dry_run == "json" else as_yaml(bodies).rstrip())
         return Exit.OK
-    async with platform(found) as (api, embedded):
-        if embedded and not followed:
-            raise BadInput("--no-follow needs a server that stays: run `dtx up` first, in another terminal")
+    async with platform(found, may_start=followed) as (api, embedded):
         name = await send(api, bodies, namespace)
         if not followed:
             print(f"Follow it with: dtx watch fe/{name}")
@@ -78,7 +76,7 @@ async def watch(found: Settings, name: str | None, namespace: str) -> Exit:
 
 
 @asynccontextmanager
-async def platform(found: Settings) -> AsyncIterator[tuple[Api, bool]]:
+async def platform(found: Settings, *, may_start: bool = True) -> AsyncIterator[tuple[Api, bool]]:
     """The running server's API; where there is none, the platform in this process, told by True."""
     if found.kubeconfig.exists():
         async with connected(found) as api:
@@ -88,6 +86,8 @@ async def platform(found: Settings) -> AsyncIterator[tuple[Api, bool]]:
     if found.other_kubeconfig is not None:
         server = access(found).server
         raise NoServer(f"{server}, named by {found.other_kubeconfig}, does not answer; is it running?")
+    if not may_start:
+        raise NoServer("--no-follow needs a server that stays: run `dtx up --detach` first")
     from datatunerx.app.up import StartError, platform_in_process
     from datatunerx.telemetry.logging import log_to
 

@@ -52,7 +52,8 @@ def bad_request(message: str) -> ApiError:
 
 
 def unauthorized() -> ApiError:
-    return ApiError(401, "Unauthorized", "Unauthorized: send the token of the kubeconfig as a bearer token")
+    told = "Unauthorized: the token is missing, unknown, revoked or over; send the one of a kubeconfig"
+    return ApiError(401, "Unauthorized", told)
 
 
 def forbidden(message: str, resource: str = "", name: str = "") -> ApiError:
