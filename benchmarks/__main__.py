@@ -4,6 +4,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-for script in ("bench_platform.py", "bench_server.py", "bench_engine.py"):
+for script in ("bench_platform.py", "bench_server.py", "bench_engine.py", "bench_serving.py"):
     print(f"\n== {script}", flush=True)
     subprocess.run([sys.executable, str(Path(__file__).parent / script)], check=True)
