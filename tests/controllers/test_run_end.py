@@ -85,6 +85,29 @@ def make_context(make_backend):
     return make
 
 
+async def test_a_run_of_a_plan_that_is_none_of_ours_is_never_executed(platform, tmp_path):
+    """An admin of one namespace may make Runs; what an uploaded file says is not for a worker to do."""
+    mine = tmp_path / "uploaded" / "plan.json"
+    mine.parent.mkdir()
+    mine.write_text("{}")
+    root = platform.settings.root_uri
+    for name, uri in {
+        "elsewhere": mine.as_uri(),
+        "climbing": f"{root}/runs/p/../../../uploaded/plan.json",
+        "of-another": f"{root}/runs/q/plan.json",
+    }.items():
+        spec = {"type": "tune", "planId": "p", "planUri": uri}
+        await platform.apply(Run.parse({"metadata": {"name": name}, "spec": spec}))
+
+        async def failed(name=name):
+            found = await platform.api.get(Run, name)
+            return found if found.status.phase is RunPhase.FAILED else None
+
+        status = (await platform.until(failed)).status
+        assert status.reason == "PlanElsewhere" and "spec.planUri" in status.message
+    assert platform.backend.submissions == []
+
+
 def test_events_fold_into_what_is_latest():
     view = RunView()
     for event in (

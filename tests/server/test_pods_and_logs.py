@@ -131,6 +131,29 @@ async def test_logs_that_cannot_be_shown_say_why(api, app, state, run, tmp_path)
     assert (await api.get(f"{PODS}/r/log")).status == 403
 
 
+async def test_a_run_shows_the_log_in_a_runs_folder_and_no_other_file(api, app, state, run, tmp_path):
+    folder = tmp_path / "data" / "runs" / "p"
+    folder.mkdir(parents=True)
+    for name in ("worker.log", "serve.token"):
+        (folder / name).write_text(name)
+    (folder / "linked").mkdir()
+    (folder / "linked" / "worker.log").symlink_to(folder / "serve.token")
+    (tmp_path / "data" / "worker.log").write_text("none of a run")
+    api.app = create_app(state.store, app._crds, tokens=state.tokens, log_root=tmp_path / "data")
+    await run("own", "Succeeded", logUri=(folder / "worker.log").as_uri())
+    assert (await api.get(f"{PODS}/own/log")).body == b"worker.log"
+    for number, path in enumerate(("serve.token", "../../worker.log", "linked/worker.log")):
+        await run(
+            f"r{number}",
+            "Succeeded",
+            logUri=f"{folder.as_uri()}/{path}",
+            previousLogUri=f"{folder.as_uri()}/{path}",
+        )
+        for query in ("", "?previous=true"):
+            got = await api.get(f"{PODS}/r{number}/log{query}")
+            assert got.status == 403 and "runs/PLAN/worker.log" in got.json["message"]
+
+
 def test_the_tail_is_where_the_last_lines_begin(tmp_path):
     path = tmp_path / "log"
     lines = [f"line {i}".encode() * (i % 50) for i in range(20_000)]

@@ -16,6 +16,7 @@ from datatunerx.resources.outcome import Run
 from datatunerx.resources.wire import now
 
 NO_RESULT = "NoResult"
+PLAN_ELSEWHERE = "PlanElsewhere"
 YOUNG_SECONDS = 5.0
 SOON_SECONDS = 0.1
 RETRYABLE = frozenset({WORKER_DIED, NO_RESULT})
@@ -43,6 +44,14 @@ class RunReconciler:
         if not await hold(context, run, WORKER):
             return 0.0
         wanted = draft(run)
+        if not self._is_planned_here(run):
+            # whoever may make Runs could have a worker of ours do what an uploaded file says
+            message = (
+                f"spec.planUri, {run.spec.plan_uri}: is not the plan of spec.planId in this platform's data"
+            )
+            end(wanted, RunPhase.FAILED, PLAN_ELSEWHERE, f"{message}; leave making Runs to the controllers")
+            await write_status(context, run, wanted)
+            return None
         wanted.status.previous_log_uri = wanted.status.previous_log_uri or self._previous_log(run)
         state = await self._state(run)
         view = await context.feeds.view(folder_of(run.spec.plan_uri))
@@ -56,6 +65,9 @@ class RunReconciler:
             await write_status(context, run, wanted)
             await self._tell(run, wanted)
         return None if wanted.status.phase.terminal else self._next_look(wanted)
+
+    def _is_planned_here(self, run: Run) -> bool:
+        return folder_of(run.spec.plan_uri) == f"{self._context.settings.root_uri}/runs/{run.spec.plan_id}"
 
     def _previous_log(self, run: Run) -> str | None:
         """The log of the Run that carried an earlier attempt of what this one carries."""

@@ -8,6 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from datatunerx.runs.files import LOG
 from datatunerx.server import reads
 from datatunerx.server.errors import ApiError, Json, bad_request, forbidden
 from datatunerx.server.http import Request
@@ -90,7 +91,10 @@ def _cells(pod: Json) -> list[object]:
 
 
 def log_path(run: Json, *, previous: bool, root: Path | None) -> Path:
-    """The file a run's worker writes to; 400 when there is none, 403 when it lies outside `root`."""
+    """The file a run's worker writes to; 400 when there is none.
+
+    403 when it is not the log in a run's folder of the data `root`: who may write a status may write any URI.
+    """
     status = run.get("status") or {}
     name = run["metadata"]["name"]
     uri = status.get("previousLogUri" if previous else "logUri")
@@ -104,8 +108,8 @@ def log_path(run: Json, *, previous: bool, root: Path | None) -> Path:
     if parts.scheme != "file":
         raise ApiError(501, "NotImplemented", f"the log of run {name} is at {uri}; read it there")
     path = Path(unquote(parts.path)).resolve()
-    if root is not None and not path.is_relative_to(root.resolve()):
-        raise forbidden(f"the log of run {name} ({path}) lies outside {root}")
+    if root is not None and (path.name != LOG or path.parent.parent != root.resolve() / "runs"):
+        raise forbidden(f"the log of run {name} ({path}) is not {root}/runs/PLAN/{LOG}; read it there")
     return path
 
 
