@@ -81,9 +81,7 @@ def with_engine(base: Base, adapter: Adapter) -> Callable[[Asked], Tensor]:
     return lambda asked: _logits(base, adapter, [*asked.prompt, *asked.answer], asked.answer)
 
 
-def compare(
-    asked: Iterable[Asked], logits: Callable[[Asked], Tensor], stop_ids: Sequence[int]
-) -> Compared:
+def compare(asked: Iterable[Asked], logits: Callable[[Asked], Tensor], stop_ids: Sequence[int]) -> Compared:
     """Ask the exported model what base + adapter were asked."""
     prompts = differing = 0
     furthest = 0.0
@@ -121,7 +119,11 @@ def tokenizer_of(
 
     def ids(messages: Sequence[dict[str, Any]], tools: Sequence[Any]) -> list[int]:
         found = tokenizer.apply_chat_template(
-            list(messages), tools=list(tools) or None, add_generation_prompt=True, tokenize=True, return_dict=True
+            list(messages),
+            tools=list(tools) or None,
+            add_generation_prompt=True,
+            tokenize=True,
+            return_dict=True,
         )
         return [int(n) for n in found["input_ids"]]
 

@@ -135,7 +135,9 @@ def _add_shape(writer: Any, config: dict[str, Any]) -> None:
 # Tensors
 
 
-def _tensors(folder: Path, config: dict[str, Any]) -> Iterator[tuple[Callable[[], Any], str, tuple[int, ...]]]:
+def _tensors(
+    folder: Path, config: dict[str, Any]
+) -> Iterator[tuple[Callable[[], Any], str, tuple[int, ...]]]:
     """(how to read it in float32, name in the file, shape) of each weight, in one order."""
     kind = str(config["model_type"])
     arch = next(key for key, name in gguf.MODEL_ARCH_NAMES.items() if name == ARCHITECTURES[kind])

@@ -99,6 +99,10 @@ def _work(plan: RunPlan, journal: Journal, stopping: Stopping, secrets: Secrets)
         from datatunerx.worker.serve import serve
 
         return serve(plan.serve, journal, stopping)
+    if plan.export is not None:
+        from datatunerx.worker.export import export
+
+        return export(plan.export, journal, secrets)
     raise ValueError(f"a {plan.type} run is not something this worker can do")
 
 
