@@ -128,7 +128,10 @@ def up(
         bool, typer.Option("--no-controllers", help="Serve only; `dtx operator` acts on the objects.")
     ] = False,
 ) -> None:
-    """Start the platform: API server and controllers. Runs until Ctrl-C; what trains then goes on."""
+    """Start the platform: API server and controllers. Runs until Ctrl-C; what trains then goes on.
+
+    Example: dtx up --detach
+    """
     from datatunerx.cli.connect import run
     from datatunerx.cli.serve import up as command
 
@@ -166,9 +169,13 @@ def operator(
 ) -> None:
     """Run the controllers apart from the server, on a cluster with our CRDs or on `dtx up --no-controllers`.
 
-    Runs are started on the machine of the operator (--compute local): their model and data files must be
-    readable there, and what they make lies under its DTX_HOME. Running them on the cluster's nodes is not
-    built yet. Of several operators one leads; operators that share a DTX_HOME take over each other's workers.
+    Runs are started on the machine of the operator (--compute local):
+    their model and data files must be readable there, and what they make
+    lies under its DTX_HOME. Running them on the cluster's nodes is not built
+    yet. Of several operators one leads; operators that share a DTX_HOME take
+    over each other's workers.
+
+    Example: dtx operator --context my-cluster
     """
     from datatunerx.cli.connect import run, settings
     from datatunerx.cli.serve import operator as command
@@ -183,7 +190,10 @@ def watch(
     namespace: Namespace = "default",
     kubeconfig: Kubeconfig = None,
 ) -> None:
-    """Follow an experiment to its verdict, or show the verdict of one that has ended."""
+    """Follow an experiment to its verdict, or show the verdict of one that has ended.
+
+    Example: dtx watch tickets
+    """
     from datatunerx.cli.connect import run, settings
     from datatunerx.cli.experiment import watch as command
 
@@ -200,7 +210,10 @@ def get(
     namespace: Namespace = "default",
     kubeconfig: Kubeconfig = None,
 ) -> None:
-    """List objects, or show one."""
+    """List objects, or show one.
+
+    Example: dtx get fe,fj or dtx get fe tickets -o yaml
+    """
     from datatunerx.cli import look
     from datatunerx.cli.connect import with_api
 
@@ -215,7 +228,10 @@ def describe(
     kubeconfig: Kubeconfig = None,
     output: Annotated[str | None, typer.Option("-o", "--output", hidden=True)] = None,
 ) -> None:
-    """Show an object with its conditions and events."""
+    """Show an object with its conditions and events.
+
+    Example: dtx describe fj tickets-r8
+    """
     from datatunerx.cli import look
     from datatunerx.cli.connect import with_api
     from datatunerx.cli.errors import BadInput
@@ -233,7 +249,10 @@ def logs(
     namespace: Namespace = "default",
     kubeconfig: Kubeconfig = None,
 ) -> None:
-    """Show the log of the run behind a job, an experiment, an LLM, a Dataset, ..."""
+    """Show the log of the run behind a job, an experiment, an LLM, a Dataset, ...
+
+    Example: dtx logs -f fj/tickets-r8
+    """
     from datatunerx.cli import look
     from datatunerx.cli.connect import with_api
 
@@ -248,7 +267,10 @@ def events(
     namespace: Namespace = "default",
     kubeconfig: Kubeconfig = None,
 ) -> None:
-    """Show what happened, oldest first."""
+    """Show what happened, oldest first.
+
+    Example: dtx events fe/tickets
+    """
     from datatunerx.cli import look
     from datatunerx.cli.connect import with_api
 
@@ -266,7 +288,10 @@ def compare_runs(
     namespace: Namespace = "default",
     kubeconfig: Kubeconfig = None,
 ) -> None:
-    """Show what differs between jobs, and what came of them."""
+    """Show what differs between jobs, and what came of them.
+
+    Example: dtx compare-runs tickets
+    """
     from datatunerx.cli import look
     from datatunerx.cli.connect import with_api
 
@@ -283,7 +308,10 @@ def apply(
     namespace: Namespace = "default",
     kubeconfig: Kubeconfig = None,
 ) -> None:
-    """Create or change the objects of manifests. Relative file paths start at the manifest's folder."""
+    """Create or change the objects of manifests. Relative file paths start at the manifest's folder.
+
+    Example: dtx apply -f my-experiment/
+    """
     from datatunerx.cli import change
     from datatunerx.cli.connect import with_api
     from datatunerx.cli.documents import given
@@ -300,7 +328,10 @@ def stop(
     namespace: Namespace = "default",
     kubeconfig: Kubeconfig = None,
 ) -> None:
-    """Suspend an experiment or a job; `dtx resume` goes on. With --keep or --discard: end it for good."""
+    """Suspend an experiment or a job; `dtx resume` goes on. With --keep or --discard: end it for good.
+
+    Example: dtx stop fe/tickets or dtx stop fj/tickets-r8 --keep
+    """
     from datatunerx.cli import change
     from datatunerx.cli.connect import with_api
 
@@ -310,7 +341,10 @@ def stop(
 
 @app.command(rich_help_panel=CHANGE)
 def resume(target: Target, namespace: Namespace = "default", kubeconfig: Kubeconfig = None) -> None:
-    """Go on with what was suspended, from its last whole checkpoint."""
+    """Go on with what was suspended, from its last whole checkpoint.
+
+    Example: dtx resume fe/tickets
+    """
     from datatunerx.cli import change
     from datatunerx.cli.connect import with_api
 
@@ -325,7 +359,10 @@ def delete(
     namespace: Namespace = "default",
     kubeconfig: Kubeconfig = None,
 ) -> None:
-    """Delete objects, with what they own. One that others use stays until they are gone, and says so."""
+    """Delete objects, with what they own. One that others use stays until they are gone, and says so.
+
+    Example: dtx delete fe/tickets ds/old
+    """
     from datatunerx.cli import change
     from datatunerx.cli.connect import with_api
 
@@ -335,7 +372,10 @@ def delete(
 
 @app.command(rich_help_panel=HELP)
 def crds(output: Annotated[str, typer.Option("-o", "--output", help="yaml or json.")] = "yaml") -> None:
-    """Print the CustomResourceDefinitions, for `kubectl apply --server-side -f -` on a cluster."""
+    """Print the CustomResourceDefinitions, for `kubectl apply --server-side -f -` on a cluster.
+
+    Example: dtx crds | kubectl apply --server-side -f -
+    """
     from datatunerx.cli.serve import print_crds
 
     print_crds(output)
@@ -463,6 +503,8 @@ def check_data(
 ) -> None:
     """Read files as a Dataset's inspection does, without a server: format, rows kept and dropped, examples.
 
+    Example: dtx dataset check tickets.csv --map completion=reply
+
     Exit code: 0 if they can be trained on, 1 if not, 2 for a wrong option.
     """
     from datatunerx.cli.check_data import check as command
@@ -489,6 +531,8 @@ def preview_data(
     """Show what training would see of a dataset: the report, and rows with what is trained on marked.
 
     A Dataset's tokens are counted where its spec.llm names a base model.
+
+    Example: dtx dataset preview faq.jsonl --llm smollm2
     """
     from datatunerx.cli.connect import run
     from datatunerx.cli.preview_data import preview as command
@@ -511,7 +555,11 @@ def upload_data(
 ) -> None:
     """Upload files to the server, make a Dataset of them, and show what it holds.
 
-    Broken off, the same command goes on where it stopped. Exit code: 1 if the data cannot be used.
+    Broken off, the same command goes on where it stopped.
+
+    Example: dtx dataset upload tickets.jsonl --name tickets
+
+    Exit code: 1 if the data cannot be used.
     """
     from datatunerx.cli import upload
     from datatunerx.cli.connect import with_api
@@ -539,7 +587,10 @@ def clean_cache(
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go; remove nothing.")] = False,
 ) -> None:
-    """Remove what no object and no worker uses, and say how many bytes that gives back."""
+    """Remove what no object and no worker uses, and say how many bytes that gives back.
+
+    Example: dtx cache clean --older-than 7d --dry-run
+    """
     from datatunerx.cli import cache as command
     from datatunerx.cli.connect import settings, with_api
 
