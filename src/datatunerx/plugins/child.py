@@ -27,7 +27,7 @@ import orjson
 from datatunerx.plugins.hooks import DATA_PLUGINS, Call, DataPlugin
 from datatunerx.plugins.manager import Offer, PluginError, find
 from datatunerx.plugins.parameters import schema_problem
-from datatunerx.plugins.scoring import score
+from datatunerx.plugins.scoring import score, scorer_of
 
 TELL_SECONDS = 0.5
 MAX_PLACES = 20
@@ -42,7 +42,7 @@ def describe(request: Mapping[str, Any]) -> dict[str, Any]:
         _program(request["command"])
         return {"version": None, "package": None, "summary": "", "parameterSchema": {}}
     offer = find(request["group"], request["entryPoint"])
-    plugin = data_plugin(offer) if request["group"] == DATA_PLUGINS else offer.plugin
+    plugin = data_plugin(offer) if request["group"] == DATA_PLUGINS else scorer_of(offer.plugin)
     schema = dict(getattr(plugin, "parameters", None) or {})
     if problem := schema_problem(schema):
         raise PluginError("PluginBroken", f"its parameter schema is {problem}")

@@ -75,6 +75,8 @@ class Scorer:
     """One sentence."""
     parameters: Mapping[str, Any] = field(default_factory=dict)
     """JSON Schema (2020-12) of its parameters; an empty one takes anything."""
+    requires: Mapping[str, str] = field(default_factory=dict)
+    """Modules it cannot do without -> what to pip install where one is missing."""
 
 
 class Hooks:

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,10 @@ def score(request: Mapping[str, Any]) -> None:
 def scorer_of(plugin: Any) -> Scorer:
     """A plain function is a scorer without a schema. Raises PluginError."""
     if isinstance(plugin, Scorer):
+        for module, package in plugin.requires.items():
+            if find_spec(module) is None:
+                fix = f"it needs {module}, which is not installed: pip install '{package}'"
+                raise PluginError("PackageMissing", fix)
         return plugin
     if callable(plugin):
         return Scorer(plugin)

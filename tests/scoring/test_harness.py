@@ -1,0 +1,86 @@
+"""lm-evaluation-harness as a scorer: what it is told, and its results as ours. It is pretended here."""
+
+import json
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+from datatunerx.plugins import SCORERS, PluginError, process
+from datatunerx.resources.material import PluginLimits
+from datatunerx.runs.plan import PluginCall
+from datatunerx.scoring import read_result
+from datatunerx.scoring.harness import scores_of
+
+FOUND = {
+    "results": {
+        "arc": {
+            "alias": "arc", "acc,none": 0.5, "acc_stderr,none": 0.1, "acc_norm,none": 0.25,
+            "acc_norm_stderr,none": "N/A",
+        },
+        "gsm": {"alias": "gsm", "exact_match,strict": 0.1, "exact_match_stderr,strict": 0.05},
+        "wiki": {"alias": "wiki", "word_perplexity,none": float("nan"), "bits,none": 1.5},
+    },
+    "n-samples": {
+        "arc": {"original": 90, "effective": 20}, "gsm": {"effective": 9}, "wiki": {"effective": 3},
+    },
+    "higher_is_better": {"arc": {"acc": True}, "wiki": {"word_perplexity": False, "bits": False}},
+}  # fmt: skip
+
+
+def test_its_results_become_scores_with_n_and_interval_and_nan_is_missing():
+    found = read_result("h", json.dumps({"scores": scores_of(FOUND)}).encode(), num_rows=0).values
+    arc = found["h/arc.acc"]
+    assert (arc.value, arc.n, arc.higher_is_better) == (0.5, 20, True)
+    assert (round(arc.low, 3), round(arc.high, 3)) == (0.304, 0.696)
+    assert found["h/arc.acc_norm"].low is None and found["h/gsm.exact_match.strict"].n == 9
+    assert found["h/wiki.word_perplexity"].value is None
+    assert found["h/wiki.bits"].higher_is_better is False
+
+
+PRETENDED = f"""
+import json, os
+def simple_evaluate(**told):
+    told["task_manager"] = told["task_manager"].include_path
+    open(os.environ["TOLD"], "w").write(json.dumps(told))
+    return {FOUND!r}
+""".replace("nan", "float('nan')")
+
+
+def test_it_is_given_base_and_adapter_and_the_parameters(tmp_path, monkeypatch):
+    package = tmp_path / "site" / "lm_eval"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text(PRETENDED)
+    (package / "tasks.py").write_text(
+        textwrap.dedent("""
+        class TaskManager:
+            def __init__(self, include_path=None):
+                self.include_path = include_path
+        """)
+    )
+    monkeypatch.setenv("PYTHONPATH", str(package.parent))
+    monkeypatch.setenv("TOLD", str(tmp_path / "told.json"))
+    folder = tmp_path / "work"
+    folder.mkdir()
+    (folder / "predictions.jsonl").write_text("")
+    call = PluginCall(name="h", group=SCORERS, entry_point="lm-eval", limits=PluginLimits())
+    wanted = {"tasks": ["arc", "gsm"], "limit": 20, "includePath": "/tasks"}
+    data = process.score(call, wanted, folder, Path("/base"), Path("/adapter"))
+    assert read_result("h", data, 0).values["h/arc.acc"].value == 0.5
+    told = json.loads((tmp_path / "told.json").read_text())
+    assert told["model_args"] == {"pretrained": "/base", "peft": "/adapter"}
+    assert (told["tasks"], told["limit"], told["task_manager"]) == (["arc", "gsm"], 20, "/tasks")
+
+
+def test_a_service_has_no_model_to_load_and_a_missing_harness_names_its_extra(tmp_path):
+    folder = tmp_path / "work"
+    folder.mkdir()
+    call = PluginCall(name="h", group=SCORERS, entry_point="lm-eval")
+    missing = subprocess.run([sys.executable, "-c", "import lm_eval"], capture_output=True).returncode
+    said = "pip install 'datatunerx[lm-eval]'" if missing else "has none to load"
+    try:
+        process.score(call, {"tasks": ["arc"]}, folder, None, None)
+    except PluginError as error:
+        assert said in error.message and "plugin h" in error.message
+    else:
+        raise AssertionError("it was not refused")
