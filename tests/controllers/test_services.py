@@ -258,3 +258,29 @@ def test_a_plan_is_read_back_as_it_was_written(tmp_path):
     again = RunPlan.model_validate_json(text)
     assert [m.name for m in again.serve.models] == ["a"]
     assert local_path(again.output_uri).parent.name == "runs"
+
+
+async def test_a_job_that_asks_for_it_is_served_once_it_has_succeeded_and_leaves_whole(
+    platform, make_objects
+):
+    from datatunerx.resources import FinetuneJob
+
+    *material, experiment = make_objects(1)
+    await platform.apply(*material)
+    finetune = {"llm": "base", "dataset": "data", "hyperparameter": {"ref": "g0"}}
+    await platform.apply(
+        FinetuneJob.parse({"metadata": {"name": "j"}, "spec": {"finetune": finetune, "serve": True}})
+    )
+    job = await platform.ended(FinetuneJob, "j")
+    assert job.status.condition("Serving").status == "True"
+    found = await in_phase(platform, "Running", name="j")
+    assert [model.name for model in found.spec.models] == [job.status.checkpoint]
+
+    await platform.api.delete(FinetuneJob, "j")
+
+    async def nothing_left():
+        kinds = (FinetuneJob, InferenceService, LLMCheckpoint, Run)
+        left = [obj for kind in kinds for obj in await platform.api.list(kind, "default")]
+        return not [obj for obj in left if obj.kind != "Run" or obj.spec.type == "serve"]
+
+    await platform.until(nothing_left)

@@ -5,10 +5,11 @@ import os
 import signal
 import time
 import urllib.request
+from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 SETTINGS = {"max_tokens": 8, "temperature": 0}
 
@@ -76,10 +77,26 @@ def serving(site, name="talk"):
 def serve_workers(site):
     found = []
     for worker in site.workers():
-        plan = json.loads(open(worker.cmdline()[-1].removeprefix("file://")).read())
+        plan = json.loads(Path(worker.cmdline()[-1].removeprefix("file://")).read_text())
         if "serve" in plan:
             found.append(worker)
     return found
+
+
+def as_alone(asking, service, model, times):
+    """How many of the model's answers in comparisons of all models are what it answers alone."""
+    questions = [f"question {n}" for n in range(10)]
+    alone = [text_of(asking.ask(service, model, question)) for question in questions]
+    same = 0
+    for n in range(times):
+        messages = [{"role": "user", "content": questions[n % 10]}]
+        status, answers = asking.call(
+            f"{service}/compare", {"messages": messages, **SETTINGS, "stream": False}
+        )
+        assert status == 200 and len(answers["answers"]) > 1, answers
+        by_model = {one["model"]: one["answer"] for one in answers["answers"]}
+        same += by_model[model]["text"] == alone[n % 10]
+    return same
 
 
 def test_chat_and_compare_from_a_training_to_pairs(trained, tmp_path):
@@ -115,23 +132,6 @@ def test_chat_and_compare_from_a_training_to_pairs(trained, tmp_path):
     assert unknown.returncode == 2 and "there are: tiny" in unknown.stderr
 
 
-def test_the_base_beside_others_answers_as_it_does_alone(trained):
-    site = trained
-    site.apply(service(("LLM", "tiny"), ("LLMCheckpoint", site.checkpoint)))
-    serving(site)
-    asking = Asking(site)
-    alone = [text_of(asking.ask("talk", "tiny", f"question {n % 10}", seed=n)) for n in range(10)]
-
-    same = 0
-    for n in range(100):
-        body = {"messages": [{"role": "user", "content": f"question {n % 10}"}], **SETTINGS, "stream": False}
-        status, answers = asking.call("talk/compare", body)
-        assert status == 200, answers
-        by_model = {one["model"]: one["answer"] for one in answers["answers"]}
-        same += by_model["tiny"]["text"] == alone[n % 10]
-    assert same == 100
-
-
 def test_an_idle_service_is_unloaded_and_comes_back_with_the_next_request(trained):
     site = trained
     site.apply(service(("LLM", "tiny"), idleSeconds=2))
@@ -151,7 +151,7 @@ def test_a_training_gets_the_device_of_an_idle_service_which_then_waits_for_it(t
     site = trained
     site.apply(service(("LLM", "tiny")))
     serving(site)
-    site.apply(make.group("slow", maxSteps=400, saveEvery=400))
+    site.apply(make.group("slow", maxSteps=1_000_000, saveEvery=1_000_000))
     site.apply(make.finetune("beside", "slow"))
 
     site.until(lambda: site.phase("ft", "beside") == "Running", 60, "the training has the device")
@@ -165,11 +165,12 @@ def test_a_training_gets_the_device_of_an_idle_service_which_then_waits_for_it(t
     assert text_of(Asking(site).ask("talk", "tiny", "hello"))
 
 
-def test_kills_of_the_server_and_of_the_worker_are_survived(trained):
+def test_the_base_answers_as_alone_beside_others_and_kills_are_survived(trained):
     site = trained
     site.apply(service(("LLM", "tiny"), ("LLMCheckpoint", site.checkpoint)))
     serving(site)
     before = text_of(Asking(site).ask("talk", site.checkpoint, "hello"))
+    assert as_alone(Asking(site), "talk", "tiny", 100) == 100
     worker = serve_workers(site)[0]
 
     site.kill()

@@ -23,7 +23,15 @@ from datatunerx.controllers.objects import (
 )
 from datatunerx.resources.enums import FinetunePhase, JobPhase, ScoringPhase
 from datatunerx.resources.finetune import Finetune, FinetuneJob
-from datatunerx.resources.outcome import LLMCheckpoint, ModelRef, Run, Scoring, ScoringSpec
+from datatunerx.resources.outcome import (
+    InferenceService,
+    InferenceServiceSpec,
+    LLMCheckpoint,
+    ModelRef,
+    Run,
+    Scoring,
+    ScoringSpec,
+)
 
 _PHASES = {
     FinetunePhase.PENDING: JobPhase.PENDING,
@@ -46,7 +54,9 @@ class JobReconciler:
             return None
         if job.metadata.deletion_timestamp:
             world, uid = context.world, job.metadata.uid
-            return await leave_after(context, job, [*world.owned(Finetune, uid), *world.owned(Scoring, uid)])
+            # What serves the checkpoint goes first: it would keep it, and so the Finetune.
+            children = [world.owned(kind, uid) for kind in (InferenceService, Scoring, Finetune)]
+            return await leave_after(context, job, [child for found in children for child in found])
         if job.status.phase.terminal:
             return None
         if not await hold(context, job, CHILDREN):
@@ -59,7 +69,7 @@ class JobReconciler:
             await self._follow(job, finetune, wanted)
         status = wanted.status
         if job.spec.serve:
-            status.set_condition("Serving", False, "NotBuilt", "serve is not acted on yet")
+            await self._serve(job, wanted)
         done = status.phase is JobPhase.SUCCEEDED
         status.set_condition("Ready", done, status.reason or status.phase.value, status.message or "")
         await write_status(context, job, wanted)
@@ -68,6 +78,17 @@ class JobReconciler:
             said = status.message or f"the job is {status.phase.value.lower()}"
             await tell(context, job, status.phase.value, said, warning=failed)
         return None
+
+    async def _serve(self, job: FinetuneJob, wanted: FinetuneJob) -> None:
+        """Once it has succeeded, a service of the job's own name; what becomes of that is the user's affair."""
+        status, name = wanted.status, job.metadata.name
+        if status.phase is not JobPhase.SUCCEEDED or status.checkpoint is None:
+            status.set_condition("Serving", False, "NotYet", "it is served once it has succeeded")
+            return
+        spec = InferenceServiceSpec(models=[ModelRef(name=status.checkpoint)])
+        service = InferenceService(metadata=metadata_of(name, [job]), spec=spec)
+        await ensure(self._context, job, service)
+        status.set_condition("Serving", True, "Made", f"InferenceService {name} serves it")
 
     async def _finetune(self, job: FinetuneJob) -> Finetune | None:
         """Its Finetune, made unless it was there once; None if somebody deleted it."""

@@ -1,0 +1,108 @@
+"""Questions from files, comparisons into rows and pairs, what is said of an answer."""
+
+import json
+
+import pytest
+
+from datatunerx.cli.answers import facts, questions_of
+from datatunerx.cli.comparisons import MAX_BYTES, Comparison, evaluation_rows, keep, preference_pairs
+from datatunerx.cli.errors import BadInput, CommandError
+
+
+def asked(text):
+    return [{"role": "user", "content": text}]
+
+
+def compared(*answers, messages=None):
+    said = [
+        {"model": name, "text": text} if text is not None else {"model": name, "error": {"message": "x"}}
+        for name, text in answers
+    ]
+    return {"messages": messages or asked("Why?"), "answers": said}
+
+
+def comparison(*questions):
+    return Comparison(models=["base", "a", "b"], created="2026-01-01T00:00:00Z", questions=list(questions))
+
+
+def test_a_file_of_lines_is_a_question_a_line(tmp_path):
+    file = tmp_path / "q.txt"
+    file.write_text("One?\n\nTwo?\n")
+    assert questions_of(None, file, "Be short.") == [
+        [{"role": "system", "content": "Be short."}, *asked("One?")],
+        [{"role": "system", "content": "Be short."}, *asked("Two?")],
+    ]
+
+
+def test_rows_may_be_texts_questions_or_talks_whose_answer_is_left_out(tmp_path):
+    file = tmp_path / "q.jsonl"
+    talk = [*asked("Hi"), {"role": "assistant", "content": "Hello"}]
+    rows = ["One?", {"question": "Two?"}, {"instruction": "Three."}, {"messages": talk}]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert questions_of(None, file, None) == [asked(text) for text in ("One?", "Two?", "Three.", "Hi")]
+
+
+@pytest.mark.parametrize(("line", "said"), [("{", "q.jsonl:2: not JSON"), ('{"x": 1}', "q.jsonl:2: write")])
+def test_a_bad_row_is_named_by_file_and_line(tmp_path, line, said):
+    file = tmp_path / "q.jsonl"
+    file.write_text(f'"ok"\n{line}\n')
+    with pytest.raises(BadInput, match=said):
+        questions_of(None, file, None)
+
+
+def test_a_question_or_a_file_and_not_both(tmp_path):
+    for given in ((None, None), ("q", tmp_path / "f")):
+        with pytest.raises(BadInput, match="give a question"):
+            questions_of(*given, None)
+    with pytest.raises(BadInput, match="No such file"):
+        questions_of(None, tmp_path / "none.txt", None)
+
+
+def test_the_preferred_answer_is_paired_with_each_other_one_that_differs():
+    pairs = preference_pairs(
+        comparison(
+            compared(("base", "no"), ("a", "yes"), ("b", "yes")),
+            compared(("base", "no"), ("a", "yes"), ("b", "no")),
+            compared(("base", "no"), ("a", None), ("b", "x")),
+            compared(("base", None), ("a", "yes"), ("b", "maybe")),
+        ),
+        "a",
+    )
+    assert [(p["chosen"], p["rejected"]) for p in pairs] == [("yes", "no"), ("yes", "no"), ("yes", "maybe")]
+    assert pairs[0]["prompt"] == "Why?"
+
+
+def test_a_question_of_several_messages_keeps_them():
+    talk = [{"role": "system", "content": "s"}, *asked("q")]
+    one = comparison(compared(("base", "no"), ("a", "yes"), messages=talk))
+    answer = {"role": "assistant", "content": "yes"}
+    assert preference_pairs(one, "a") == [
+        {"prompt": talk, "chosen": [answer], "rejected": [answer | {"content": "no"}]}
+    ]
+    assert evaluation_rows(one, "a") == [{"messages": [*talk, answer]}]
+
+
+def test_pairs_and_rows_are_read_as_the_data_they_are():
+    from datatunerx.data.formats import conversation, layout_of
+    from datatunerx.resources.enums import DataFormat
+
+    one = comparison(compared(("base", "no"), ("a", "yes")))
+    pair, row = preference_pairs(one, "a")[0], evaluation_rows(one, "a")[0]
+    talk = conversation(pair, layout_of(pair, DataFormat.AUTO, {}))
+    assert (talk.messages[-1]["content"], talk.rejected[-1]["content"]) == ("yes", "no")
+    assert conversation(row, layout_of(row, DataFormat.AUTO, {})).messages[-1]["content"] == "yes"
+
+
+async def test_a_comparison_too_large_for_an_object_is_refused_with_both_numbers():
+    one = comparison(compared(("base", "x" * MAX_BYTES), ("a", "y")))
+    with pytest.raises(CommandError, match="900,000"):
+        await keep(None, "n", one, "default")
+
+
+def test_what_made_an_answer_is_on_one_line():
+    answer = {
+        "text": "x", "seconds": 1.5, "tokens": 30, "tokensPerSecond": 20.04,
+        "identity": {"base": "b" * 64, "adapter": None, "template": "t" * 64, "seed": 0},
+    }  # fmt: skip
+    said = facts({"model": "a", "answer": answer})
+    assert said == f"base {'b' * 12}, template {'t' * 12}, seed 0, 1.50 s, 30 tokens, 20 tokens/s"
