@@ -1,7 +1,12 @@
-"""Tokenizers and data files: a tiny byte-level tokenizer made here, and the real model's."""
+"""Tokenizers and data files: a tiny byte-level tokenizer made here, and the real model's; a process that
+inspects hostile files."""
 
 import importlib.util
 import json
+import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -101,3 +106,112 @@ def chat_row():
         return {"messages": [{"role": "system", "content": system}, *turns] if system else turns}
 
     return make
+
+
+MIB = 1 << 20
+PEAK_BYTES = 300 * MIB
+SECONDS_PER_100_MB = 5
+SLACK = 2
+"""The tests' machine is shared and slow; processor time is what is measured."""
+
+
+INSPECTOR = """
+import json, os, resource, sys
+from pathlib import Path
+from datatunerx.data import DataError, inspect
+from datatunerx.data.gather import gather
+from datatunerx.resources.material import AutoSplit
+from datatunerx.runs.plan import DataFiles
+
+def look(uri, place, unpack):
+    split = AutoSplit(validate=0, test=0)
+    files = DataFiles(name="d", splits={"train": [uri]}, auto_split=split, unpack=unpack)
+    store = Path(place).parent
+    try:
+        files = gather(files, store, store)
+        report = inspect(files, report_path=Path(place)).report.dump()
+        problems = json.loads(Path(place).read_bytes())["problems"]
+        found = {"report": report, "fields": [one["field"] for one in problems]}
+    except DataError as error:
+        found = {"refused": str(error), "file": error.file, "fix": error.fix}
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return found | {"peak": used.ru_maxrss * 1024, "seconds": used.ru_utime + used.ru_stime}
+
+for line in sys.stdin:
+    asked = json.loads(line)
+    end, start = os.pipe()
+    child = os.fork()
+    if not child:
+        os.close(end)
+        with os.fdopen(start, "w") as pipe:
+            json.dump(look(*asked), pipe)
+        os._exit(0)
+    os.close(start)
+    with os.fdopen(end) as pipe:
+        print(pipe.read() or "{}", flush=True)
+    os.waitpid(child, 0)
+"""
+
+
+class Inspector:
+    """Inspects one file after the other, each in a process of its own."""
+
+    def __init__(self) -> None:
+        self.peaks: dict[str, int] = {}
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", INSPECTOR], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def __call__(self, uri: str, report: Path, unpack: bool) -> dict[str, Any]:
+        assert self._process.stdin and self._process.stdout
+        self._process.stdin.write(json.dumps([uri, str(report), unpack]) + "\n")
+        self._process.stdin.flush()
+        found: dict[str, Any] = json.loads(self._process.stdout.readline() or "{}")
+        self.peaks[uri] = found.get("peak", 0)
+        return found
+
+    def close(self) -> None:
+        self._process.communicate()
+
+
+@pytest.fixture(scope="session")
+def look():
+    inspector = Inspector()
+    yield inspector
+    inspector.close()
+    worst = sorted(inspector.peaks.items(), key=lambda item: -item[1])[:3]
+    print("\nmost memory:", ", ".join(f"{peak / MIB:.0f} MiB for {uri}" for uri, peak in worst))
+
+
+@pytest.fixture
+def stated(look, tmp_path: Path, monkeypatch):
+    """Inspects the file that a case makes: refused, a row of it dropped, or taken, as the case says."""
+
+    def check(case: dict[str, Any]) -> None:
+        monkeypatch.chdir(tmp_path)  # and back, from wherever a case goes
+        uri = case["make"](tmp_path)
+        if not isinstance(uri, str):
+            (path,) = tmp_path.iterdir()
+            uri = str(path)
+
+        found = look(uri, tmp_path / "out" / "report.json", case.get("unpack", False))
+
+        assert found, "the inspecting process died"
+        if "refused" in case:
+            assert "refused" in found, found["report"]
+            assert re.search(case["refused"], found["refused"]), found["refused"]
+            assert found["file"] == uri and found["fix"]
+            assert "\n" not in found["refused"] and "Traceback" not in found["refused"]
+        else:
+            dropped = case.get("dropped")
+            assert "report" in found, found["refused"]
+            wanted = [] if dropped is None else [(dropped[0], 1, [f"{uri}:{dropped[1]}"])]
+            reasons = [(r["reason"], r["count"], r["where"]) for r in found["report"].get("reasons", [])]
+            assert (found["report"]["kept"], reasons) == (case["kept"], wanted)
+            assert found["fields"] == ([] if dropped is None else [dropped[2]])
+        assert not (tmp_path / "ran").exists(), "a program in the data was run"
+        assert found["peak"] <= PEAK_BYTES, f"{found['peak'] / MIB:.0f} MiB"
+        size = os.stat(uri).st_size if os.path.isfile(uri) else 0
+        assert found["seconds"] <= SECONDS_PER_100_MB * max(1.0, size / 10**8) * SLACK
+
+    return check
