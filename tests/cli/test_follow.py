@@ -180,6 +180,19 @@ async def test_what_can_never_begin_is_given_up_with_its_reason(world, tmp_path,
         await follow(world.api, place(tmp_path), Console(file=io.StringIO()))
 
 
+async def test_what_the_data_lacks_is_said_before_it_is_trained_on(world, tmp_path):
+    lost = {"reason": "not UTF-8", "count": 2, "where": ["a.jsonl:2", "a.jsonl:7"]}
+    report = {"read": 9, "kept": 7, "dropped": 2, "reasons": [lost], "splits": {"train": 7}}
+    await world.status(Dataset, "d", report=report)
+    out = io.StringIO()
+    following = asyncio.create_task(follow(world.api, place(tmp_path), Console(file=out, width=120)))
+    await until(out, "Dataset/d: 2 of 9 rows are left out: 2 not UTF-8 (a.jsonl:2, a.jsonl:7)")
+    await until(out, "Dataset/d: no row is in the test split, so nothing can be scored; name files for it")
+    await world.end()
+    await asyncio.wait_for(following, 10)
+    assert out.getvalue().count("rows are left out") == 1
+
+
 async def test_ctrl_c_leaves_a_training_elsewhere_alone(world, tmp_path):
     out = io.StringIO()
     following = asyncio.create_task(follow(world.api, place(tmp_path), Console(file=out)))

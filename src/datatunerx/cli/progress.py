@@ -3,11 +3,15 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from datatunerx.cli.text import duration, number
+from datatunerx.cli.text import duration, number, visible
 from datatunerx.resources.enums import JobPhase
 from datatunerx.resources.experiment import FinetuneExperiment
 from datatunerx.resources.finetune import Finetune, FinetuneJob
+from datatunerx.resources.material import Dataset
 from datatunerx.resources.wire import Condition, Resource
+
+SHOWN_PLACES = 3
+"""Of rows that were left out for one reason."""
 
 
 @dataclass
@@ -116,6 +120,26 @@ def blocked(scene: Scene) -> list[str]:
             told.append(f"{title}: does not exist; apply it, and the experiment goes on")
         elif ready is not None and ready.status == "False":
             told.append(f"{title}: {ready.reason}: {ready.message}")
+    return told
+
+
+def noticed(scene: Scene) -> list[str]:
+    """What its data lacks, said before hours go into it: rows that are left out, no row to score on."""
+    told: list[str] = []
+    scoring = scene.experiment.spec.scoring if scene.experiment else None
+    for title in sorted(named_materials(scene.experiment)) if scene.experiment else ():
+        body = scene.materials.get(title)
+        report = body.status.report if isinstance(body, Dataset) else None
+        if report is None or scoring is None:
+            continue
+        if report.dropped:
+            reasons = [f"{r.count:,} {r.reason} ({', '.join(r.where[:SHOWN_PLACES])})" for r in report.reasons]
+            why = visible("; ".join(reasons))
+            told.append(f"{title}: {report.dropped:,} of {report.read:,} rows are left out: {why}")
+        here, split = scoring.dataset in (None, title.partition("/")[2]), scoring.split.value
+        if here and not scoring.questions and not report.splits.get(split):
+            fix = f"name files for it, or give split.{split} a larger share"
+            told.append(f"{title}: no row is in the {split} split, so nothing can be scored; {fix}")
     return told
 
 

@@ -10,7 +10,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Column
 from rich.text import Text
 
-from datatunerx.cli.progress import JobLine, Scene, blocked, changed, job_lines
+from datatunerx.cli.progress import JobLine, Scene, blocked, changed, job_lines, noticed
 from datatunerx.cli.text import MISSING, duration
 from datatunerx.resources.enums import JobPhase
 
@@ -58,7 +58,7 @@ class Bars:
         self._progress.stop()
 
     def show(self, scene: Scene) -> None:
-        for reason in blocked(scene):
+        for reason in (*blocked(scene), *noticed(scene)):
             if reason not in self._said:
                 self._said.add(reason)
                 self._progress.console.print(Text(reason, style="yellow"))
@@ -88,7 +88,7 @@ class Lines:
         pass
 
     def show(self, scene: Scene) -> None:
-        for reason in blocked(scene):
+        for reason in (*blocked(scene), *noticed(scene)):
             if reason not in self._said:
                 self._said.add(reason)
                 self._say(reason)

@@ -148,7 +148,7 @@ def unknown(columns: list[str], format: DataFormat, features: Mapping[str, str],
     wanted = "are no known format" if format is DataFormat.AUTO else f"are not those of format {format}"
     return DataError(
         f"columns {found} {wanted} ({shapes})", file, field="columns",
-        fix="map your columns in the Dataset's features, as in name: messages, mapTo: your column",
+        fix="map your columns: --map completion=reply, or features: [{name: completion, mapTo: reply}]",
     )  # fmt: skip
 
 
