@@ -3,6 +3,7 @@
 from datatunerx import storage
 from datatunerx.client.informer import Key
 from datatunerx.controllers.context import Context
+from datatunerx.controllers.exports import delete_exports, follow_exports, follow_rerun
 from datatunerx.controllers.objects import FILES, draft, hold, release, write_status
 from datatunerx.controllers.users import users_of
 from datatunerx.resources.enums import ScoringPhase
@@ -33,6 +34,7 @@ class CheckpointReconciler:
                 return None
             self._pin(checkpoint)
             self._delete_files(checkpoint)
+            delete_exports(checkpoint, context.settings.root_uri)
             await release(context, checkpoint, FILES)
             return None
         if not await hold(context, checkpoint, FILES):
@@ -44,6 +46,9 @@ class CheckpointReconciler:
             status.set_condition("Ready", False, *damage)
         else:
             status.set_condition("Ready", True, "Whole")
+            await follow_exports(context, checkpoint, wanted)
+            await follow_rerun(context, checkpoint, wanted)
+        status.size = f"{checkpoint.spec.bytes / 1e6:,.1f} MB" if checkpoint.spec.bytes else None
         scoring = self._scoring(checkpoint)
         if scoring:
             status.metric, status.score = scoring.status.metric, scoring.status.score

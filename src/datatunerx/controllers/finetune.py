@@ -1,11 +1,21 @@
 """Finetune: waits for what it needs, follows its Run, is taken up again or ends, leaving a checkpoint."""
 
+from typing import Any
+
 from datatunerx import storage
 from datatunerx.client.errors import Conflict
 from datatunerx.client.informer import Key
 from datatunerx.controllers.checkpoint import is_pinned
 from datatunerx.controllers.context import Context, World
-from datatunerx.controllers.folder import folder_of, log_tail, read_plan, read_result, send, was_told
+from datatunerx.controllers.folder import (
+    folder_of,
+    log_tail,
+    read_origin,
+    read_plan,
+    read_result,
+    send,
+    was_told,
+)
 from datatunerx.controllers.following import JobView
 from datatunerx.controllers.objects import (
     FILES,
@@ -30,12 +40,13 @@ from datatunerx.controllers.run import RETRYABLE
 from datatunerx.controllers.turns import UNKNOWN, in_words, place_of
 from datatunerx.resources.enums import FinetunePhase, RunPhase, RunType, StopMode
 from datatunerx.resources.finetune import CheckpointRef, Finetune, FinetuneJob, FinetuneSpec
-from datatunerx.resources.material import Dataset
+from datatunerx.resources.material import LLM, Dataset
 from datatunerx.resources.outcome import LLMCheckpoint, LLMCheckpointSpec, Run
 from datatunerx.resources.wire import now
 from datatunerx.runs.commands import Command, Verb
 from datatunerx.runs.compile import Training, output_uri
 from datatunerx.runs.events import JobOutcome
+from datatunerx.runs.exporting import CHECKPOINT
 
 FOR_ALL = frozenset({"StartFailed", "PackageMissing", "ModelChanged"})
 """Reasons of a failed Run that would be every training's, also alone."""
@@ -251,7 +262,7 @@ class FinetuneReconciler:
         metadata = metadata_of(finetune.metadata.name, [finetune], finalizers=(FILES,))
         await ensure(self._context, finetune, LLMCheckpoint(metadata=metadata, spec=spec))
 
-    def _origin(self, finetune: Finetune) -> dict[str, str]:
+    def _origin(self, finetune: Finetune) -> dict[str, Any]:
         """What it was trained from, as its last plan says; nothing where every plan was deleted."""
         name = finetune.metadata.name
         runs = self._context.world.owned(Run, finetune.metadata.uid)
@@ -269,8 +280,16 @@ class FinetuneReconciler:
                 "base_uri": plan.model.uri,
                 "data_digest": data.digest,
                 "parameters_json": job.parameters.model_dump_json(by_alias=True, exclude_none=True),
+                "parent": self._parent(finetune),
+                "origin": read_origin(run.spec.plan_uri, job.parameters.seed),
             }
         return {}
+
+    def _parent(self, finetune: Finetune) -> str | None:
+        """The checkpoint that it went on from: merged into its base, or as its first weights."""
+        llm = self._context.world.get(LLM, finetune.metadata.namespace, finetune.spec.llm)
+        merged = llm is not None and llm.spec.source.startswith(CHECKPOINT)
+        return llm.spec.source.removeprefix(CHECKPOINT) if llm and merged else finetune.spec.resume_from
 
     # Leaving a run
 

@@ -3,8 +3,9 @@
 from pydantic import ValidationError
 
 from datatunerx import storage
+from datatunerx.resources.export import Origin
 from datatunerx.runs.commands import Command
-from datatunerx.runs.files import COMMANDS, LOG, PLAN, RESULT, in_folder
+from datatunerx.runs.files import COMMANDS, LOG, PLAN, RECORD, RESULT, in_folder
 from datatunerx.runs.plan import RunPlan
 from datatunerx.runs.result import RunResult
 
@@ -34,6 +35,15 @@ def publish_plan(plan: RunPlan) -> str:
 
 def read_plan(uri_of_plan: str) -> RunPlan:
     return RunPlan.model_validate_json(storage.read_bytes(uri_of_plan, RESULT_BYTES))
+
+
+def read_origin(uri_of_plan: str, seed: int) -> Origin | None:
+    """With what the run trained, by its own word; None if it left no record."""
+    try:
+        data = storage.read_bytes(in_folder(folder_of(uri_of_plan), RECORD), RESULT_BYTES)
+        return Origin.model_validate_json(data).model_copy(update={"seed": seed})
+    except (storage.Missing, ValidationError):
+        return None
 
 
 def read_result(uri_of_plan: str, plan_id: str) -> RunResult | None:

@@ -12,6 +12,7 @@ from datatunerx.resources.finetune import Finetune, FinetuneJob
 from datatunerx.resources.material import LLM, DataPlugin, Dataset, Hyperparameter
 from datatunerx.resources.outcome import InferenceService, LLMCheckpoint, Run, Scoring, ScoringPlugin
 from datatunerx.resources.wire import Resource
+from datatunerx.runs.exporting import CHECKPOINT
 
 PLACEMENT = "Placement"
 
@@ -42,6 +43,11 @@ def wakes(world: World, old: Resource | None, new: Resource | None) -> Iterator[
             # A group extends groups: any of them may matter to any training.
             if isinstance(obj, Hyperparameter) or (obj.kind, obj.metadata.name) in needs(user):
                 yield Wake(user.kind, Key(namespace, user.metadata.name))
+    if isinstance(obj, LLMCheckpoint):
+        yield Wake("LLM", Key(namespace, obj.metadata.name))  # may have been named as a base before it was
+        for llm in world.all(LLM, namespace):
+            if llm.spec.source == f"{CHECKPOINT}{obj.metadata.name}":
+                yield Wake("LLM", Key(namespace, llm.metadata.name))
     if isinstance(obj, Run):
         if new is None or obj.status.phase.terminal:
             # Devices know no namespaces: whoever waits for one may go on.

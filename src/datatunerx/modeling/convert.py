@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from datatunerx import storage
-from datatunerx.modeling.intact import MANIFEST, digest, marks, parts, remember, sha256
+from datatunerx.modeling.intact import MANIFEST, digest, marks, parts, remember
 from datatunerx.modeling.sources import LocalFiles, UnusableModel, check_folder, resolve
 from datatunerx.storage.remote import Credentials
 
@@ -71,17 +71,35 @@ def prepare_model(
 
 
 def _converted(files: LocalFiles, source: str, store: Path) -> Path:
-    key = hashlib.sha256(f"{sha256(files.path)} gguf {CONVERTER}".encode()).hexdigest()
-    final = store / key[:32]
-    with _locked(store / f".{final.name}.lock"):
+    key = hashlib.sha256(f"{storage.sha256_of(files.path)} gguf {CONVERTER}".encode()).hexdigest()
+    return _made_once(store / key[:32], source, lambda folder: _convert(files.path, source, folder))
+
+
+def merged(
+    base: Path, adapter: Path, stop_ids: list[int], mark: str, store: Path, tell: Callable[[str], None]
+) -> Path:
+    """A base with an adapter added into it, as a folder of the store; `mark` names what the two hold."""
+    from datatunerx.modeling.merge import merge
+
+    key = hashlib.sha256(f"{mark} merged {CONVERTER}".encode()).hexdigest()
+    store.mkdir(parents=True, exist_ok=True)
+    return _made_once(
+        store / key[:32],
+        str(adapter),
+        lambda folder: merge(base, adapter, folder, stop_ids=stop_ids, tell=tell),
+    )
+
+
+def _made_once(final: Path, source: str, make: Callable[[Path], None]) -> Path:
+    with _locked(final.parent / f".{final.name}.lock"):
         if not (final / MANIFEST).is_file():
-            hidden = store / f".{final.name}.converting"
+            hidden = final.parent / f".{final.name}.converting"
             for left in (hidden, final):
                 shutil.rmtree(left, ignore_errors=True)
             hidden.mkdir()
-            _convert(files.path, source, hidden)
+            make(hidden)
             check_folder(hidden, source)
-            manifest = {path.name: sha256(path) for path in parts(hidden)}
+            manifest = {path.name: storage.sha256_of(path) for path in parts(hidden)}
             storage.publish_dir(hidden, final)
             storage.write_atomic(str(final / MANIFEST), json.dumps(manifest, indent=1).encode())
     return final

@@ -1,7 +1,7 @@
 """An exported model held against the base with its adapter: tokens, greedy answers, logits.
 
-An answer is checked by giving the exported model the answer that base + adapter gave, token by token: it would
-give the same one exactly if at each place its most likely token is the one that stands there.
+An answer is checked by giving the exported model the one that base + adapter gave, token by token: it would
+give the same exactly if at each place its most likely token is the one that stands there.
 
 Shapes: L tokens of an answer (and the stop after it), V words of the vocabulary.
 """
@@ -51,10 +51,11 @@ def ask(
     given = generate(
         base, [Prompt(ids, adapter) for ids in prompts], stop_ids, Decoding(max_new_tokens=ANSWER_TOKENS)
     )
-    return [
-        Asked(prompt, answer.ids, answer.finish == "stop", _logits(base, adapter, [*prompt, *answer.ids], answer.ids))
-        for prompt, answer in zip(prompts, given, strict=True)
-    ]  # fmt: skip
+    found = []
+    for prompt, answer in zip(prompts, given, strict=True):
+        logits_LV = _logits(base, adapter, [*prompt, *answer.ids], answer.ids)
+        found.append(Asked(prompt, answer.ids, answer.finish == "stop", logits_LV))
+    return found
 
 
 @torch.no_grad()

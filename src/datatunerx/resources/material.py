@@ -29,7 +29,7 @@ class Credentials(Wire):
 class LLMSpec(Wire):
     source: Uri
     """Where the model is: hf://org/name@revision, modelscope://org/name@revision, s3://bucket/folder,
-    file:///folder, or pkg://module/file.gguf."""
+    file:///folder, pkg://module/file.gguf, or checkpoint://name for an LLMCheckpoint merged into its base."""
     credentials: Credentials | None = None
     template: LongText | None = None
     """A chat template (Jinja) in place of the tokenizer's own."""

@@ -26,6 +26,7 @@ from datatunerx.resources.material import LLM, Credentials, Dataset, Hyperparame
 from datatunerx.resources.training import HyperparameterRef, TrainingParameters, resolve_parameters
 from datatunerx.runs.plan import (
     Access,
+    AdapterFiles,
     DataFiles,
     InspectDataPlan,
     InspectModelPlan,
@@ -278,9 +279,11 @@ def measure_plan(
 # Plans
 
 
-def inspect_model(llm: LLM, root_uri: str, salt: str = "") -> RunPlan:
+def inspect_model(
+    llm: LLM, root_uri: str, salt: str = "", merge: AdapterFiles | None = None
+) -> RunPlan:
     part = InspectModelPlan(
-        source=llm.spec.source, access=access(llm.spec.credentials), template=llm.spec.template
+        source=llm.spec.source, merge=merge, access=access(llm.spec.credentials), template=llm.spec.template
     )
     return identified(RunType.INSPECT, root_uri, {"inspect_model": part}, f"{llm.metadata.uid}{salt}")
 

@@ -7,6 +7,7 @@ LOG = "worker.log"
 COMMANDS = "commands"
 RECORD = "record.json"
 """With what a tune run trains: versions, device, threads."""
+ROWS = "rows"
 PREDICTIONS = "predictions"
 MODELS = "models.json"
 """What a serving run is to serve from now on."""
@@ -19,3 +20,8 @@ CREDENTIALS = "DTX_CREDENTIALS"
 
 def in_folder(folder_uri: str, name: str) -> str:
     return f"{folder_uri.rstrip('/')}/{name}"
+
+
+def rows_uri(root_of: str, data_digest: str) -> str:
+    """Where the rows of a dataset's training split are noted, one JSON list [mark, text] a line."""
+    return in_folder(root_of, f"{ROWS}/{data_digest}.jsonl")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from datatunerx.storage.errors import Forbidden, Refused, StorageError, Unreachable
+from datatunerx.storage.objects import sha256_of
 from datatunerx.storage.remote import Credentials
 
 SCHEME = "oci://"
@@ -60,12 +61,12 @@ def push(uri: str, files: Sequence[Path], config: Path, credentials: Credentials
         answer = _manifest(client, registry, repository, tag)
     except (ValueError, requests.RequestException) as error:
         raise Forbidden(
-            f"{uri}: the registry did not take it ({' '.join(str(error).split())[:300]}); {credentials.secret} "
-            "must be allowed to push there"
+            f"{uri}: the registry did not take it ({' '.join(str(error).split())[:300]}); "
+            f"{credentials.secret} must be allowed to push there"
         ) from error
     layers = answer.json()["layers"] if answer.status_code == 200 else []
     offered = {layer["annotations"]["org.opencontainers.image.title"]: layer["digest"] for layer in layers}
-    if offered != {path.name: f"sha256:{_sha256(path)}" for path in files}:
+    if offered != {path.name: f"sha256:{sha256_of(path)}" for path in files}:
         raise StorageError(f"{uri}: the registry does not offer what was pushed")
     return f"sha256:{hashlib.sha256(answer.content).hexdigest()}"
 
@@ -104,8 +105,3 @@ def _client(uri: str, credentials: Credentials, plain_http: bool) -> tuple[Any, 
 def _manifest(client: Any, registry: str, repository: str, tag: str) -> Any:
     url = f"{client.prefix}://{registry}/v2/{repository}/manifests/{tag}"
     return client.do_request(url, "GET", headers={"Accept": MANIFEST})
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -34,8 +34,8 @@ RECORD = "export.json"
 """Written last: every file with its size and SHA-256, and what was checked."""
 GGUF = "model.gguf"
 STORED = (
-    "Hello! Who are you?", "What can you help me with?", "Summarise: the parcel came a week late and was wet.",
-    "Translate to French: good morning.", "What is 17 plus 25?", "Name three colours.", "Write a haiku on rain.",
+    "Hello! Who are you?", "What can you help me with?", "Summarise: the parcel came late and wet.",
+    "Translate to French: good morning.", "What is 17 plus 25?", "Name three colours.", "Write a rain haiku.",
     "Is a tomato a fruit?", "Explain gravity to a child.", "Give me a JSON object with a name and an age.",
     "What day comes after Monday?", "Correct this sentence: he go to school.", "Who wrote Hamlet?",
     "List the steps to make tea.", "What is the capital of Japan?", "Classify: I want my money back.",
@@ -299,7 +299,8 @@ def _same_tokens(place: Path, gguf: str | None, chats: Sequence[Chat], journal: 
 
 def _record(plan: ExportPlan, place: Path, kind: str, check: ExportCheck, chats: Sequence[Chat]) -> Path:
     files = {
-        path.name: {"bytes": path.stat().st_size, "sha256": _sha256(path)} for path in sorted(place.iterdir())
+        path.name: {"bytes": path.stat().st_size, "sha256": storage.sha256_of(path)}
+        for path in sorted(place.iterdir())
     }
     document = {
         "version": 1, "checkpoint": plan.checkpoint, "manifest": plan.adapter.digest,
@@ -309,8 +310,3 @@ def _record(plan: ExportPlan, place: Path, kind: str, check: ExportCheck, chats:
     path = place / RECORD
     path.write_text(json.dumps(document, indent=1, ensure_ascii=False), encoding="utf-8")
     return path
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

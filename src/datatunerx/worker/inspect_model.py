@@ -6,6 +6,7 @@ from datatunerx import storage
 from datatunerx.data import ChatTemplate, TemplateError
 from datatunerx.resources.enums import RunPhase
 from datatunerx.runs import InspectModelPlan, ModelFacts, RunResult
+from datatunerx.runs.plan import AdapterFiles
 from datatunerx.worker.credentials import Secrets, credentials_for
 from datatunerx.worker.journal import Journal
 from datatunerx.worker.places import check_place
@@ -19,7 +20,11 @@ def inspect_model(plan: InspectModelPlan, journal: Journal, secrets: Secrets) ->
     store = storage.local_path(journal.plan.models_uri)
     who = credentials_for(plan.access, secrets)
     places = check_place(journal.plan)
-    report = journal.with_space(lambda: prepare_model(plan.source, store, who, journal.activity, places))
+    if plan.merge is None:
+        report = journal.with_space(lambda: prepare_model(plan.source, store, who, journal.activity, places))
+    else:
+        folder = _merged(plan.merge, store, journal)
+        report = journal.with_space(lambda: prepare_model(str(folder), store))
     template, source, warnings = _template(report.path, plan.template)
     warnings = report.warnings + warnings
     for warning in warnings:
@@ -30,6 +35,17 @@ def inspect_model(plan: InspectModelPlan, journal: Journal, secrets: Secrets) ->
         template=template, template_source=source, warnings=warnings,
     )  # fmt: skip
     return RunResult(plan_id=journal.plan.id, phase=RunPhase.SUCCEEDED, model=facts)
+
+
+def _merged(adapter: AdapterFiles, store: Path, journal: Journal) -> Path:
+    from datatunerx.modeling.convert import merged
+    from datatunerx.worker.export import check_adapter
+
+    check_adapter(adapter, store)
+    base, folder = storage.local_path(adapter.model.uri), storage.local_path(adapter.uri)
+    stops = ChatTemplate.load(folder).stop_ids
+    mark = f"{adapter.model.digest} {adapter.digest}"
+    return journal.with_space(lambda: merged(base, folder, stops, mark, store, journal.activity))
 
 
 def _template(model_dir: Path, given: str | None) -> tuple[str | None, str, list[str]]:

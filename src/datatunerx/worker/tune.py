@@ -26,6 +26,7 @@ from datatunerx.worker.credentials import Secrets
 from datatunerx.worker.failure import explain
 from datatunerx.worker.journal import Journal
 from datatunerx.worker.prepare import Preparation, Prepared, files_beside
+from datatunerx.worker.record import write_record, write_rows
 from datatunerx.worker.stopping import Interrupted, Stopping
 
 if TYPE_CHECKING:  # torch is imported in the background, while the data is being tokenised
@@ -74,10 +75,13 @@ def _result(tuning: Tuning, phase: RunPhase, reason: str = "", message: str = ""
 def _tune(tuning: Tuning) -> None:
     plan, journal = tuning.plan, tuning.journal
     check_model(plan.model, storage.local_path(journal.plan.models_uri))
+    write_record(journal.plan)
     # 1. The base is loaded while the data is tokenised
     loading = in_background(lambda: load(tuning.model_dir, plan.jobs[0].parameters.precision))
     template = ChatTemplate.load(tuning.model_dir, plan.model.template)
     prepared = _prepare(tuning, template)
+    for name in {one.job.data for one in prepared}:
+        write_rows(next(data for data in plan.data if data.name == name), journal.plan)
     journal.activity(f"loading the base {plan.model.name}")
     base = loading.result()
     # 2. One loop for all jobs; a wish to stop is looked at after each step
