@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer, processors
 
 from datatunerx.data.errors import TemplateError
+from datatunerx.data.words import Words, words_of
 
 Ints = NDArray[np.int32]
 
@@ -70,6 +71,16 @@ class TextEncoder:
         tokenizer = _bare(Tokenizer.from_str(json.dumps(document)))
         tokenizer.encode_special_tokens = True
         return tokenizer
+
+    @cached_property
+    def words(self) -> Words | None:
+        """The quicker way for texts between control tokens, if there is one."""
+        return words_of(self._plain)
+
+    @cached_property
+    def added_pattern(self) -> re.Pattern[str]:
+        """Finds any added token, the longest first."""
+        return self.pattern(self.added)
 
     def encode(self, text: str) -> Encoded:
         return _encoded(self._plain.encode(text, add_special_tokens=False))

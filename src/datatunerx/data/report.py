@@ -26,7 +26,7 @@ class Tally:
         self.kept = dict.fromkeys(Split, 0)
         self.problems: list[Problem] = []
         """The first MAX_DETAILED of them, whole."""
-        self._ends = np.array(sorted(end_ids), dtype=np.int32)
+        self._ends = frozenset(end_ids)
         self._reasons: dict[str, Dropped] = {}
         self._lengths = array("q")
 
@@ -52,12 +52,13 @@ class Tally:
     def _count(self, labels: Ints) -> None:
         self._lengths.append(len(labels))
         trained = labels >= 0
-        ended = np.isin(labels, self._ends)
+        ended = sum(int(np.count_nonzero(labels == end)) for end in self._ends)
         # A turn is over at its end-of-turn token, or, if that was cut off, where the loss stops.
-        stops = np.append(~trained[1:], True)
-        self.trained += int(trained.sum())
-        self.turns += int((trained & (ended | stops)).sum())
-        self.turns_ended += int(ended.sum())
+        stops = np.flatnonzero(trained[:-1] & ~trained[1:])
+        lasts = [*labels[stops].tolist(), *labels[-1:].tolist()]
+        self.trained += int(np.count_nonzero(trained))
+        self.turns += ended + sum(last >= 0 and last not in self._ends for last in lasts)
+        self.turns_ended += ended
 
     @property
     def dropped(self) -> int:

@@ -7,7 +7,7 @@ cannot be masked, and is refused. Templates are rendered in a process of their o
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -94,17 +94,20 @@ class ChatTemplate:
         return self._label(rendered, self._tokens(rendered))
 
     def encode_batch(self, rendered: Sequence[Rendered]) -> list[Example | TemplateError]:
-        """Many conversations on all cores; in place of those that cannot be labelled, why."""
-        simple = [item.pieces == (Piece(0, len(item.text)),) for item in rendered]
-        texts = [item.text for item, whole in zip(rendered, simple, strict=True) if whole]
+        """Many conversations; in place of those that cannot be labelled, why."""
+        quick = by_words(rendered, self.encoder, self._stops)
+        slow = [item for item, known in zip(rendered, quick, strict=True) if known is None]
+        simple = [_is_whole(item) for item in slow]
+        texts = [item.text for item, whole in zip(slow, simple, strict=True) if whole]
         encoded = iter(self.encoder.encode_batch(texts))
         made: list[Example | TemplateError] = []
-        for item, whole in zip(rendered, simple, strict=True):
+        for item, whole in zip(slow, simple, strict=True):
             try:
                 made.append(self._label(item, self._tokens(item, next(encoded) if whole else None)))
             except TemplateError as error:
                 made.append(error)
-        return made
+        others = iter(made)
+        return [next(others) if known is None else known for known in quick]
 
     def rendered(self, messages: Sequence[Message], tools: Sequence[Any] = ()) -> Rendered:
         """The conversation as text. Raises TemplateError if the turns cannot be told apart in it."""
@@ -269,6 +272,79 @@ class ChatTemplate:
 
     def _error(self, message: str, fix: str) -> TemplateError:
         return TemplateError(message, f"chat template ({self.source})", fix=fix)
+
+
+def by_words(rendered: Sequence[Rendered], encoder: TextEncoder, stops: Set[int]) -> list[Example | None]:
+    """The examples that can be made word by word; None for the others, about which nothing is said.
+
+    Equal to those that the whole text gives: between control tokens and at line breaks texts never join.
+    """
+    words = encoder.words
+    cut = [_between_control(item, encoder) if words and _is_whole(item) else None for item in rendered]
+    texts = [part for parts in cut if parts for part, _ in parts if isinstance(part, str)]
+    found = words.ids(texts) if words and texts else None
+    if found is None:
+        return [None] * len(rendered)
+    ids = iter(found)
+    return [None if parts is None else _joined(parts, ids, stops) for parts in cut]
+
+
+def _is_whole(item: Rendered) -> bool:
+    return item.pieces == (Piece(0, len(item.text)),)
+
+
+Part = tuple[str | int, int]
+"""A text or a control token's id; and 0 outside of turns, else the number of the turn, negative if it is not
+trained on."""
+
+
+def _between_control(item: Rendered, encoder: TextEncoder) -> list[Part] | None:
+    """The text in parts that never join; None where a turn begins or ends in the midst of something."""
+    text, parts, place, turn = item.text, list[Part](), 0, 0
+    spans = iter([(span, n if span.trained else -n) for n, span in enumerate(item.spans, 1)])
+    span, number = next(spans, (None, 0))
+    matches = [*encoder.added_pattern.finditer(text), None]
+    for match in matches:
+        start, end = match.span() if match else (len(text), len(text))
+        if span is not None and not turn and span.start <= start:
+            if span.start != place and (text[span.start - 1] != "\n" or span.start < place):
+                return None
+            if text[span.start : span.start + 1].isspace():
+                return None
+            if span.start > place:
+                parts.append((text[place : span.start], 0))
+            place, turn = span.start, number
+        if start > place:
+            parts.append((text[place:start], turn))
+        if match:
+            parts.append((encoder.added[match[0]], turn))
+        if span is not None and turn and end >= span.end:
+            if not match or end != span.end:
+                return None
+            span, number = next(spans, (None, 0))
+            turn = 0
+        place = end
+    return parts if span is None else None
+
+
+def _joined(parts: Sequence[Part], found: Iterator[list[int]], stops: Set[int]) -> Example | None:
+    """The parts as tokens; `found` has the ids of each part that is a text."""
+    ids: list[int] = []
+    turns: dict[int, tuple[int, int]] = {}
+    for part, turn in parts:
+        begin = len(ids)
+        ids += next(found) if isinstance(part, str) else [part]
+        if turn:
+            turns[turn] = (turns.get(turn, (begin, 0))[0], len(ids))
+    made = np.array(ids, dtype=np.int32)
+    labels = np.full(len(ids), IGNORED, dtype=np.int32)
+    for turn, (begin, end) in turns.items():
+        if end - begin < 2 or ids[end - 1] not in stops:
+            return None
+        if turn > 0:
+            labels[begin:end] = made[begin:end]
+    labels[:1] = IGNORED  # nothing predicts the first token
+    return Example(made, labels)
 
 
 def _made(answer: Answer | TemplateError) -> Rendered | TemplateError:
