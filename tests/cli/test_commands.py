@@ -126,6 +126,25 @@ def test_an_experiment_that_cannot_begin_ends_the_command_with_the_reason(dtx, t
     assert "cannot be watched" in dtx("watch", "fj/nobody", code=2)
 
 
+def test_only_what_was_there_before_is_said_to_have_ended_already(dtx, tmp_path):
+    data = tmp_path / "rows.jsonl"
+    data.write_text('{"prompt": "a", "completion": "b"}\n' * 8)
+    asked = (
+        "tune",
+        "--llm",
+        "file:///nowhere",
+        "--data",
+        str(data),
+        "--set",
+        "method=qlora",
+        "--name",
+        "never",
+    )
+    first, again = dtx(*asked, code=1), dtx(*asked, code=1)
+    assert "method qlora cannot be trained yet" in first and "ended already" not in first
+    assert "never has ended already" in again and "first: dtx delete fe/never" in again
+
+
 def test_a_wrong_upload_is_refused_before_a_byte_is_sent(dtx, tmp_path):
     (tmp_path / "rows.csv").write_text("ask,reply\na,b\n")
     (tmp_path / "empty.jsonl").touch()

@@ -105,9 +105,12 @@ async def send(api: Api, bodies: Sequence[Json], namespace: str) -> str:
     names = [body["metadata"]["name"] for body in bodies if body["kind"] == "FinetuneExperiment"]
     if len(names) != 1:
         raise BadInput(f"expected one FinetuneExperiment to follow, found {len(names)}; apply them instead")
+    is_new = False
     for body in bodies:
         try:
-            print(await apply_one(api, body, namespace, force=True), flush=True)
+            done = await apply_one(api, body, namespace, force=True)
+            is_new |= body["kind"] == "FinetuneExperiment" and done.endswith(" created")
+            print(done, flush=True)
         except ApiError as error:
             title = f"{body['kind']}/{body['metadata']['name']}"
             failure = CommandError("\n".join(f"{title}: {line}" for line in explained(error).splitlines()))
@@ -117,7 +120,10 @@ async def send(api: Api, bodies: Sequence[Json], namespace: str) -> str:
     name = str(names[0])
     experiment = await api.get(FinetuneExperiment, name, namespace)
     if experiment.status.phase.terminal:
-        print(f"{name} has ended already; this is its verdict. Another run needs another name.")
+        if not is_new:  # what cannot be trained at all ends at once
+            print(
+                f"{name} has ended already; this is its verdict. To run it again, first: dtx delete fe/{name}"
+            )
     elif experiment.spec.suspend:
         await api.patch(FinetuneExperiment, name, {"spec": {"suspend": False}}, namespace)
         print(f"{name} was suspended and goes on from its last whole checkpoints")

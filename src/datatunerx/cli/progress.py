@@ -133,7 +133,9 @@ def noticed(scene: Scene) -> list[str]:
         if report is None or scoring is None:
             continue
         if report.dropped:
-            reasons = [f"{r.count:,} {r.reason} ({', '.join(r.where[:SHOWN_PLACES])})" for r in report.reasons]
+            reasons = [
+                f"{r.count:,} {r.reason} ({', '.join(r.where[:SHOWN_PLACES])})" for r in report.reasons
+            ]
             why = visible("; ".join(reasons))
             told.append(f"{title}: {report.dropped:,} of {report.read:,} rows are left out: {why}")
         here, split = scoring.dataset in (None, title.partition("/")[2]), scoring.split.value
