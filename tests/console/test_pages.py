@@ -1,4 +1,55 @@
-async def test_an_empty_list_says_what_belongs_there(console):
+"""Every page answers with what it should show, whoever asks, in both languages."""
+
+import pytest
+
+LISTS = [
+    "experiments",
+    "jobs",
+    "datasets",
+    "models",
+    "hyperparameters",
+    "plugins",
+    "services",
+    "devices",
+    "events",
+]
+DETAILS = [
+    "experiments/support-tickets",
+    "experiments/support-tickets?tab=differences",
+    "experiments/support-tickets?tab=config",
+    "experiments/faq-zh-qwen",
+    "experiments/contracts-long-context",
+    *(
+        f"jobs/support-tickets-r8-lr2e-3?tab={tab}"
+        for tab in ("overview", "charts", "logs", "samples", "config", "files")
+    ),
+    "jobs/contracts-long-context-a",
+    "jobs/faq-zh-qwen-b",
+    "datasets/support-tickets",
+    "datasets/contracts",
+    "models/llm/smollm2",
+    "models/ckpt/support-tickets-r8-lr2e-3",
+    "hyperparameters/tickets",
+    "hyperparameters/r8-lr1e-3?beside=r16-lr2e-3",
+    "plugins/dp/from-tickets",
+    "services/try-tickets",
+    "devices/run-b",
+    "settings",
+    "new",
+    "edit?from=fe/support-tickets",
+    "edit?from=ckpt/support-tickets-r8-lr2e-3",
+    "palette?q=tickets",
+    "act?do=delete&target=fe/support-tickets",
+]
+
+
+@pytest.mark.parametrize("path", LISTS)
+async def test_an_empty_list_says_what_belongs_there(console, path):
     await console.login()
-    page = await console.get("experiments")
-    assert "No experiments yet" in page
+    assert 'class="empty"' in await console.get(path)
+
+
+async def test_every_page_answers_and_escapes_what_others_wrote(filled):
+    for path in LISTS + DETAILS:
+        page = await filled.get(path)
+        assert "<script>document" not in page and 'onerror="' not in page, path

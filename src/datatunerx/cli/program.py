@@ -140,6 +140,15 @@ def up(
 
 
 @app.command(rich_help_panel=START)
+def console(kubeconfig: Kubeconfig = None) -> None:
+    """Print a link to the web console that logs you in, once, within the hour."""
+    from datatunerx.cli.connect import run, settings
+    from datatunerx.cli.serve import print_console
+
+    run(print_console(settings(kubeconfig)))
+
+
+@app.command(rich_help_panel=START)
 def operator(
     kubeconfig: Annotated[
         Path | None,

@@ -11,8 +11,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from datatunerx.app.settings import Settings
-from datatunerx.cli.connect import answers, connected, settings
+from datatunerx.cli.connect import access, answers, connected, settings
 from datatunerx.cli.errors import BadInput, CommandError, Exit, NoServer
+from datatunerx.client import NotFound
 
 DETACH_SECONDS = 20.0
 END_SECONDS = 5.0
@@ -91,6 +92,7 @@ async def _detached(found: Settings) -> Exit:
             _end(process)
     if answered:
         _say(f"dtx is up (pid {process.pid}); it logs to {log}; stop it with: kill {process.pid}")
+        _say("  the console: dtx console prints a link that logs in once")
         return Exit.OK
     if ended_by_itself:
         said = log.read_bytes()[said_before:].decode(errors="replace").strip().splitlines()
@@ -139,6 +141,18 @@ def print_kubeconfig(*, path: bool) -> None:
     if not found.exists():
         raise NoServer(f"{found}: no such file; `dtx up` writes it")
     print(found if path else found.read_text().rstrip())
+
+
+async def print_console(found: Settings) -> Exit:
+    """A link to the console of the running server that logs in once, with the kubeconfig's own token."""
+    server = access(found).server
+    async with connected(found) as api:
+        try:
+            answer = json.loads(await api.raw("/console/link"))
+        except NotFound:
+            raise CommandError(f"{server} has no console; one that `dtx up` serves has") from None
+    print(f"{server}{answer['path']}")
+    return Exit.OK
 
 
 def _say(line: str) -> None:

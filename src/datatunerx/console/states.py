@@ -26,6 +26,8 @@ STATES = {
     "Stopped": State("Stopped", "s-stop", "idle"),
     "Ready": State("Ready", "s-good", "good"),
     "NotReady": State("Not ready", "s-bad", "bad"),
+    "Warning": State("Warning", "s-bad", "warn"),
+    "Normal": State("Normal", "s-good", "idle"),
     "Deleting": State("Being deleted", "s-stop", "warn"),
 }
 UNKNOWN = State("Unknown", "s-wait", "wait")

@@ -13,7 +13,7 @@ from starlette.routing import Route
 from datatunerx.client import NAMESPACES, Api, ApiError
 from datatunerx.client.errors import Unauthorized
 from datatunerx.console import access, render, words
-from datatunerx.console.menu import MENU
+from datatunerx.console.menu import MENU, Entry
 from datatunerx.console.session import Session, Sessions
 from datatunerx.resources import GROUP
 
@@ -93,19 +93,18 @@ class Visit:
     def csrf(self) -> str:
         return self.sessions.csrf(self.session)
 
-    async def page(self, template: str, *, status: int = 200, **context: Any) -> Response:
+    async def page(self, template: str, *, http: int = 200, **context: Any) -> Response:
         """A template, whole or, for a page that refreshes itself, its content only."""
         if not self.partial and self.user:
             context["namespaces"] = await self._namespaces()
-            context["menu"] = [
-                (
-                    title,
-                    [entry for entry in entries if f"{PLACE}/{entry.page}" in self.request.app.state.paths],
-                )
-                for title, entries in MENU
-            ]
+        context["menu"] = self.menu()
         found = render.template(template).render(visit=self, t=self.say, now=self.now, **context)
-        return HTMLResponse(found, status, headers={"vary": "HX-Request"})
+        return HTMLResponse(found, http, headers={"vary": "HX-Request"})
+
+    def menu(self) -> list[tuple[str, list[Entry]]]:
+        """The side bar: what is registered."""
+        there = self.request.app.state.paths
+        return [(title, [e for e in entries if f"{PLACE}/{e.page}" in there]) for title, entries in MENU]
 
     def go(self, url: str) -> Response:
         """Lead the visitor to another page."""
@@ -195,7 +194,7 @@ async def _answer(page: Page, sessions: Sessions, connect: Connect, request: Req
 async def failed(visit: Visit, status: int, reason: str, message: str) -> Response:
     """A page that says what went wrong and what to do. As a toast where only a part was asked for."""
     template = "toast.html" if visit.partial and visit.request.method != "GET" else "error.html"
-    return await visit.page(template, status=status, code=status, reason=reason, message=message)
+    return await visit.page(template, http=status, code=status, reason=reason, message=message)
 
 
 async def _check_genuine(visit: Visit) -> None:

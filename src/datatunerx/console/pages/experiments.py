@@ -50,10 +50,13 @@ async def show(visit: Visit) -> Response:
     rows = [row_of(obj) for obj in await kinds.all_of(visit.api, kinds.EXPERIMENT, visit.namespace)]
     rows.sort(key=lambda row: row.created, reverse=True)
     found = listing(
-        rows, COLUMNS, Asked.of(visit.query),
+        rows,
+        COLUMNS,
+        Asked.of(visit.query),
         text=lambda row: f"{row.name} {row.best} {row.models} {row.why}",
-        state=lambda row: row.phase, order=lambda row: states.attention(row.phase),
-    )  # fmt: skip
+        state=lambda row: row.phase,
+        order=lambda row: states.attention(row.phase),
+    )
     courses = await _courses(visit, [row for row in found.rows if row.phase not in states.ENDED])
     return await visit.page("experiments.html", live=True, list=found, courses=courses)
 
@@ -79,12 +82,19 @@ def row_of(obj: Json) -> Row:
     difference = against.get("value")
     models = [*(spec.get("matrix") or {}).get("llms", ()), *(job["llm"] for job in spec.get("jobs") or ())]
     return Row(
-        name=kinds.name_of(obj), phase=states.phase(obj), why=states.why(obj), best=best.get("job", ""),
-        score=best.get("score"), metric=status.get("metric", ""), difference=difference,
+        name=kinds.name_of(obj),
+        phase=states.phase(obj),
+        why=states.why(obj),
+        best=best.get("job", ""),
+        score=best.get("score"),
+        metric=status.get("metric", ""),
+        difference=difference,
         distinguishable=bool(against.get("distinguishable")),
         better=difference is not None and (difference > 0) == higher_is_better(status.get("metric", "")),
-        jobs=status.get("jobs") or {}, created=kinds.created(obj), models=" ".join(dict.fromkeys(models)),
-    )  # fmt: skip
+        jobs=status.get("jobs") or {},
+        created=kinds.created(obj),
+        models=" ".join(dict.fromkeys(models)),
+    )
 
 
 def higher_is_better(metric: str) -> bool:

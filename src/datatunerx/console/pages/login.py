@@ -52,7 +52,7 @@ def _let_in(visit: Visit, token: str) -> Response:
 
 
 async def _page(visit: Visit, error: str = "") -> Response:
-    return await visit.page("login.html", status=401 if error else 200, error=error)
+    return await visit.page("login.html", http=401 if error else 200, error=error)
 
 
 async def leave(visit: Visit) -> Response:

@@ -1,0 +1,144 @@
+"""All jobs in one list, and one job with its tabs."""
+
+from typing import Any
+
+from starlette.responses import Response
+
+from datatunerx.client import ApiError
+from datatunerx.client.errors import from_answer
+from datatunerx.console import equal, figures, kinds, parameters, states
+from datatunerx.console.progress import activity, eta_seconds, share
+from datatunerx.console.tables import Cell, Empty, Line, ago, columns, name_cell, show, state_cell
+from datatunerx.console.visit import Page, Visit
+
+Json = dict[str, Any]
+TABS = (
+    ("overview", "Overview"),
+    ("charts", "Charts"),
+    ("logs", "Logs"),
+    ("samples", "Samples"),
+    ("config", "Config"),
+    ("files", "Files"),
+)
+HEADS = columns(
+    "Job",
+    "State",
+    "Experiment",
+    "Progress",
+    "Loss",
+    "Score",
+    "Age",
+    numbers=("Progress", "Loss", "Score", "Age"),
+)
+LOG_LINES = "500"
+LOG_BYTES = "400000"
+
+
+async def table(visit: Visit) -> Response:
+    jobs = await kinds.all_of(visit.api, kinds.JOB, visit.namespace)
+    found = await kinds.some(visit.api, kinds.FINETUNE, visit.namespace)
+    tunes = {kinds.owner(tune, kinds.JOB): tune for tune in found}
+    jobs.sort(key=kinds.created, reverse=True)
+    lines = [_line(visit, job, tunes.get(kinds.name_of(job))) for job in jobs]
+    empty = Empty(
+        "No jobs yet",
+        "A job is one training and its score. An experiment makes them.",
+        visit.url("new") if visit.may("create", "finetuneexperiments") else "",
+        "New fine-tune",
+    )
+    return await show(visit, "Jobs", "jobs", HEADS, lines, empty)
+
+
+def _line(visit: Visit, job: Json, tune: Json | None) -> Line:
+    name, spec = kinds.name_of(job), job["spec"]["finetune"]
+    experiment = kinds.owner(job, kinds.EXPERIMENT)
+    done = share(tune) if tune else 0.0
+    eta = eta_seconds(tune) if tune else None
+    left = visit.say("{time} left", time=figures.duration(eta)) if eta is not None else activity(tune or job)
+    metrics = (kinds.status_of(tune).get("metrics") or {}) if tune else {}
+    cells = (
+        name_cell(visit, kinds.JOB, name, f"{spec['llm']} · {spec['dataset']}"),
+        state_cell(job),
+        Cell("text", experiment, url=visit.url("experiments", experiment) if experiment else ""),
+        Cell("percent", done, left),
+        Cell("number", metrics.get("loss")),
+        Cell("score", kinds.status_of(job).get("score"), str(kinds.status_of(job).get("metric") or "")),
+        ago(kinds.created(job)),
+    )
+    return Line(cells, states.phase(job), f"fj/{name}")
+
+
+async def page(visit: Visit) -> Response:
+    job = await kinds.find(visit.api, kinds.JOB, visit.name, visit.namespace)
+    status = kinds.status_of(job)
+    tune = await _tune(visit, str(status.get("finetune") or visit.name))
+    seen = kinds.status_of(tune) if tune else {}
+    tab = visit.query.get("tab", "overview")
+    context: Json = {}
+    if tab == "logs":
+        context["log"], context["log_missing"] = await _log(visit, str(seen.get("run") or ""))
+    if tab == "config":
+        groups = await kinds.some(visit.api, "Hyperparameter", visit.namespace)
+        by_name = {kinds.name_of(group): group for group in groups}
+        context["settings"] = parameters.settings(job["spec"]["finetune"], by_name)
+    if tab == "samples":
+        context["steps"], context["prompts"] = samples(seen)
+    if tab == "overview":
+        context["events"] = (await visit.api.events(kinds.JOB, visit.name, visit.namespace))[::-1][:20]
+    experiment = kinds.owner(job, kinds.EXPERIMENT)
+    return await visit.page(
+        "job.html",
+        live=True,
+        job=job,
+        name=visit.name,
+        phase=states.phase(job),
+        why=states.why(job),
+        status=status,
+        tune=tune,
+        seen=seen,
+        tab=tab,
+        experiment=experiment,
+        share=share(tune) if tune else 0.0,
+        eta=eta_seconds(tune) if tune else None,
+        suspended=bool(job["spec"].get("suspend")),
+        took=figures.took(seen.get("startedAt"), seen.get("finishedAt"), visit.now),
+        tabs=[(name, title, visit.url("jobs", visit.name, tab=name)) for name, title in TABS],
+        yaml=figures.as_yaml(equal.manifest(job)),
+        commands=[
+            *equal.look(kinds.JOB, visit.name, visit.namespace),
+            f"dtx logs fj/{visit.name} -f{equal.place(visit.namespace)}",
+        ],
+        **context,
+    )
+
+
+async def _tune(visit: Visit, name: str) -> Json | None:
+    try:
+        return await kinds.find(visit.api, kinds.FINETUNE, name, visit.namespace)
+    except ApiError as error:
+        if error.status == 404:
+            return None
+        raise
+
+
+async def _log(visit: Visit, run: str) -> tuple[str, str]:
+    """The end of the log of a run, and why there is none."""
+    if not run:
+        return "", visit.say("No run carries it yet.")
+    where = f"/api/v1/namespaces/{visit.namespace}/pods/{run}/log"
+    query = {"tailLines": LOG_LINES, "limitBytes": LOG_BYTES}
+    answer = await visit.api.transport.request("GET", where, query=query)
+    if answer.status >= 300:
+        return "", from_answer(answer.status, answer.body).message
+    return answer.body.decode(errors="replace"), ""
+
+
+def samples(seen: Json) -> tuple[list[int], dict[str, dict[int, str]]]:
+    """The steps at which prompts were answered, and each prompt's answers by step."""
+    prompts: dict[str, dict[int, str]] = {}
+    for each in seen.get("samples") or ():
+        prompts.setdefault(each["prompt"], {})[each["step"]] = each["answer"]
+    return sorted({step for answers in prompts.values() for step in answers}), prompts
+
+
+routes = [Page("/jobs", table), Page("/jobs/{name}", page)]

@@ -1,0 +1,296 @@
+"""What experiments are made of, and what comes of them: datasets, models, parameter groups, plugins."""
+
+from typing import Any
+
+from starlette.responses import Response
+
+from datatunerx.console import equal, figures, kinds, parameters, states
+from datatunerx.console.tables import Cell, Empty, Line, ago, columns, name_cell, object_url, show, state_cell
+from datatunerx.console.visit import Page, Refused, Visit
+
+Json = dict[str, Any]
+DATASETS = columns(
+    "Name",
+    "State",
+    "Rows",
+    "Dropped",
+    "Tokens",
+    "Used by",
+    "Age",
+    numbers=("Rows", "Dropped", "Tokens", "Used by", "Age"),
+)
+MODELS = columns("Name", "Kind", "State", "Base", "Size", "Score", "Age", numbers=("Size", "Score", "Age"))
+GROUPS = columns(
+    "Name",
+    "State",
+    "Method",
+    "Learning rate",
+    "Extends",
+    "Used by",
+    "Age",
+    numbers=("Learning rate", "Used by", "Age"),
+)
+PLUGINS = columns("Name", "Kind", "State", "Version", "Package", "Used by", "Age", numbers=("Used by", "Age"))
+
+
+def _new(visit: Visit, kind: str, title: str, text: str, button: str) -> Empty:
+    url = visit.url("edit", kind=kind) if visit.may("create", kinds.PLURALS[kind].plural) else ""
+    return Empty(title, text, url, button)
+
+
+def _used(obj: Json) -> Cell:
+    return Cell("number", len(kinds.status_of(obj).get("usedBy") or ()))
+
+
+async def datasets(visit: Visit) -> Response:
+    lines = []
+    for obj in await kinds.all_of(visit.api, "Dataset", visit.namespace):
+        report = kinds.status_of(obj).get("report") or {}
+        tags = [obj["spec"].get("task") or "", *obj["spec"].get("languages", ())]
+        tokens = (report.get("tokens") or {}).get("total")
+        cells = (
+            name_cell(visit, "Dataset", kinds.name_of(obj), " · ".join(filter(None, tags))),
+            state_cell(obj),
+            Cell("number", report.get("kept")),
+            Cell("number", report.get("dropped")),
+            Cell("number", tokens),
+            _used(obj),
+            ago(kinds.created(obj)),
+        )
+        lines.append(Line(cells, states.phase(obj), f"ds/{kinds.name_of(obj)}"))
+    empty = _new(
+        visit,
+        "Dataset",
+        "No datasets yet",
+        "A dataset names files and says how they are split. "
+        "Every row is read and counted before anything trains on it.",
+        "New dataset",
+    )
+    return await show(visit, "Datasets", "datasets", DATASETS, lines, empty)
+
+
+async def models(visit: Visit) -> Response:
+    lines = []
+    for obj in await kinds.all_of(visit.api, "LLM", visit.namespace):
+        status = kinds.status_of(obj)
+        cells = (
+            name_cell(visit, "LLM", kinds.name_of(obj), obj["spec"]["source"]),
+            Cell("words", "Base model"),
+            state_cell(obj),
+            Cell("text", status.get("architecture")),
+            Cell("bytes", status.get("bytes")),
+            Cell("score", None),
+            ago(kinds.created(obj)),
+        )
+        lines.append(Line(cells, states.phase(obj), f"llm/{kinds.name_of(obj)}"))
+    for obj in await kinds.some(visit.api, "LLMCheckpoint", visit.namespace):
+        status, spec = kinds.status_of(obj), obj["spec"]
+        where = visit.say("step {n} of {job}", n=spec["step"], job=spec["finetune"])
+        cells = (
+            name_cell(visit, "LLMCheckpoint", kinds.name_of(obj), where),
+            Cell("words", "Checkpoint"),
+            state_cell(obj),
+            Cell("text", spec["llm"], url=visit.url("models", "llm", spec["llm"])),
+            Cell("bytes", spec.get("bytes")),
+            Cell("score", status.get("score"), str(status.get("metric") or "")),
+            ago(kinds.created(obj)),
+        )
+        lines.append(Line(cells, states.phase(obj), f"ckpt/{kinds.name_of(obj)}"))
+    empty = _new(
+        visit,
+        "LLM",
+        "No models yet",
+        "A model is a base model from a hub, a folder or a package. "
+        "What comes of fine-tuning stands here too, as checkpoints.",
+        "New model",
+    )
+    return await show(visit, "Models", "models", MODELS, lines, empty)
+
+
+async def hyperparameters(visit: Visit) -> Response:
+    found = await kinds.all_of(visit.api, "Hyperparameter", visit.namespace)
+    groups = {kinds.name_of(obj): obj for obj in found}
+    lines = []
+    for name, obj in groups.items():
+        whole = {s.name: s.value for s in parameters.settings({"hyperparameter": {"ref": name}}, groups)}
+        extends = obj["spec"].get("extends") or ""
+        rank = f"rank {whole.get('lora.rank')}" if whole.get("method") != "full" else ""
+        cells = (
+            name_cell(visit, "Hyperparameter", name),
+            state_cell(obj),
+            Cell("text", whole.get("method"), rank),
+            Cell("number", whole.get("learningRate")),
+            Cell("text", extends, url=visit.url("hyperparameters", extends) if extends else ""),
+            _used(obj),
+            ago(kinds.created(obj)),
+        )
+        lines.append(Line(cells, states.phase(obj), f"hp/{name}"))
+    empty = _new(
+        visit,
+        "Hyperparameter",
+        "No parameter groups yet",
+        "A group says how to train: method, "
+        "learning rate, steps. One may extend another and say only what differs.",
+        "New group",
+    )
+    return await show(visit, "Hyperparameters", "hyperparameters", GROUPS, lines, empty)
+
+
+async def plugins(visit: Visit) -> Response:
+    lines = []
+    for kind, word in (("DataPlugin", "Data plugin"), ("ScoringPlugin", "Scoring plugin")):
+        for obj in await kinds.some(visit.api, kind, visit.namespace):
+            status = kinds.status_of(obj)
+            cells = (
+                name_cell(visit, kind, kinds.name_of(obj), status.get("summary") or ""),
+                Cell("words", word),
+                state_cell(obj),
+                Cell("text", status.get("version")),
+                Cell("text", status.get("package")),
+                _used(obj),
+                ago(kinds.created(obj)),
+            )
+            lines.append(Line(cells, states.phase(obj), f"{kinds.SHORT[kind]}/{kinds.name_of(obj)}"))
+    empty = _new(
+        visit,
+        "DataPlugin",
+        "No plugins yet",
+        "A plugin makes data of files, or scores answers. "
+        "It is a function of an installed package, or a program.",
+        "New plugin",
+    )
+    return await show(visit, "Plugins", "plugins", PLUGINS, lines, empty)
+
+
+async def dataset(visit: Visit) -> Response:
+    obj = await kinds.find(visit.api, "Dataset", visit.name, visit.namespace)
+    report = kinds.status_of(obj).get("report") or {}
+    cutoffs = await _cutoffs(visit)
+    return await _detail(
+        visit,
+        obj,
+        "dataset.html",
+        "datasets",
+        "Datasets",
+        report=report,
+        bars=histogram(report, cutoffs),
+        cutoffs=cutoffs,
+    )
+
+
+async def _cutoffs(visit: Visit) -> list[int]:
+    """Cutoff lengths that groups of this namespace set."""
+    groups = await kinds.some(visit.api, "Hyperparameter", visit.namespace)
+    found = {(group.get("spec") or {}).get("cutoffLength") for group in groups}
+    return sorted(length for length in found if length)
+
+
+def histogram(report: Json, cutoffs: list[int]) -> list[Json]:
+    """A bar per bin: its place and height in a drawing 600 by 160, its label, and the cutoff in it."""
+    bins = report.get("histogram") or []
+    most = max((each["rows"] for each in bins), default=0) or 1
+    width = 560 / max(1, len(bins))
+    bars = []
+    for n, each in enumerate(bins):
+        height = 120 * each["rows"] / most
+        low = bins[n - 1]["upTo"] if n else 0
+        cut = next((c for c in cutoffs if low < c <= each["upTo"]), None)
+        bars.append(
+            {
+                "x": 20 + n * width,
+                "width": max(1.0, width - 4),
+                "y": 130 - height,
+                "height": height,
+                "label": each["upTo"],
+                "rows": each["rows"],
+                "cut": cut,
+                "cut_x": 20 + n * width + (width * (cut - low) / (each["upTo"] - low) if cut else 0),
+            }
+        )
+    return bars
+
+
+async def model(visit: Visit) -> Response:
+    kind = _kind(visit, ("llm", "ckpt"))
+    obj = await kinds.find(visit.api, kind, visit.name, visit.namespace)
+    checkpoints = []
+    if kind == "LLM":
+        found = await kinds.some(visit.api, "LLMCheckpoint", visit.namespace)
+        checkpoints = [each for each in found if each["spec"]["llm"] == visit.name]
+    return await _detail(visit, obj, "model.html", "models", "Models", checkpoints=checkpoints)
+
+
+async def hyperparameter(visit: Visit) -> Response:
+    found = await kinds.all_of(visit.api, "Hyperparameter", visit.namespace)
+    groups = {kinds.name_of(obj): obj for obj in found}
+    obj = groups.get(visit.name) or await kinds.find(visit.api, "Hyperparameter", visit.name, visit.namespace)
+    beside = visit.query.get("beside", "")
+    ref = {"hyperparameter": {"ref": visit.name}}
+    other = {"hyperparameter": {"ref": beside}}
+    values = {s.name: s.value for s in parameters.settings(other, groups)} if beside in groups else {}
+    return await _detail(
+        visit,
+        obj,
+        "hyperparameter.html",
+        "hyperparameters",
+        "Hyperparameters",
+        beside=beside,
+        values=values,
+        settings=parameters.settings(ref, groups),
+        others=[name for name in groups if name != visit.name],
+    )
+
+
+async def plugin(visit: Visit) -> Response:
+    obj = await kinds.find(visit.api, _kind(visit, ("dp", "sp")), visit.name, visit.namespace)
+    return await _detail(visit, obj, "plugin.html", "plugins", "Plugins")
+
+
+def _kind(visit: Visit, shorts: tuple[str, ...]) -> str:
+    short = str(visit.request.path_params["kind"])
+    if short not in shorts:
+        raise Refused("There is no such kind.")
+    return kinds.BY_SHORT[short]
+
+
+async def _detail(visit: Visit, obj: Json, template: str, page: str, title: str, **context: Any) -> Response:
+    """The page of one object: what every such page shows, and what is its own."""
+    kind, name = obj["kind"], kinds.name_of(obj)
+    return await visit.page(
+        template,
+        live=True,
+        obj=obj,
+        spec=obj.get("spec") or {},
+        status=kinds.status_of(obj),
+        name=name,
+        kind=kind,
+        phase=states.phase(obj),
+        why=states.why(obj),
+        trail=[(visit.say(title), visit.url(page))],
+        target=[f"{kinds.SHORT[kind]}/{name}"],
+        plural=kinds.PLURALS[kind].plural,
+        used_by=used_by(visit, kinds.status_of(obj)),
+        yaml=figures.as_yaml(equal.manifest(obj)),
+        commands=equal.look(kind, name, visit.namespace),
+        **context,
+    )
+
+
+def used_by(visit: Visit, status: Json) -> list[tuple[str, str]]:
+    """(Kind/name, its page) of each user."""
+    return [
+        (title, object_url(visit, *title.split("/", 1)) if "/" in title else "")
+        for title in status.get("usedBy") or ()
+    ]
+
+
+routes = [
+    Page("/datasets", datasets),
+    Page("/datasets/{name}", dataset),
+    Page("/models", models),
+    Page("/models/{kind}/{name}", model),
+    Page("/hyperparameters", hyperparameters),
+    Page("/hyperparameters/{name}", hyperparameter),
+    Page("/plugins", plugins),
+    Page("/plugins/{kind}/{name}", plugin),
+]
