@@ -118,6 +118,11 @@ async def journey(platform, make_objects):
     behaviour.slow_scoring = False
     await api.patch(FinetuneExperiment, "e", {"spec": {"suspend": False}})
     await platform.ended(FinetuneExperiment, "e")
+    trained = {"llm": "base", "dataset": "data", "hyperparameter": {"ref": "g0"}}
+    served = {"metadata": {"name": "served"}, "spec": {"finetune": trained, "serve": True}}
+    await api.create(FinetuneJob.parse(served))
+    await platform.ended(FinetuneJob, "served")
+    await api.delete(FinetuneJob, "served")
     model = {"kind": "LLMCheckpoint", "name": "e-g0"}
     measured = {"model": model, "dataset": "data", "measure": {"metrics": ["accuracy"]}}
     await api.create(Scoring.parse({"metadata": {"name": "again"}, "spec": measured}))
