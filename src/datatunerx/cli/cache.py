@@ -133,8 +133,9 @@ def _of_run(run: Run, root: Path) -> list[tuple[Path, str]]:
     if part is None:
         return []
     data = part.data if isinstance(part.data, list) else [part.data]
-    places = [place for files in data for place in _gathered(root, files.digest)]
-    return [*_places([part.model.uri], who), *((place, who) for place in places)]
+    places = [place for files in data if files for place in _gathered(root, files.digest)]
+    models = [part.model.uri] if part.model else []  # a service that is scored has none here
+    return [*_places(models, who), *((place, who) for place in places)]
 
 
 def _gathered(root: Path, digest: str) -> list[Path]:
