@@ -20,7 +20,9 @@ def finetune(name, spec=None, **metadata):
 
 
 def make(k, *objects):
-    return k.ok("create", "-f", "-", stdin="\n---\n".join(json.dumps(obj) for obj in objects))
+    # a List: some versions do not split a stream of JSON at its dashes
+    listed = {"apiVersion": "v1", "kind": "List", "items": list(objects)}
+    return k.ok("create", "-f", "-", stdin=json.dumps(listed))
 
 
 def value(k, name, path, resource="ft"):

@@ -54,6 +54,7 @@ async def test_creating_twice_is_already_exists(api, widgets, widget):
         ),
         ({"spec": {}}, 422, "spec.size: Required value"),
         ({"spec": {"size": "big"}}, 422, "spec.size in body must be of type integer"),
+        ({"spec": {"size": 10**28}}, 422, "spec.size in body should be less than or equal to"),
         ({"spec": {"size": 0}}, 422, "should be greater than or equal to 1"),
         ({"spec": {"size": 65}}, 422, "size must be between 1 and 64"),
         ({"spec": {"size": 1, "color": "pink"}}, 422, 'Unsupported value: "pink": supported values: "red"'),

@@ -58,7 +58,7 @@ def test_warnings_are_in_the_log_too(plan, capsys):
 def test_events_that_cannot_be_opened_fail_the_run_with_a_result(plan):
     storage.local_path(f"{plan.output_uri}/events.jsonl").mkdir(parents=True)
 
-    assert entry.run(plan) is RunPhase.FAILED
+    assert entry.run(plan, {}) is RunPhase.FAILED
     result = RunResult.model_validate_json(storage.read_bytes(f"{plan.output_uri}/result.json"))
     assert result.reason == "IsADirectoryError"
 
@@ -121,6 +121,6 @@ def test_a_wish_to_stop_that_comes_when_the_work_is_done_does_not_cost_the_resul
         write(uri, data)
 
     monkeypatch.setattr(storage, "write_atomic", late)
-    assert entry.run(plan) is RunPhase.FAILED  # its data is nowhere
+    assert entry.run(plan, {}) is RunPhase.FAILED  # its data is nowhere
     result = RunResult.model_validate_json(storage.read_bytes(f"{plan.output_uri}/result.json"))
     assert result.reason == "DataError"

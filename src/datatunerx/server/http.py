@@ -18,8 +18,8 @@ ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 JSON = "application/json"
 MAX_BODY = 3 << 20
-MAX_WARNINGS = 4096
-"""Characters of all Warning headers of one answer."""
+WARNINGS, WARNINGS_SIZE = 50, 4096
+"""Warning headers of one answer, and characters in all of them: clients take a hundred headers and no more."""
 
 
 class Request:
@@ -133,7 +133,7 @@ def _fitting(warnings: list[str]) -> list[str]:
     size = 0
     for text in warnings:
         size += len(text)
-        if size > MAX_WARNINGS:
+        if size > WARNINGS_SIZE or len(told) == WARNINGS:
             return [*told, f"and {len(warnings) - len(told)} more warnings"]
         told.append(text)
     return told

@@ -236,6 +236,9 @@ def to_json_schema(schema: Json) -> Json:
     for bound, exclusive in (("minimum", "exclusiveMinimum"), ("maximum", "exclusiveMaximum")):
         if schema.get(exclusive) is True and bound in out:
             out[exclusive] = out.pop(bound)
+    if kind == "integer":  # as Kubernetes has them: 64 bits; what is beyond was read as a float, and rounded
+        out.setdefault("minimum", -(2**63))
+        out.setdefault("maximum", 2**63 - 1)
     if properties := schema.get("properties"):
         out["properties"] = {name: to_json_schema(below) for name, below in properties.items()}
     if isinstance(schema.get("additionalProperties"), dict):
