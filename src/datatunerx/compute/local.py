@@ -20,7 +20,7 @@ from datatunerx import storage
 from datatunerx.compute import devices, processes, records
 from datatunerx.compute.backend import RunState, Submission
 from datatunerx.compute.records import Record
-from datatunerx.resources.enums import RunPhase
+from datatunerx.resources.enums import RunPhase, RunType
 
 log = logging.getLogger(__name__)
 
