@@ -4,7 +4,8 @@ import os
 
 import pytest
 
-from datatunerx.modeling.intact import ModelChanged, digest, marks, must_be, remember, sha256
+from datatunerx.modeling.intact import ModelChanged, digest, marks, must_be, remember
+from datatunerx.storage import sha256_of
 
 
 @pytest.fixture
@@ -23,9 +24,9 @@ def test_the_files_are_read_again_only_where_they_look_otherwise(model, monkeypa
 
     def counted(path):
         read.append(path.name)
-        return sha256(path)
+        return sha256_of(path)
 
-    monkeypatch.setattr("datatunerx.modeling.intact.sha256", counted)
+    monkeypatch.setattr("datatunerx.storage.sha256_of", counted)
     (folder / "notes.md").write_text("no part of the model")
     must_be(folder, wanted, store, "tiny")
     assert read == []

@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -72,6 +73,20 @@ async def test_a_part_at_the_wrong_place_is_told_the_right_one(api) -> None:
         assert answer.status == 409 and "has 10 bytes" in answer.json["message"]
     assert (await put(api, at, 10, DATA)).status == 400  # more than was said
     assert (await api.get(at)).ok()["offset"] >= 10
+
+
+async def test_a_part_for_an_upload_that_was_given_up_meanwhile_is_told_so(api, monkeypatch) -> None:
+    at = f"{PLACE}/{(await api.post(PLACE, asked())).ok()['id']}"
+    told = Uploads._told
+
+    def gone_meanwhile(self, upload):
+        found = told(self, upload)
+        shutil.rmtree(self._part(upload))
+        return found
+
+    monkeypatch.setattr(Uploads, "_told", gone_meanwhile)
+    answer = await put(api, at, 0, DATA)
+    assert answer.status == 404 and "begin it again" in answer.json["message"]
 
 
 async def test_other_bytes_than_promised_are_thrown_away(api, root) -> None:

@@ -13,6 +13,8 @@ class Site:
     def __init__(self) -> None:
         self.files: dict[str, bytes] = {}
         self.etags: dict[str, str] = {}
+        self.changed: dict[str, str] = {}
+        """Last-Modified, for files without an ETag. This server heeds no If-Range of that kind."""
         self.status: dict[str, int] = {}
         self.redirects: dict[str, str] = {}
         self.html: set[str] = set()
@@ -49,12 +51,15 @@ class Site:
         data = self.files.get(path, b"") if code == 200 else b""
         start = 0
         etag = self.etags.get(path, "")
-        if asked.headers.get("Range") and asked.headers.get("If-Range", etag) == etag and code == 200:
+        heeded = etag in ("", asked.headers.get("If-Range", etag))
+        if asked.headers.get("Range") and heeded and code == 200:
             start, code = int(asked.headers["Range"].removeprefix("bytes=").removesuffix("-")), 206
         asked.send_response(code)
         asked.send_header("Content-Length", str(len(data) - start))
         if etag:
             asked.send_header("ETag", etag)
+        if path in self.changed:
+            asked.send_header("Last-Modified", self.changed[path])
         if path in self.html:
             asked.send_header("Content-Type", "text/html")
         asked.end_headers()

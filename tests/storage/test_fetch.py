@@ -87,6 +87,29 @@ def test_a_file_that_changes_between_two_pieces_is_refused(site, tmp_path: Path)
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
+def test_no_copy_is_joined_of_two_contents_where_only_dates_tell_them_apart(site, tmp_path: Path) -> None:
+    early, late = "Mon, 01 Jun 2026 00:00:00 GMT", "Tue, 02 Jun 2026 00:00:00 GMT"
+    site.files["/a"], site.changed["/a"], site.cut_after["/a"] = BYTES, early, 1 << 20
+    copy = fetch(the(f"{site.url}/a"), tmp_path / "unchanged")
+    assert (copy.folder / "a").read_bytes() == BYTES
+    assert [asked["if-range"] for _, asked in site.asked if "range" in asked] == [early, early]
+
+    file = the(f"{site.url}/a")
+    part = tmp_path / f".{fetching.key_of(file.uri, file.version, fetching.MODE_AS_IS)}.part"
+    part.mkdir()
+    (part / "raw").write_bytes(BYTES[:1000])
+    site.files["/a"], site.changed["/a"] = bytes(len(BYTES)), late
+    with pytest.raises(Changed, match="changed while it was fetched"):
+        fetch(file, tmp_path)
+
+
+def test_a_file_without_a_version_is_fetched_from_its_start_after_a_break(site, tmp_path: Path) -> None:
+    site.files["/a"], site.cut_after["/a"] = BYTES, 1 << 20
+    with pytest.raises(Unreachable, match="broke off"):
+        fetch(the(f"{site.url}/a"), tmp_path)
+    assert not [asked for _, asked in site.asked if "range" in asked]
+
+
 def test_bytes_that_never_come_end_as_unreachable(site, tmp_path: Path) -> None:
     site.files["/a"], site.etags["/a"], site.cut_after["/a"] = BYTES, '"1"', 0
     with pytest.raises(Unreachable, match="broke off"):

@@ -20,6 +20,7 @@ from datatunerx.cli.errors import BadInput
 from datatunerx.resources.enums import Metric
 from datatunerx.resources.training import TrainingParameters
 from datatunerx.resources.wire import API_VERSION
+from datatunerx.storage import sha256_of
 
 MAX_COMBINATIONS = 64
 DATA_SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".arrow", ".xlsx", ".txt")
@@ -259,8 +260,7 @@ def _content(splits: Mapping[str, Sequence[str]]) -> list[str]:
     for uris in splits.values():
         for uri in uris:
             if uri.startswith("file://"):
-                with Path(unquote(urlsplit(uri).path)).open("rb") as file:
-                    digests.append(hashlib.file_digest(file, "sha256").hexdigest())
+                digests.append(sha256_of(Path(unquote(urlsplit(uri).path))))
     return digests
 
 

@@ -1,7 +1,6 @@
 """A file to the server's disk in parts: what broke off is gone on with, by this call or the next one."""
 
 import asyncio
-import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 
 from datatunerx.client.errors import ApiError, Conflict, Unreachable, from_answer
 from datatunerx.client.transport import Transport
+from datatunerx.storage import sha256_of
 
 PART_BYTES = 8 << 20
 PATIENCE_SECONDS = 60.0
@@ -26,7 +26,7 @@ async def upload(
 
     Raises ApiError for a refusal, Unreachable if the server stays away, OSError if the file cannot be read.
     """
-    sha256 = await asyncio.to_thread(digest_of, path)
+    sha256 = await asyncio.to_thread(sha256_of, path)
     size = path.stat().st_size
     place = f"/uploads/v1/namespaces/{namespace}"
     begin = json.dumps({"name": path.name, "size": size, "sha256": sha256}).encode()
@@ -39,11 +39,6 @@ async def upload(
     on_progress(size, size)
     told = await _patiently(lambda: _sent(transport, "POST", f"{place}/complete"))
     return str(told["uri"])
-
-
-def digest_of(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 async def _part(transport: Transport, place: str, file: Any, offset: int) -> dict[str, Any]:

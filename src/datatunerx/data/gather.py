@@ -4,7 +4,6 @@ An inspection gathers; what it found is kept beside the copies under the content
 training reads the very files that were inspected, without the network and without credentials.
 """
 
-import errno
 import glob
 import os
 from collections.abc import Callable, Iterator
@@ -18,8 +17,8 @@ from datatunerx.data.sources import SCHEME, local_path, refuse_unlike_a_file, un
 from datatunerx.data.unpack import expand, packing, unpack
 from datatunerx.resources.enums import Split
 from datatunerx.runs.plan import DataFiles
-from datatunerx.storage.errors import PrivatePlace, StorageError
-from datatunerx.storage.fetch import Copy, fetch, made
+from datatunerx.storage.errors import PrivatePlace, StorageError, is_disk_full
+from datatunerx.storage.fetch import Copy, fetch, made, telling
 from datatunerx.storage.objects import write_atomic
 from datatunerx.storage.paths import CheckPlace, check
 from datatunerx.storage.remote import MAX_FILES, PATTERN, Credentials, Remote, listed
@@ -126,7 +125,7 @@ class _Gathered:
         except PrivatePlace:
             raise
         except (StorageError, OSError, ImportError) as error:
-            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            if is_disk_full(error):
                 raise  # the run waits for space
             told = said(error, uri) if isinstance(error, StorageError) else unreadable(error, uri)
             raise told from error
@@ -170,17 +169,13 @@ class _Gathered:
         if isinstance(file, Remote):
             copy = fetch(
                 file, self._store, mode=f"{how or 'as it is'} {name}", make=make, max_bytes=self._left,
-                on_progress=partial(self._progress, uri),
+                on_progress=telling(self._tell, uri),
             )  # fmt: skip
             self._left -= sum((copy.folder / member).stat().st_size for member in copy.names)
             return copy
         assert make
         self._tell(f"unpacking {uri}")
         return made(file[1], uri, self._store, f"{how} {name}", make)
-
-    def _progress(self, uri: str, here: int, whole: int | None, speed: float) -> None:
-        of = f" of {whole / 1e6:,.1f}" if whole is not None else ""
-        self._tell(f"fetching {uri}: {here / 1e6:,.1f}{of} MB, {speed / 1e6:,.1f} MB a second")
 
 
 def said(error: StorageError, uri: str) -> DataError:

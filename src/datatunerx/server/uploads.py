@@ -12,7 +12,6 @@ it again.
 """
 
 import asyncio
-import errno
 import hashlib
 import re
 import shutil
@@ -79,7 +78,9 @@ class Uploads:
         except ApiError as error:
             await request.refuse(error)
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            if isinstance(error, FileNotFoundError):  # its parts went while this request was on its way
+                return await request.refuse(_gone())
+            if not storage.is_disk_full(error):
                 raise
             await request.refuse(_no_room("the disk of the server is full; free some space there and go on"))
         except ClientGone:
@@ -137,7 +138,7 @@ class Uploads:
         done = self._root / namespace / id
         for path in done.iterdir() if done.is_dir() else ():
             return _Upload(namespace, id, path.name, path.stat().st_size, "")
-        raise ApiError(404, "NotFound", f"there is no upload {id} in namespace {namespace}; begin it again")
+        raise _gone()
 
     def _told(self, upload: _Upload) -> Json:
         done = (self._final(upload) / upload.name).exists()
@@ -246,10 +247,9 @@ class Uploads:
 
     def _publish(self, upload: _Upload, known: _Open) -> None:
         path = self._bytes(upload)
-        if known.hashed != upload.size:
-            with path.open("rb") as file:
-                known.hash = hashlib.file_digest(file, "sha256")
-        if known.hash.hexdigest() != upload.sha256:
+        is_known = known.hashed == upload.size
+        found = known.hash.hexdigest() if is_known else storage.sha256_of(path)
+        if found != upload.sha256:
             shutil.rmtree(self._part(upload))
             self._open.pop(upload.id, None)
             raise ApiError(
@@ -282,6 +282,10 @@ def _size(path: Path) -> int:
         return path.stat().st_size
     except FileNotFoundError:
         return 0
+
+
+def _gone() -> ApiError:
+    return ApiError(404, "NotFound", "there is no such upload, or it was given up; begin it again")
 
 
 def _no_room(message: str) -> ApiError:

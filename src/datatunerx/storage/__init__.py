@@ -10,6 +10,7 @@ from datatunerx.storage.errors import (
     StorageError,
     TooLarge,
     Unreachable,
+    is_disk_full,
 )
 from datatunerx.storage.objects import (
     delete_tree,
@@ -20,6 +21,7 @@ from datatunerx.storage.objects import (
     publish_dir,
     read_bytes,
     read_tail,
+    sha256_of,
     sync_folder,
     sync_tree,
     write_atomic,
@@ -28,7 +30,7 @@ from datatunerx.storage.paths import CheckPlace, is_local, join, local_path, ref
 
 __all__ = [
     "Changed", "CheckPlace", "DiskFull", "Forbidden", "Missing", "PrivatePlace", "Refused", "StorageError",
-    "TooLarge", "Unreachable", "delete_tree", "exists", "free_bytes", "is_local", "join", "list_dir",
-    "local_path", "make_folder", "publish_dir", "read_bytes", "read_tail", "refuse_private", "sync_folder",
-    "sync_tree", "write_atomic",
+    "TooLarge", "Unreachable", "delete_tree", "exists", "free_bytes", "is_disk_full", "is_local", "join",
+    "list_dir", "local_path", "make_folder", "publish_dir", "read_bytes", "read_tail", "refuse_private",
+    "sha256_of", "sync_folder", "sync_tree", "write_atomic",
 ]  # fmt: skip

@@ -1,5 +1,7 @@
 """What storage refuses or cannot do; each message names the URI and what to do."""
 
+import errno
+
 
 class StorageError(Exception):
     """Base of what storage may raise."""
@@ -39,3 +41,8 @@ class Changed(StorageError):
 
 class NotResumable(StorageError):
     """The place gives bytes from the start only."""
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether it says that no space is left, or none of the account's own."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)

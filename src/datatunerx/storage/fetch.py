@@ -24,8 +24,9 @@ from datatunerx.storage.errors import (
     StorageError,
     TooLarge,
     Unreachable,
+    is_disk_full,
 )
-from datatunerx.storage.objects import PART, make_folder, publish_dir
+from datatunerx.storage.objects import PART, make_folder, publish_dir, sha256_of
 from datatunerx.storage.remote import Remote
 
 META, FILES, RAW = "meta.json", "files", "raw"
@@ -97,6 +98,16 @@ def made(source: Path, uri: str, store: Path, mode: str, make: Make) -> Copy:
         return copy_at(store / key) or _publish(part, store / key, uri, source.name, make, source)
 
 
+def telling(tell: Callable[[str], None], uri: str) -> Progress:
+    """Progress in words."""
+
+    def told(here: int, whole: int | None, speed: float) -> None:
+        of = f" of {whole / 1e6:,.1f}" if whole is not None else ""
+        tell(f"fetching {uri}: {here / 1e6:,.1f}{of} MB, {speed / 1e6:,.1f} MB a second")
+
+    return told
+
+
 def copy_at(folder: Path) -> Copy | None:
     """The whole copy in a folder; None if there is none, or its files are not as long as they were."""
     try:
@@ -117,11 +128,6 @@ def room_for(place: Path, num_bytes: int, uri: str) -> None:
         raise TooLarge(
             f"{uri}: needs {num_bytes:,} bytes on this disk and {free:,} are free for it; free some"
         )
-
-
-def sha256_of(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextmanager
@@ -201,6 +207,8 @@ def _download(remote: Remote, raw: Path, on_progress: Progress, max_bytes: int) 
             raw.unlink(missing_ok=True)
             raise
         except Unreachable:
+            if not remote.version:  # nothing tells whether the rest would be of the same content
+                raw.unlink(missing_ok=True)
             if attempt == TRIES - 1 and _size(raw) <= before:
                 raise
             time.sleep(WAIT_SECONDS * 2**attempt)
@@ -238,7 +246,7 @@ def _append(remote: Remote, raw: Path, on_progress: Progress, max_bytes: int) ->
             if remote.size is not None and file.tell() < remote.size:
                 raise Unreachable(f"{remote.uri}: broke off at byte {file.tell():,} of {remote.size:,}")
     except OSError as error:
-        if isinstance(error, StorageError) or error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if isinstance(error, StorageError) or not is_disk_full(error):
             raise
         raise DiskFull(
             errno.ENOSPC, "no space left on the disk; free some and try again", remote.uri

@@ -4,6 +4,7 @@ What is written appears whole or not at all, and stays after a power cut once th
 """
 
 import errno
+import hashlib
 import os
 import secrets
 import shutil
@@ -12,12 +13,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from datatunerx.storage.errors import DiskFull, Missing, Refused, StorageError, TooLarge
+from datatunerx.storage.errors import DiskFull, Missing, Refused, StorageError, TooLarge, is_disk_full
 from datatunerx.storage.paths import below, check, is_local, local_path, scheme_of
 
 PART = ".part"
 """Ending of a file that is being written."""
-_NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 
 def read_bytes(uri: str, limit: int | None = None) -> bytes:
@@ -32,6 +32,12 @@ def read_bytes(uri: str, limit: int | None = None) -> bytes:
     if limit is not None and len(data) > limit:
         raise TooLarge(f"{uri}: larger than the {limit} bytes expected of it")
     return bytes(data)
+
+
+def sha256_of(path: Path) -> str:
+    """Of a local file's bytes, in hex, in little memory."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_tail(uri: str, num_bytes: int) -> bytes:
@@ -200,6 +206,6 @@ def _named(uri: str) -> Iterator[None]:
     except FileNotFoundError as error:
         raise Missing(errno.ENOENT, "nothing is there", uri) from error
     except OSError as error:
-        if error.errno in _NO_SPACE:
+        if is_disk_full(error):
             raise DiskFull(errno.ENOSPC, "no space left on the disk; free some and try again", uri) from error
         raise

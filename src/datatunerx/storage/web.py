@@ -71,12 +71,16 @@ def version_of(headers: HTTPMessage) -> str:
 @contextmanager
 def read(uri: str, headers: Mapping[str, str], version: str, start: int) -> Iterator[Iterator[bytes]]:
     """The bytes from `start` on. Raises `Changed` if the file is no longer the one that was listed."""
+    validator = version if version.startswith('"') else version.rpartition(" ")[0]
     asked = dict(headers) | ({"Range": f"bytes={start}-"} if start else {})
-    if start and version.startswith('"'):
-        asked["If-Range"] = version
+    if start and validator:
+        asked["If-Range"] = validator
     with opened(uri, asked) as answer:
-        if version and version_of(answer.headers) != version and answer.status == 200:
-            raise Changed(f"{uri}: changed while it was fetched")
+        # of a part, the length is another; not every server heeds If-Range
+        now = answer.headers.get("ETag" if version.startswith('"') else "Last-Modified", validator)
+        is_same = now == validator if answer.status == 206 else version_of(answer.headers) == version
+        if version and not is_same:
+            raise Changed(f"{uri}: changed while it was fetched; fetch it again")
         if start and answer.status != 206:
             raise NotResumable(uri)
         yield _chunks(answer, uri)

@@ -5,7 +5,6 @@ adapter, tells what happened, and saves, evaluates or leaves if that is due. A j
 leaves alone.
 """
 
-import errno
 import math
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -354,7 +353,7 @@ class _Loop:
             saved = checkpoints.save(lane.job.folder, lane.step, files, eval_loss=lane.eval_loss)
             checkpoints.prune(lane.job.folder, lane.job.parameters.keep_checkpoints)
         except (OSError, storage.StorageError) as error:
-            if _is_disk_full(error):
+            if storage.is_disk_full(error):
                 self._block(lane, sum(len(content) for content in files.values()))
             else:
                 why = f"the checkpoint of step {lane.step} could not be written: {error}"
@@ -441,13 +440,6 @@ def _within_memory(work: Callable[[], T]) -> tuple[T | None, Exception | None]:
 
 def _first_line(error: Exception) -> str:
     return next(iter(str(error).splitlines()), type(error).__name__)
-
-
-def _is_disk_full(error: Exception) -> bool:
-    return isinstance(error, storage.DiskFull) or getattr(error, "errno", None) in (
-        errno.ENOSPC,
-        errno.EDQUOT,
-    )
 
 
 def _non_finite(lane: Lane, rows: Sequence[int], loss: float, norm: float) -> str:

@@ -1,10 +1,10 @@
 """An exception in two pieces for the user: one word, and one line that says what to do. Never a traceback."""
 
-import errno
 import os
 import resource
 import sys
 
+from datatunerx.storage import is_disk_full
 from datatunerx.training.shortage import is_out_of_memory
 
 MESSAGE_CHARACTERS = 2000
@@ -14,7 +14,7 @@ def explain(error: BaseException, doing: str = "") -> tuple[str, str]:
     """(reason, message) of a failure that happened while `doing`."""
     if is_out_of_memory(error):
         return "OutOfMemory", _out_of_memory(doing)
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if isinstance(error, OSError) and is_disk_full(error):
         return (
             "DiskFull",
             f"no space left on the disk: {error.filename or doing}; free some and start it again",

@@ -1,6 +1,5 @@
 """What a worker tells of its run: events while it works, a heartbeat all along, and the result at the end."""
 
-import errno
 import threading
 import time
 from collections.abc import Callable
@@ -30,7 +29,7 @@ def with_space(write: Callable[[], T], warn: Callable[[str], None]) -> T:
         try:
             return write()
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            if not storage.is_disk_full(error):
                 raise
         if not told:
             warn("DiskFull: no space left on the disk; the run waits and goes on once there is some")
