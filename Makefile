@@ -33,6 +33,9 @@ moto: $(STAMP) ## put the S3 store of the tests into .venv/moto, by itself: boto
 	test -x $(VENV)/moto/bin/python || $(PYTHON) -m venv $(VENV)/moto
 	$(VENV)/moto/bin/python -m pip --disable-pip-version-check install -q -r .ci/moto.txt
 
+registry: ## Debian's OCI registry, for the tests of exports
+	command -v docker-registry >/dev/null || apt-get install -y -q docker-registry
+
 test: $(STAMP) ## every test but the long form
 	$(BIN)/python -m pytest -q -m 'not long' -n $(WORKERS) --dist loadscope --ignore tests/e2e
 	$(BIN)/python -m pytest -q -m 'not long' tests/e2e
@@ -64,4 +67,4 @@ clean: ## remove .venv and caches; what was trained stays in ~/.dtx
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .bench build dist
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help setup demo kubectl moto test test-long check crds docs picture bench clean
+.PHONY: help setup demo kubectl moto registry test test-long check crds docs picture bench clean

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from datatunerx.cli import talking
+from datatunerx.cli import checkpoint_program, talking
 from datatunerx.cli.options import Kubeconfig, Namespace
 from datatunerx.cli.score_program import score
 
@@ -27,6 +27,7 @@ app.add_typer(token, name="token", rich_help_panel="Set up")
 dataset = typer.Typer(help="Data, before and after it is registered.", no_args_is_help=True)
 app.add_typer(dataset, name="dataset", rich_help_panel="Start")
 app.add_typer(score, name="score", rich_help_panel="Look")
+app.add_typer(checkpoint_program.app)
 cache = typer.Typer(help="Copies and caches on the server's disk, and their users.", no_args_is_help=True)
 app.add_typer(cache, name="cache", rich_help_panel="Set up")
 talking.add_to(app)

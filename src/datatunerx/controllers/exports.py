@@ -138,9 +138,7 @@ async def follow_rerun(context: Context, checkpoint: LLMCheckpoint, wanted: LLMC
     await tell(context, checkpoint, "Rerun", status.message or "", warning=not status.same)
 
 
-def _compare(
-    context: Context, checkpoint: LLMCheckpoint, plan: RunPlan, run: Run, status: Rerun
-) -> None:
+def _compare(context: Context, checkpoint: LLMCheckpoint, plan: RunPlan, run: Run, status: Rerun) -> None:
     result = read_result(run.spec.plan_uri, plan.id)
     outcome = result.jobs.get(checkpoint.spec.finetune) if result else None
     status.phase = ExportPhase.FAILED

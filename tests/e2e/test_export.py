@@ -1,0 +1,134 @@
+"""From a winner onwards: taken home, pushed, trained again byte for byte, and a base of the next one."""
+
+import json
+import shutil
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+
+HASH = "$2b$04$Ku9yAPCWU/CuV43pOY6p8O2rnAhhToDstuUpfkeiqdTQnTSEr9pRG"
+"""Of pass-word-1, by bcrypt."""
+PARAMETERS = {"batchSize": 4, "cutoffLength": 64, "learningRate": 0.01, "precision": "float32"}
+
+
+def ended(site, name: str) -> bool:
+    return site.phase("fe", name) in ("Succeeded", "Failed")
+
+
+def experiment(site, name: str, llm: str, dataset: str, **parameters) -> None:
+    scoring = {"metrics": ["exact-match"], "generation": {"maxNewTokens": 8}}
+    site.apply(
+        {"kind": "Hyperparameter", "metadata": {"name": name}, "spec": PARAMETERS | parameters},
+        {"kind": "FinetuneExperiment", "metadata": {"name": name},
+         "spec": {"scoring": scoring, "jobs": [{
+             "name": "j", "llm": llm, "dataset": dataset, "hyperparameter": {"ref": name}}]}},
+    )  # fmt: skip
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Iterator[str]:
+    """Debian's registry on loopback, with one user."""
+    if not shutil.which("docker-registry"):
+        pytest.skip("docker-registry is not installed; apt-get install docker-registry")
+    (tmp_path / "htpasswd").write_text(f"ann:{HASH}\n")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    config = {
+        "version": 0.1, "storage": {"filesystem": {"rootdirectory": str(tmp_path / "registry")}},
+        "http": {"addr": f"127.0.0.1:{port}", "secret": "s"},
+        "auth": {"htpasswd": {"realm": "r", "path": str(tmp_path / "htpasswd")}},
+    }  # fmt: skip
+    (tmp_path / "config.yml").write_text(json.dumps(config))
+    log = (tmp_path / "registry.log").open("wb")
+    process = subprocess.Popen(
+        ["docker-registry", "serve", str(tmp_path / "config.yml")], stdout=log, stderr=log
+    )
+    for _ in range(100):
+        try:
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/v2/")
+        except urllib.error.HTTPError:
+            break
+        except OSError:
+            time.sleep(0.1)
+    yield f"127.0.0.1:{port}"
+    process.terminate()
+    process.wait()
+
+
+def test_a_winner_goes_home_and_on(site, tiny_model, colour_rows, registry, tmp_path):
+    data = tmp_path / "colours.jsonl"
+    lines = [json.dumps(row) + "\n" for row in colour_rows]
+    data.write_text("".join(lines))
+    splits = {"train": [str(data)]}
+    site.apply(
+        {"kind": "LLM", "metadata": {"name": "tiny"}, "spec": {"source": str(tiny_model)}},
+        {"kind": "Dataset", "metadata": {"name": "colours"}, "spec": {"subsets": [{"splits": splits}]}},
+    )
+    # The second experiment is applied with the first: its base does not exist yet.
+    experiment(site, "one", "tiny", "colours", maxSteps=4)
+    more = tmp_path / "more.jsonl"
+    purple = json.dumps(colour_rows[0]).replace("red", "purple") + "\n"
+    more.write_text("".join(lines[1:]) + purple)
+    splits = {"train": [str(more)]}
+    site.apply({"kind": "Dataset", "metadata": {"name": "more"}, "spec": {"subsets": [{"splits": splits}]}})
+    experiment(site, "two", "one-j", "more", maxSteps=2)
+    site.until(lambda: ended(site, "one") and ended(site, "two"), 200, "both have ended")
+    assert site.phase("fe", "two") == "Succeeded", site.get("fe", "two")
+
+    # Registry and lineage: the second came from the first.
+    assert site.get("llm", "one-j")["spec"]["source"] == "checkpoint://one-j"
+    second = site.get("ckpt", "two-j")["spec"]
+    assert second["parent"] == "one-j" and second["origin"]["versions"]["torch"]
+    assert (
+        second["origin"]["inexact"] == []
+        and second["origin"]["seed"] == json.loads(second["parametersJson"])["seed"]
+    )
+    table = site.dtx("get", "ckpt").stdout.splitlines()
+    assert table[0].split()[:6] == ["NAME", "READY", "SCORE", "BASE", "JOB", "SIZE"]
+    told = site.dtx("lineage", "two-j").stdout
+    assert "which came from one-j" in told and str(tiny_model) in told
+    changed = site.dtx("diff", "one-j", "two-j")
+    assert changed.returncode == 0, changed.stderr
+    assert "maxSteps" in changed.stdout and "purple" in changed.stdout
+
+    # Trained again, the same bytes.
+    again = site.dtx("rerun", "ft/one-j")
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert "same weights, byte for byte" in again.stdout
+    assert not any((site.home / "data" / "reruns").iterdir())
+
+    # Taken home, as a folder and into a registry.
+    out = tmp_path / "out"
+    done = site.dtx("export", "two-j", "--to", "gguf", "--type", "q8_0", "--output", str(out))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (out / "model.gguf").is_file() and "greedy answers are the same" in done.stdout
+    target = f"oci://{registry}/team/tiny:v1"
+    for secret, password in (("wrong", "nope"), ("right", "pass-word-1")):
+        keys = {"username": "ann", "password": password}
+        made = site.dtx("apply", "-f", "-", stdin=json.dumps(
+            {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": secret}, "stringData": keys}
+        ))  # fmt: skip
+        assert made.returncode == 0, made.stderr
+    push = ["export", "two-j", "--to", "adapter", "--output", target, "--plain-http", "--secret"]
+    refused = site.dtx(*push, "wrong")
+    assert (
+        refused.returncode == 1
+        and "does not take the username and password of Secret wrong" in refused.stderr
+    )
+    done = site.dtx(*push, "right")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert site.dtx(*push, "right").stderr.count("there is such a tag already") == 1
+    exports = site.status("ckpt", "two-j")["exports"]
+    assert [e["phase"] for e in exports] == ["Succeeded", "Failed", "Succeeded", "Failed"]
+    assert exports[2]["outcome"]["digest"].startswith("sha256:")
+    unknown = site.dtx("export", "two-j", "--to", "gguf", "--type", "q9")
+    assert unknown.returncode == 2 and "must be one of auto, f32, f16, bf16, q8_0" in unknown.stderr
