@@ -4,6 +4,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-for script in ("bench_platform.py", "bench_server.py", "bench_engine.py", "bench_serving.py"):
+SCRIPTS = (
+    "bench_platform.py",
+    "bench_server.py",
+    "bench_engine.py",
+    "bench_data.py",
+    "bench_serving.py",
+)
+
+for script in SCRIPTS:
     print(f"\n== {script}", flush=True)
     subprocess.run([sys.executable, str(Path(__file__).parent / script)], check=True)

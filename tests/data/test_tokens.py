@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from datatunerx.data import ChatTemplate, DataError, content_digest, questions, 
 from datatunerx.data import cache as cache_module
 from datatunerx.data import rows as rows_module
 from datatunerx.data import tokens as tokens_module
+from datatunerx.data.digests import file_digest
 from datatunerx.resources.enums import Split, TooLong, Untrainable
 from datatunerx.resources.material import AutoSplit
 
@@ -493,3 +495,20 @@ def test_a_question_with_tools_is_asked_with_the_tokens_it_was_trained_on(
     trained = tokenised(dataset(path), template="qwen")[0][0].tolist()
     assert trained[: len(prompt)] == prompt and "# Tools" in chat.encoder.decode(np.array(prompt))
     assert [(one.line, one.reason) for one in bad] == [(2, "the last answer calls a tool and says nothing")]
+
+
+def test_a_file_that_has_not_changed_is_not_read_again_for_its_digest(write_rows, chat_row, tmp_path):
+    path = Path(write_rows([chat_row("a", "b")]))
+    memory = tmp_path / "digests"
+    first = file_digest(str(path), memory)
+    assert not list(memory.glob("*"))  # it changed just now, and may change again unseen
+    old = path.stat().st_mtime - 100
+    os.utime(path, (old, old))
+    time.sleep(2.1)  # the time at which it was last touched cannot be set
+    assert file_digest(str(path), memory) == first and len(list(memory.glob("*"))) == 1
+    note = next(memory.glob("*"))
+    note.write_text(note.read_text().replace(first, "remembered"))
+    assert file_digest(str(path), memory) == "remembered"
+    path.write_text(path.read_text().replace("b", "c"))
+    os.utime(path, (old, old))  # as it was before, with the same size
+    assert file_digest(str(path), memory) not in ("remembered", first)

@@ -2,8 +2,9 @@
 
 import json
 import os
+import time
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -33,11 +34,13 @@ def inspect(
     tokenizer_path: Path | None = None,
     template: str | None = None,
     report_path: Path | None = None,
+    on_progress: Callable[[int, float], None] | None = None,
 ) -> DataFacts:
     """Digest and report of the dataset; with a tokenizer, in tokens too. Nothing is cut to length here.
 
     The report goes to `report_path` as JSON, with the first problems whole and the first rows as text with
-    the characters that carry loss. Raises DataError for files that cannot be read and if no row, or no row
+    the characters that carry loss. `on_progress` is called with the rows read so far and rows per second, as
+    they are read the first time. Raises DataError for files that cannot be read and if no row, or no row
     of the train split, can be used.
     """
     if not files.splits.get(Split.TRAIN):
@@ -45,9 +48,16 @@ def inspect(
             f"dataset {files.name} has no train files", field="splits.train", fix="name at least one"
         )
     chat = ChatTemplate.load(tokenizer_path, template) if tokenizer_path is not None else None
-    reading = _Reading(files, chat)
+    reading, begun = _Reading(files, chat), time.monotonic()
+
+    def told(found: Iterable[Sequence[Row]]) -> Iterator[Sequence[Row]]:
+        for batch in found:
+            yield batch
+            if on_progress is not None:
+                on_progress(reading.tally.read, reading.tally.read / max(time.monotonic() - begun, 1e-9))
+
     for split in Split:
-        reading.take(split, batches(read_files(files, split)))
+        reading.take(split, told(batches(read_files(files, split))))
     facts = DataFacts(digest=content_digest(files), report=reading.report())
     if report_path is not None:
         facts.report_uri = report_path.absolute().as_uri()

@@ -6,15 +6,16 @@ A split without files of its own gets its share of the train rows (`splits`).
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import orjson
 
+from datatunerx.data.digests import file_digest
 from datatunerx.data.errors import DataError, Problem, shown, where
 from datatunerx.data.formats import COLUMNS, Conversation, Layout, conversation, layout_of, unknown
 from datatunerx.data.parse import raw_rows
 from datatunerx.data.raw import RawRow
-from datatunerx.data.sources import open_source
 from datatunerx.data.splits import Division, made_shares
 from datatunerx.data.turns import Message
 from datatunerx.resources.enums import DataFormat, Split
@@ -24,7 +25,6 @@ from datatunerx.runs.plan import DataFiles
 FIRST_ROWS = 20
 BATCH_ROWS = 512
 BATCH_BYTES = 2 << 20
-DIGEST_CHUNK = 1024 * 1024
 
 
 class Row(NamedTuple):
@@ -147,9 +147,10 @@ def _unaskable(value: Conversation, row: Row) -> Problem | None:
     return None
 
 
-def unchanged_digest(files: DataFiles) -> str:
-    """The files' `content_digest`. Raises DataError if they are not those that were inspected."""
-    digest = content_digest(files)
+def unchanged_digest(files: DataFiles, memory: Path | None = None) -> str:
+    """The files' `content_digest`, perhaps as remembered in the folder `memory`. Raises DataError if they are
+    not those that were inspected."""
+    digest = content_digest(files, memory)
     if files.digest and files.digest != digest:
         raise DataError(
             f"the files of dataset {files.name} changed since they were inspected ({files.digest[:12]} then, "
@@ -159,7 +160,7 @@ def unchanged_digest(files: DataFiles) -> str:
     return digest
 
 
-def content_digest(files: DataFiles) -> str:
+def content_digest(files: DataFiles, memory: Path | None = None) -> str:
     """SHA-256 over the bytes of all files in the order of splits and files, in hex.
 
     Each file enters as its own digest with the name of its split, so that moving bytes is a change too.
@@ -167,11 +168,7 @@ def content_digest(files: DataFiles) -> str:
     whole = hashlib.sha256()
     for split in Split:
         for uri in files.splits.get(split, []):
-            one = hashlib.sha256()
-            with open_source(files.copies.get(uri, uri)) as stream:
-                while chunk := stream.read(DIGEST_CHUNK):
-                    one.update(chunk)
-            whole.update(f"{split} {one.hexdigest()}\n".encode())
+            whole.update(f"{split} {file_digest(files.copies.get(uri, uri), memory)}\n".encode())
     return whole.hexdigest()
 
 

@@ -45,7 +45,7 @@ def tokenise(
     rows and none can be trained on. A split without rows gives no rows.
     """
     chat = ChatTemplate.load(tokenizer_dir, template)
-    digest = unchanged_digest(files)
+    digest = unchanged_digest(files, cache_dir / "digests")
     cut = Cut(cutoff_length, too_long, untrainable, truncate_side)
     key = cache_key(files, split, digest, chat, tokenizer_dir, cut, model_digest)
 
@@ -68,7 +68,7 @@ def cache_key(
     made_of: dict[str, Any] = {
         "content": digest,
         "split": split,
-        "reading": files.model_copy(update={"digest": "", "name": ""}).dump(),
+        "reading": files.model_copy(update={"digest": "", "name": "", "rows": {}}).dump(),
         "tokenizer": hashlib.sha256((tokenizer_dir / "tokenizer.json").read_bytes()).hexdigest(),
         "specialTokens": chat.tokens,
         "model": model_digest,

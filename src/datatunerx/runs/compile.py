@@ -237,7 +237,13 @@ def given_files(dataset: Dataset) -> DataFiles:
         unpack=dataset.spec.unpack,
         access=access(dataset.spec.credentials),
         digest=dataset.status.digest or "",
+        rows=_rows_found(dataset),
     )
+
+
+def _rows_found(dataset: Dataset) -> dict[Split, int]:
+    report = dataset.status.report
+    return {Split(name): count for name, count in report.splits.items()} if report else {}
 
 
 def access(credentials: Credentials | None) -> Access | None:
@@ -289,7 +295,8 @@ def inspect_model(
 
 
 def inspect_data(dataset: Dataset, model: ModelFiles | None, root_uri: str, salt: str = "") -> RunPlan:
-    files = data_files(dataset).model_copy(update={"digest": ""})  # the inspection is what finds it
+    # The inspection is what finds them.
+    files = data_files(dataset).model_copy(update={"digest": "", "rows": {}})
     part = InspectDataPlan(data=files, model=model)
     return identified(RunType.INSPECT, root_uri, {"inspect_data": part}, f"{dataset.metadata.uid}{salt}")
 
@@ -315,7 +322,8 @@ def make_data(
     salt: str = "",
 ) -> RunPlan:  # fmt: skip
     """A run in which a plugin makes the dataset's rows; `parameters` are the plugin's and the dataset's."""
-    files = given_files(dataset).model_copy(update={"digest": "", "format": DataFormat.AUTO, "features": {}})
+    others = {"digest": "", "rows": {}, "format": DataFormat.AUTO, "features": {}}
+    files = given_files(dataset).model_copy(update=others)
     part = MakeDataPlan(data=files, plugin=plugin, version=version, parameters=dict(parameters))
     return identified(RunType.MAKE, root_uri, {"make_data": part}, f"{dataset.metadata.uid}{salt}")
 

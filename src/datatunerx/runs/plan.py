@@ -59,6 +59,8 @@ class DataFiles(Wire):
     """What the files were when they were inspected; the worker refuses others."""
     copies: dict[Uri, Uri] = {}
     """Where the bytes of a file lie, if not at its own URI."""
+    rows: dict[Split, int] = {}
+    """About how many rows each split has, as they were inspected: to say how long reading them takes."""
     unpack: bool = False
     """Whether archives are taken for the files in them."""
     access: Access | None = None

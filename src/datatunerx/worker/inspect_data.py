@@ -11,6 +11,7 @@ from datatunerx.worker.credentials import Secrets, credentials_for
 from datatunerx.worker.failure import explain
 from datatunerx.worker.journal import Journal
 from datatunerx.worker.places import check_place
+from datatunerx.worker.telling import telling
 
 REPORT = "report.json"
 
@@ -26,10 +27,11 @@ def inspect_data(plan: InspectDataPlan, journal: Journal, secrets: Secrets) -> R
     model = plan.model
     report = storage.local_path(journal.uri(REPORT))
     directory = storage.local_path(model.uri) if model else None
+    tell = telling(journal, f"reading dataset {plan.data.name}")
     try:
         files = gathered(plan.data, journal, secrets)
         facts = journal.with_space(
-            lambda: data.inspect(files, directory, model.template if model else None, report)
+            lambda: data.inspect(files, directory, model.template if model else None, report, tell)
         )
         if files is not plan.data:
             store = storage.local_path(journal.plan.fetched_uri)

@@ -42,7 +42,7 @@ def make_data(plan: MakeDataPlan, journal: Journal, secrets: Secrets) -> RunResu
         made = _made(plan, files, journal)
     except PluginError as error:
         return _failed(journal, error.reason, error.message)
-    except data.DataError as error:
+    except (data.DataError, storage.PrivatePlace) as error:
         return _failed(journal, *explain(error))
     if not made.rows:
         why = "; ".join(f"{entry.count} {entry.reason}" for entry in made.left_out)

@@ -12,6 +12,7 @@ from datatunerx.resources.enums import Split
 from datatunerx.resources.training import TrainingParameters
 from datatunerx.runs import DataFiles, Event, EventType, ModelFiles, TuneJob
 from datatunerx.worker.journal import Journal
+from datatunerx.worker.telling import telling
 
 _TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
@@ -76,19 +77,11 @@ class Preparation:
             tokenizer_dir=storage.local_path(self.model.uri), template=self.model.template,
             cutoff_length=wanted.cutoff_length, too_long=wanted.too_long, untrainable=wanted.untrainable,
             truncate_side=wanted.truncate_side,
-            cache_dir=self.cache, model_digest=self.model.digest, on_progress=self._progress(name),
+            cache_dir=self.cache, model_digest=self.model.digest, on_progress=self._progress(name, split),
         )  # fmt: skip
 
-    def _progress(self, name: str) -> Callable[[int, float], None]:
-        def tell(rows: int, speed: float) -> None:
-            self.journal.write(
-                Event(
-                    type=EventType.ACTIVITY,
-                    activity=f"tokenising {name}: {rows:,} rows, {speed:,.0f} a second",
-                )
-            )
-
-        return tell
+    def _progress(self, name: str, split: Split) -> Callable[[int, float], None]:
+        return telling(self.journal, f"tokenising {name}", self.data[name].rows.get(split, 0))
 
 
 def files_beside(model_dir: Path, template: ChatTemplate) -> dict[str, bytes]:
