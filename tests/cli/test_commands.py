@@ -164,6 +164,7 @@ def test_columns_of_an_upload_are_mapped(dtx, tmp_path):
     said = dtx(
         "dataset", "upload", str(tmp_path / "rows.csv"), "--map", "prompt=ask", "--map", "completion=reply"
     )
+    assert "Inspecting: Run inspect-" in said  # it may take long
     assert "format   prompt-completion" in said and "2 read, 2 kept" in said
 
 

@@ -77,8 +77,8 @@ def _body(asked: Request, uris: Mapping[Path, str]) -> Json:
 
 async def _inspected(api: Api, name: str, namespace: str) -> Exit:
     """Wait until the Dataset is found good or bad, and say which and why."""
-    end = time.monotonic() + INSPECTION_SECONDS
-    while time.monotonic() < end:
+    end, told, said = time.monotonic() + INSPECTION_SECONDS, 0.0, ""
+    while (now := time.monotonic()) < end:
         found = await api.get(Dataset, name, namespace)
         ready = found.status.condition("Ready")
         is_new = found.status.observed_generation == found.metadata.generation
@@ -87,6 +87,9 @@ async def _inspected(api: Api, name: str, namespace: str) -> Exit:
             for line in _told(found):
                 print(line)
             return Exit.OK if ready.status == "True" else Exit.FAILED
+        if ready and is_new and ready.message != said and now - told >= STEP_SECONDS:
+            told, said = now, ready.message
+            print(f"{ready.reason}: {visible(said)}", file=sys.stderr, flush=True)
         await asyncio.sleep(LOOK_SECONDS)
     raise CommandError(f"dataset/{name} is still being inspected; look with `dtx describe ds {name}`")
 
