@@ -26,7 +26,7 @@ _child().close()
 peaks = [resource.getrusage(who).ru_maxrss / 1024 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
 print(len(rows), sum(peaks), time.monotonic() - began)
 """
-SAID = "the quick brown fox jumps over the lazy dog What is the capital of France It is Paris ".split()
+SAID = ["the", "quick", "brown", "fox", "jumps", "over", "a", "lazy", "dog", "What", "is", "Paris"]
 
 
 def written(path: Path, megabytes: int) -> int:

@@ -78,7 +78,12 @@ def _asked(
     )  # fmt: skip
     assert process.stdin and process.stdout
     late = threading.Event()
-    timer = threading.Timer(limits.timeout_seconds, lambda: (late.set(), _kill(process)))
+
+    def end() -> None:
+        late.set()
+        _kill(process)
+
+    timer = threading.Timer(limits.timeout_seconds, end)
     timer.start()
     last: Mapping[str, Any] = {}
     try:
