@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from rich.columns import Columns
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
 from rich.panel import Panel
 from rich.text import Text
@@ -17,7 +17,7 @@ from datatunerx.cli.comparisons import Comparison, keep
 from datatunerx.cli.documents import Json
 from datatunerx.cli.errors import BadInput, Exit
 from datatunerx.cli.models import model_named, models_of_experiment, served
-from datatunerx.cli.text import MISSING, number, visible
+from datatunerx.cli.text import MISSING, number, readable, visible
 from datatunerx.client import Api
 from datatunerx.client.api import path_of
 from datatunerx.resources import InferenceService
@@ -170,7 +170,7 @@ class Plain(Quiet):
 
     def event(self, event: Json) -> None:
         if "delta" not in event:
-            print(f"== {event['model']}  {facts(event)}\n{_text_of(event)}\n", flush=True)
+            print(f"== {event['model']}  {facts(event)}\n{readable(_text_of(event))}\n", flush=True)
 
 
 class Side(Quiet):
@@ -199,14 +199,11 @@ class Side(Quiet):
 
     def _drawn(self) -> Columns:
         width = max(NARROW, self._console.width // len(self._texts) - 1)
-        return Columns(
-            [
-                Panel(
-                    Text(text), title=Text(name), subtitle=Text(self._facts[name], style="dim"), width=width
-                )
-                for name, text in self._texts.items()
-            ]
-        )
+        return Columns([self._panel(name, width) for name in self._texts])
+
+    def _panel(self, name: str, width: int) -> Panel:
+        body = Group(Text(readable(self._texts[name])), Text(self._facts[name], style="dim"))
+        return Panel(body, title=Text(name), width=width)
 
 
 def _shower(names: Sequence[str], form: str | None) -> Quiet:

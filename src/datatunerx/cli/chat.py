@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datatunerx.cli.documents import Json
 from datatunerx.cli.errors import CommandError, Exit
 from datatunerx.cli.models import loaded, model_named, served
-from datatunerx.cli.text import number
+from datatunerx.cli.text import number, readable
 from datatunerx.client import Api, ApiError
 from datatunerx.client.api import path_of
 from datatunerx.resources import InferenceService
@@ -103,7 +103,7 @@ async def _print(api: Api, talk: Talk, parts: list[str]) -> None:
         for choice in chunk.get("choices") or []:
             if piece := (choice.get("delta") or {}).get("content"):
                 parts.append(piece)
-                print(piece, end="", flush=True)
+                print(readable(piece) if sys.stdout.isatty() else piece, end="", flush=True)
         facts = chunk.get("datatunerx") or facts
     print(flush=True)
     if facts and sys.stderr.isatty():

@@ -53,6 +53,11 @@ def visible(text: str) -> str:
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
 
 
+def readable(text: str) -> str:
+    """Text of many lines from elsewhere: as `visible`, but line breaks and tabs stay."""
+    return "".join(letter if letter in "\n\t" else visible(letter) for letter in text)
+
+
 def percent(value: float | None) -> str:
     """A share as people read it; a missing one is a dash, never 0."""
     return MISSING if value is None else f"{value:.1%}"

@@ -357,7 +357,7 @@ def _place(run: Run) -> str:
 
 
 def _has_device(run: Run) -> bool:
-    return run.spec.type is not RunType.INSPECT and bool(run.spec.serves)
+    return not run.spec.type.reads_only and bool(run.spec.serves)
 
 
 def _holds(run: Run) -> bool:
@@ -366,7 +366,7 @@ def _holds(run: Run) -> bool:
 
 def _waits(run: Run) -> bool:
     queued = run.status.phase is RunPhase.PENDING and run.status.reason == "Queued"
-    return queued and run.spec.type is not RunType.INSPECT and not run.spec.stop
+    return queued and not run.spec.type.reads_only and not run.spec.stop
 
 
 def _waiter(run: Run) -> Waiter:
