@@ -32,7 +32,7 @@ async def lineage(api: Api, name: str, namespace: str, *, form: str | None) -> E
         return Exit.OK
     for place, (title, facts) in enumerate(pages):
         print(f"{'' if place == 0 else chr(10) + 'which came from '}{title}")
-        print("\n".join(aligned([[f"  {key}", _shown(value)] for key, value in facts.items()])))
+        print("\n".join(aligned([[f"  {key}", str(value)] for key, value in facts.items()])))
     return Exit.OK
 
 
