@@ -3,6 +3,7 @@ refused by name with one fix, in little memory and time, as a process of its own
 """
 
 import gzip
+import io
 import os
 import pickle
 import socket
@@ -83,6 +84,15 @@ def _link_beside(folder: Path) -> str:
     return str(folder / "a.jsonl")
 
 
+def bomb_beside(folder: Path) -> None:
+    """128 MiB of zeros before the data: passing them over unpacks them, too."""
+    with tarfile.open(folder / "a.tar.gz", "w:gz") as archive:
+        for name, content in (("notes.bin", bytes(128 * MIB)), ("a.jsonl", GOOD.encode())):
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+
+
 class Unpickled:
     def __reduce__(self) -> Any:
         return os.system, ("touch ran",)
@@ -103,6 +113,7 @@ CASES = {
     "a zip bomb": refused(
         zipped("a.jsonl", to="a.zip", content=bytes(128 * MIB)), "a bomb", unpack=True
     ),
+    "a tar bomb in a file that is not taken": refused(bomb_beside, "a bomb", unpack=True),
     "an archive in an archive": refused(
         zipped("a.zip", to="b.zip"), "a.zip: holds another packed file", unpack=True
     ),

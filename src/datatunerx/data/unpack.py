@@ -53,12 +53,18 @@ def unpack(uri: str, name: str, source: Path, folder: Path) -> None:
     """Write the data files of an archive, in its own folders. Raises DataError for what must not be."""
     budget, taken = _Budget(uri, source), 0
     with _plain_errors(uri, "broken archive"):
-        for count, (member, stream) in enumerate(_members(uri, name, source), 1):
+        count = 0
+        for member, passed, stream in _members(uri, name, source):
+            if _is_clutter(member):
+                budget.take(passed)
+                continue
+            count += 1
             if count > MAX_MEMBERS:
                 raise DataError(f"holds more than {MAX_MEMBERS:,} files", uri, fix="pack fewer, larger files")
             if packing(member):
                 raise DataError("holds another packed file", uri, field=member, fix="unpack that one first")
             if PurePosixPath(member).suffix.lower() not in READ:
+                budget.take(passed)
                 continue
             place = inside(folder, member)
             if place.exists():
@@ -70,11 +76,12 @@ def unpack(uri: str, name: str, source: Path, folder: Path) -> None:
         raise DataError("holds no data file", uri, fix=f"pack files of these kinds: {', '.join(READ)}")
 
 
-def _members(uri: str, name: str, source: Path) -> Iterator[tuple[str, IO[bytes]]]:
+def _members(uri: str, name: str, source: Path) -> Iterator[tuple[str, int, IO[bytes]]]:
+    """Name and bytes of each file, and how many bytes are unpacked to pass it over."""
     if name.lower().endswith(".zip"):
         with zipfile.ZipFile(source) as archive:
             for info in archive.infolist():
-                if info.is_dir() or _is_clutter(info.filename):
+                if info.is_dir():
                     continue
                 if info.flag_bits & 1:
                     raise DataError("is locked with a password", uri, fix="pack it without one")
@@ -83,18 +90,18 @@ def _members(uri: str, name: str, source: Path) -> Iterator[tuple[str, IO[bytes]
                         "holds a link or a device", uri, field=info.filename, fix="pack plain files"
                     )
                 with archive.open(info) as stream:
-                    yield info.filename, stream
+                    yield info.filename, 0, stream
         return
     how = "zstd" if name.lower().endswith(".zst") else ""
     with _stream(source, how) as packed, tarfile.open(fileobj=packed, mode="r|" if how else "r|*") as archive:
         for member in archive:
-            if member.isdir() or _is_clutter(member.name):
+            if member.isdir():
                 continue
             if not member.isreg():
                 raise DataError("holds a link or a device", uri, field=member.name, fix="pack plain files")
             inner = archive.extractfile(member)
             assert inner is not None
-            yield member.name, inner
+            yield member.name, member.size, inner
 
 
 def _is_clutter(name: str) -> bool:

@@ -95,19 +95,7 @@ async def serve(
     # The writer thread gets its turn sooner: at the default of 5 ms a busy loop delays every commit by that.
     sys.setswitchinterval(0.001)
     stop = stop or asyncio.Event()
-    config = uvicorn.Config(
-        app,
-        http="httptools",
-        ws="none",
-        lifespan="on",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        ssl_certfile=tls.certificate,
-        ssl_keyfile=tls.key,
-        timeout_keep_alive=75,
-        timeout_graceful_shutdown=GRACE_SECONDS,
-    )
+    config = _config(app, tls)
     server = _Server(config)
     loop = asyncio.get_running_loop()
     caught = (signal.SIGTERM, signal.SIGINT) if signals else ()
@@ -135,6 +123,22 @@ async def serve(
         fresh.cancel()
         await asyncio.gather(fresh, return_exceptions=True)
         sock.close()
+
+
+def _config(app: KubeApp, tls: TlsFiles) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        http="httptools",
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        ssl_certfile=tls.certificate,
+        ssl_keyfile=tls.key,
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=GRACE_SECONDS,
+    )
 
 
 async def _until(condition: Callable[[], bool]) -> None:
