@@ -5,9 +5,10 @@ import math
 import pytest
 import torch
 
-from datatunerx.modeling import cache, decoding
+from datatunerx.modeling import cache, decoding, stack
 from datatunerx.modeling.adapters import AdapterShape, make_adapter
 from datatunerx.modeling.generate import Decoding, Prompt, generate, log_likelihood
+from datatunerx.modeling.stream import Segment
 
 
 @pytest.fixture
@@ -61,6 +62,25 @@ def test_long_prompts_pass_in_pieces_and_rows_move_to_wider_bands_with_the_same_
         theirs = network.generate(torch.tensor([row]), max_new_tokens=25, do_sample=False, eos_token_id=None)
         assert answer.ids == theirs[0, len(row) :].tolist()
     assert mixed[1::2] == answers
+
+
+def test_few_rows_of_many_adapters_pass_as_one_stack_with_the_same_answers(base, make_rows, monkeypatch):
+    ways = [None]
+    for seed in range(5):  # other ranks, other scales, and one that leaves some layers alone
+        targets = ("q_proj", "down_proj") if seed == 2 else ("all-linear",)
+        shape = AdapterShape(rank=seed + 1, alpha=2.0 + seed, targets=targets)
+        ways.append(make_adapter(str(seed), shape, base.widths, seed=seed))
+        drawn = torch.randn(ways[-1].flat.shape, generator=torch.Generator().manual_seed(seed))
+        ways[-1].flat.copy_(drawn * 0.3)
+    prompts = [
+        Prompt(row.tolist(), ways[n % 6]) for n, row in enumerate(make_rows([3, 9, 1, 14, 6, 6, 2, 5]))
+    ]
+    stacked = generate(base, prompts, [], Decoding(12))
+    assert stack.stack_for([Segment(way, 0, 1) for way in ways[1:]], 8, None, base.dtype) is not None
+
+    monkeypatch.setattr(stack, "WORTH", 0)
+
+    assert generate(base, prompts, [], Decoding(12)) == stacked
 
 
 def test_rows_join_and_leave_between_steps_and_no_answer_changes(base, prompts):

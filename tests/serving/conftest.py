@@ -67,14 +67,15 @@ class Served:
 
 
 @pytest.fixture
-def serve(base, template, tiny_model):
+def serve(base, tiny_model):
     """Starts a service; further settings go to its engine."""
     started = []
 
-    def start(names=("base", "one", "two"), base=base, **settings) -> Served:
+    def start(names=("base", "one", "two"), base=base, folder=tiny_model, **settings) -> Served:
+        template = ChatTemplate.load(folder)
         settings = {"cache_tokens": 16_384, "max_rows": 32, "max_waiting": 512} | settings
         engine = Engine(base, **settings)
-        service = Service(engine, Catalogue(), Tokenizer.from_file(str(tiny_model / "tokenizer.json")))
+        service = Service(engine, Catalogue(), Tokenizer.from_file(str(folder / "tokenizer.json")))
         adapters = {name: _adapter(base, n) if n else None for n, name in enumerate(names)}
         models = {}
         for name, adapter in adapters.items():

@@ -18,6 +18,7 @@ from datatunerx.modeling.adapters import Adapter
 from datatunerx.modeling.base import Base
 from datatunerx.modeling.cache import RowCache, Seat, room_for
 from datatunerx.modeling.sampling import Likely, choose, likelihoods
+from datatunerx.modeling.stack import Stack, stack_for
 from datatunerx.modeling.stream import Segment, Stream
 
 PASS_TOKENS = 2_048
@@ -69,6 +70,8 @@ class Decoder:
         self._cache = RowCache()
         self._cache_tokens, self._max_rows = cache_tokens, max_rows
         self._taken = 0
+        self._stack: Stack | None = None
+        """Of adapters that were asked of late."""
         self._filling: list[AnswerRow] = []
         self._going: dict[int, list[AnswerRow]] = {}
         """By adapter."""
@@ -159,7 +162,12 @@ class Decoder:
             segments.append(Segment(row.adapter, start, len(ids)))
         tensors = torch.tensor([ids, positions]).to(self.base.device)
         lengths = tuple(count for _, count in pieces)
-        return Stream(tensors[0], tensors[1], lengths, tuple(segments), self._cache)
+        stacked = None
+        found = stack_for(segments, len(ids), self._stack, self.base.dtype)
+        if found is not None:
+            self._stack = found
+            stacked = (found, found.scales(segments, len(ids), self.base.head.weight_OD))
+        return Stream(tensors[0], tensors[1], lengths, tuple(segments), self._cache, stacked)
 
     def _take(self, logits_BV: Tensor, rows: list[AnswerRow]) -> list[Chosen]:
         """Choose each row's next token; rows that have ended leave."""

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from datatunerx.modeling.adapters import Pair
 from datatunerx.modeling.frozen import FrozenWeight, product
+from datatunerx.modeling.stack import Stack
 from datatunerx.modeling.stream import Segment, Stream
 
 
@@ -116,14 +117,23 @@ class FusedLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         stream = self._holder.stream
-        shares = [] if stream is None else self._shares(stream, x)
         x_TD = x.reshape(-1, self.in_features)
+        if stream is not None and stream.stack is not None:
+            return self._stacked(x_TD, *stream.stack).view(*x.shape[:-1], self.out_features)
+        shares = [] if stream is None else self._shares(stream, x)
         if torch.is_grad_enabled():
             trigger = self._holder.trigger if shares else None
             y_TO: Tensor = _fused(x_TD, trigger, self.frozen, shares)
         else:
             y_TO, _ = _ahead(x_TD, self.frozen, shares)
         return y_TO.view(*x.shape[:-1], self.out_features)
+
+    def _stacked(self, x_TD: Tensor, stack: Stack, scales_TS: Tensor) -> Tensor:
+        y_TO = self.frozen.ahead(x_TD)
+        pair = stack.pairs.get(self.name)
+        if pair is not None:
+            y_TO.addmm_(product(x_TD, pair[0]).mul_(scales_TS), pair[1])
+        return y_TO
 
     def _shares(self, stream: Stream, x: Tensor) -> list[_Share]:
         found = []
