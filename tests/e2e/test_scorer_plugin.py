@@ -80,5 +80,5 @@ def test_the_harness_is_refused_by_the_name_of_its_extra_where_it_is_missing(sit
     if subprocess.run([sys.executable, "-c", "import lm_eval"], capture_output=True).returncode == 0:
         pytest.skip("lm_eval is installed here")
     site.apply({"kind": "ScoringPlugin", "metadata": {"name": "harness"}, "spec": {"entryPoint": "lm-eval"}})
-    site.until(lambda: "PackageMissing" in json.dumps(site.status("sp", "harness")), 30, "it is refused")
+    site.until(lambda: "PackageMissing" in json.dumps(site.status("sp", "harness")), 60, "it is refused")
     assert "pip install 'datatunerx[lm-eval]'" in json.dumps(site.status("sp", "harness"))

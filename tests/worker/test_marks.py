@@ -2,8 +2,10 @@
 
 import json
 import sys
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from datatunerx.plugins import SCORERS
@@ -147,3 +149,28 @@ def test_a_judge_whose_key_is_not_there_is_not_asked(room, fake_endpoint):
     found = scored(room, metrics=[Metric.EXACT_MATCH, Metric.JUDGE], judge=judge)
     assert "Secret keys has no value 'token'" in found.metrics["judge"].why_missing
     assert found.metrics["exact-match"].value == 0.0 and not fake_endpoint.asked
+
+
+@pytest.mark.slow
+def test_a_worker_that_waits_for_a_service_or_a_plugin_leaves_at_once_when_it_is_told_to(room, fake_endpoint):
+    fake_endpoint.script(sleep=60)
+    data = room.data(test=room.rows(3))
+    service = Endpoint(url=fake_endpoint.url, model="m", timeout_seconds=300)
+    asking = ScorePlan(service=service, data=data, measure=room.measure(data))
+    slow = room.measure(data, plugins=[program(room, "import time; time.sleep(300)")])
+    waiting = ScorePlan(model=room.model, data=data, measure=slow, predictions_uri=stored(room).as_uri())
+    for part, doing in ((asking, "asking m"), (waiting, "asking the plugin own")):
+        plan = identified(RunType.SCORE, room.root_uri, {"score": part})
+        worker = room.start(plan)
+        room.wait_for(plan, lambda event, doing=doing: doing in (event.activity or ""))
+        time.sleep(1)
+        begun = time.monotonic()
+        worker.terminate()
+        assert worker.wait(timeout=30) == 3, room.log(plan)
+        assert time.monotonic() - begun < 10 and room.result(plan).phase == "Stopped"
+    left = [
+        p
+        for p in psutil.process_iter(["cmdline"])
+        if str(room.root / "scorer.py") in (p.info["cmdline"] or [])
+    ]
+    assert not left

@@ -44,9 +44,11 @@ def with_differences(
     world: World, namespace: str, ranking: Sequence[Ranked], metric: Measured
 ) -> tuple[list[Ranked], dict[str, Difference]]:
     """The ranking, each row against its base and the next one; and the best job against every other job."""
-    stored = {
-        row.scoring: read_draws(world.get(Scoring, namespace, row.scoring)) for row in ranking if row.scoring
-    }
+    stored = {}
+    for row in ranking:
+        if row.scoring and (draws := read_draws(world.get(Scoring, namespace, row.scoring))):
+            kept = {name: one for name, one in draws.metrics.items() if name == metric.value}
+            stored[row.scoring] = Draws(metrics=kept)  # of a thousand jobs the others would take much room
 
     def against(row: Ranked, other: Ranked | None) -> Difference | None:
         if other is None or row.rank is None or other.rank is None:

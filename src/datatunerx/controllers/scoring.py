@@ -245,4 +245,4 @@ def take(wanted: Scoring, outcome: ScoreOutcome, run: str) -> None:
     status.reason = "ScoreMissing"
     reasons = [f"{name}: {found.why_missing}" for name, found in outcome.metrics.items() if found.why_missing]
     known = f"{status.metric} was not measured; measured: {', '.join(outcome.metrics)}"
-    status.message = first.why_missing if first else "; ".join([known, *reasons])
+    status.message = (first.why_missing if first else None) or "; ".join([known, *reasons])

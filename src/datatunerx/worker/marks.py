@@ -95,7 +95,8 @@ def _judge(
     if silent:
         journal.warn(f"{silent} of {len(verdicts)} answers got no mark from the judge; they do not count")
     found.marks[name] = scoring.Marks([verdict.mark for verdict in verdicts])
-    found.how[name] = digest_of(wanted.model_dump(mode="json", exclude={"secret_ref", "concurrency"}))
+    patience = {"secret_ref", "concurrency", "timeout_seconds", "retries"}
+    found.how[name] = digest_of(wanted.model_dump(mode="json", exclude=patience))
 
 
 def _ask_plugin(
