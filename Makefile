@@ -56,6 +56,9 @@ crds: $(STAMP) ## write deploy/crds from the models
 docs: $(STAMP) ## write docs/kinds.md, docs/cli.md and deploy/crds from the code
 	$(BIN)/python docs/generate.py
 
+screenshots: $(STAMP) ## every page of the console in both themes, into docs/images (needs Debian's chromium)
+	DTX_IMAGES=docs/images $(BIN)/python -m pytest -q tests/console/test_chromium.py -k drawn
+
 picture: $(STAMP) ## draw docs/terminal.svg from the last demo's experiment
 	$(BIN)/python docs/make_picture.py
 
@@ -67,4 +70,4 @@ clean: ## remove .venv and caches; what was trained stays in ~/.dtx
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .bench build dist
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help setup demo kubectl moto registry test test-long check crds docs picture bench clean
+.PHONY: screenshots help setup demo kubectl moto registry test test-long check crds docs picture bench clean

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -450,7 +451,9 @@ def place(tmp_path_factory) -> Iterator[Place]:
         async with Https(load(home / "kubeconfig")) as transport:
             await fill(Api(transport))
 
-    asyncio.run(filled())
+    # Playwright has a loop in this thread already
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(lambda: asyncio.run(filled())).result()
     yield Place(found[0], home, environment)
     server.terminate()
     server.communicate(timeout=20)

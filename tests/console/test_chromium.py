@@ -1,0 +1,126 @@
+"""The console in a real browser: language, theme, keyboard, actions, what others wrote, access, every page's picture.
+
+DTX_IMAGES names a folder for the pictures; `make screenshots` sets it.
+"""
+
+import os
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+PAGES = {
+    "experiments": "experiments", "experiment": "experiments/support-tickets",
+    "experiment-running": "experiments/faq-zh-qwen", "experiment-failed": "experiments/contracts-long-context",
+    "experiment-differences": "experiments/support-tickets?tab=differences", "jobs": "jobs",
+    "job": "jobs/faq-zh-qwen-b", "job-config": "jobs/faq-zh-qwen-b?tab=config",
+    "job-samples": "jobs/support-tickets-r8-lr2e-3?tab=samples", "job-files": "jobs/support-tickets-r8-lr2e-3?tab=files",
+    "datasets": "datasets", "dataset": "datasets/support-tickets", "models": "models", "model": "models/llm/smollm2",
+    "checkpoint": "models/ckpt/support-tickets-r8-lr2e-3", "hyperparameters": "hyperparameters",
+    "hyperparameter": "hyperparameters/r8-lr1e-3", "plugins": "plugins", "services": "services",
+    "devices": "devices", "events": "events", "settings": "settings",
+}  # fmt: skip
+AXE = Path(__file__).parent / "vendor" / "axe-4.14.1.min.js"
+
+
+def choose(page, theme):
+    page.evaluate("theme => document.documentElement.dataset.theme = theme", theme)
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_is_drawn_in_both_themes_and_anyone_can_use_it(browse, tmp_path, name):
+    page = browse(PAGES[name])
+    folder = Path(os.environ.get("DTX_IMAGES") or tmp_path)
+    folder.mkdir(parents=True, exist_ok=True)
+    for theme in ("light", "dark"):
+        choose(page, theme)
+        page.screenshot(path=folder / f"{name}-{theme}.png")
+        faults = axe(page)
+        assert faults == [], theme
+    page.set_viewport_size({"width": 390, "height": 844})
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+def axe(page):
+    """Serious and critical findings. Run through the debugger, which no policy of the page binds."""
+    page.evaluate(AXE.read_text())
+    found = page.evaluate("axe.run(document, {resultTypes: ['violations']})")["violations"]
+    return [
+        (each["id"], [node["html"][:120] for node in each["nodes"][:3]])
+        for each in found if each["impact"] in ("serious", "critical")
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["experiments/contracts-long-context", "jobs/support-tickets-r8-lr2e-3?tab=samples", "datasets/support-tickets",
+     "models/llm/smollm2", "events"],
+)  # fmt: skip
+def test_what_others_wrote_does_not_run(browse, path):
+    page = browse(path)
+    page.wait_for_timeout(300)
+    assert page.get_by_text("owned").count() > 0 or "owned" in page.content()
+    assert page.title() != "owned"
+
+
+def test_the_language_changes_where_one_stands_and_stays(browse):
+    page = browse("experiments")
+    page.get_by_role("button", name="中文").click()
+    page.get_by_role("heading", name="实验").wait_for()
+    assert page.locator("html").get_attribute("lang") == "zh-CN"
+    page.reload()
+    page.get_by_role("heading", name="实验").wait_for()
+    page.get_by_role("button", name="EN").click()
+    page.get_by_role("heading", name="Experiments").wait_for()
+
+
+def test_the_theme_is_remembered(browse):
+    page = browse("settings")
+    with page.expect_response("**/remember"):
+        page.get_by_role("button", name="Dark").click()
+    page.reload()
+    assert page.evaluate("getComputedStyle(document.documentElement).colorScheme") == "dark"
+    with page.expect_response("**/remember"):
+        page.get_by_role("button", name="Light", exact=True).click()
+
+
+def test_the_palette_finds_an_object_and_keys_lead_on(browse):
+    page = browse("settings")
+    page.keyboard.press("Control+k")
+    page.keyboard.type("qwen-b")
+    page.get_by_role("link", name="faq-zh-qwen-b").wait_for()
+    page.keyboard.press("Enter")
+    page.get_by_role("heading", name="faq-zh-qwen-b").wait_for()
+    page.keyboard.press("g")
+    page.keyboard.press("e")
+    page.get_by_role("heading", name="Experiments").wait_for()
+    page.keyboard.press("/")
+    page.keyboard.type("contracts")
+    page.wait_for_url("**q=contracts**")
+    page.get_by_text("1 to 1 of 1").wait_for()
+
+
+def test_ticked_rows_survive_a_refresh_and_can_be_stopped(browse):
+    page = browse("experiments")
+    page.get_by_label("Select faq-zh-qwen").check()
+    with page.expect_response(lambda answer: answer.url.endswith("/experiments"), timeout=10_000):
+        pass
+    page.wait_for_timeout(200)
+    assert page.get_by_label("Select faq-zh-qwen").is_checked()
+    page.locator(".selection").get_by_role("button", name="Stop", exact=True).click()
+    page.get_by_role("dialog").get_by_text("dtx stop fe/faq-zh-qwen").wait_for(state="attached")
+    page.get_by_role("button", name="Stop, to resume later").click()
+    page.get_by_text("Done: faq-zh-qwen").wait_for()
+    assert not page.locator("#dialog").is_visible()
+
+
+def test_a_server_that_is_gone_is_told_and_the_page_stays(browse, context):
+    page = browse("jobs")
+    context.set_offline(True)
+    try:
+        page.get_by_text("Reconnecting; data from").wait_for(timeout=15_000)
+        assert page.get_by_role("link", name="faq-zh-qwen-b").is_visible()
+    finally:
+        context.set_offline(False)
+    page.get_by_text("Reconnecting; data from").wait_for(state="hidden", timeout=15_000)
