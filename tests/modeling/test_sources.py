@@ -149,6 +149,20 @@ def test_the_servers_own_token_goes_to_no_hub_that_an_object_names(hub, tmp_path
     assert "Bearer hf_of_the_server" in hub.tokens
 
 
+def test_a_model_in_a_package_within_a_package_is_found_and_nothing_of_it_imported(
+    model_folder, tmp_path, monkeypatch
+):
+    package = tmp_path / "outer_of_models"
+    package.mkdir()
+    (package / "__init__.py").write_text("raise SystemExit('imported')")
+    model_folder.rename(package / "inner")
+    monkeypatch.syspath_prepend(tmp_path)
+
+    assert resolve("pkg://outer_of_models.inner/.", tmp_path).path == package / "inner"
+    with pytest.raises(UnusableModel, match="outer_of_models has no package absent"):
+        resolve("pkg://outer_of_models.absent/x.gguf", tmp_path)
+
+
 @pytest.mark.parametrize("source", ["hf://org/tiny", "s3://latest/meta-data/x.gguf"])
 def test_an_endpoint_where_a_cloud_hands_out_keys_is_refused(tmp_path, source):
     with pytest.raises(UnusableModel, match="link-local"):
