@@ -19,7 +19,7 @@ from datatunerx.resources.crds import crd_manifests
 from datatunerx.resources.enums import FinetunePhase, RunPhase
 from datatunerx.resources.experiment import MetricResult
 from datatunerx.resources.finetune import CheckpointRef, Progress, Sample
-from datatunerx.resources.material import DataReport
+from datatunerx.resources.material import DataReport, MadeData
 from datatunerx.runs import (
     DataFacts,
     Event,
@@ -141,6 +141,11 @@ class Worker:
         if self.plan.inspect_plugin:
             plugin = self.behaviour.plugins.get(self.plan.inspect_plugin.plugin.name, PluginFacts())
             return self.end(RunResult(plan_id=plan_id, phase=RunPhase.SUCCEEDED, plugin=plugin), 0)
+        if self.plan.make_data:
+            uri = f"{self.plan.output_uri}/made/train.jsonl"
+            name = f"make-{plan_id[:10]}"
+            made = MadeData(run=name, digest="digest-of-data", rows=3, splits={"train": [uri]})
+            return self.end(RunResult(plan_id=plan_id, phase=RunPhase.SUCCEEDED, made=made), 0)
         report = DataReport(
             format="messages", read=10, kept=10, splits={"train": 8, "validate": 1, "test": 1}
         )

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from datatunerx.data.sources import open_source
+from datatunerx.storage.errors import StorageError
 from datatunerx.storage.objects import write_atomic
 
 CHUNK = 1024 * 1024
@@ -33,7 +34,8 @@ def file_digest(uri: str, memory: Path | None = None) -> str:
                 return str(known["digest"])
         digest = _read(stream)
         if _marks(stream) == now and time.time() - max(now[3:]) / 1e9 > SETTLED_SECONDS:
-            write_atomic(str(place), json.dumps({"marks": now, "digest": digest}).encode())
+            with suppress(OSError, StorageError):  # without room for it, it is read again next time
+                write_atomic(str(place), json.dumps({"marks": now, "digest": digest}).encode())
         return digest
 
 
