@@ -53,6 +53,8 @@ async def compare(api: Api, asked: Asked, namespace: str) -> Exit:
         raise BadInput("name two models at least: --models base,job-a; or --experiment NAME")
     names = [model.name for model in models]
     compared: list[Json] = []
+    if asked.save:  # a name that cannot be is told before anybody is asked
+        await keep(api, asked.save, Comparison(models=names, created=now()), namespace, dry_run=True)
     async with served(api, models, namespace, "compare", _say) as service:
         for messages in asked.questions:
             shown = _shower(names, asked.form)

@@ -29,8 +29,8 @@ class Comparison(Wire):
     """messages, and answers in the order of models: text, identity, seconds, tokens; or error."""
 
 
-async def keep(api: Api, name: str, comparison: Comparison, namespace: str) -> None:
-    """Save it under a name that is free. Raises CommandError, also for one that is too large."""
+async def keep(api: Api, name: str, comparison: Comparison, namespace: str, *, dry_run: bool = False) -> None:
+    """Save it under a name that is free, or see whether it can be. Raises CommandError, also if too large."""
     text = json.dumps(comparison.dump(), ensure_ascii=False)
     if (size := len(text.encode())) > MAX_BYTES:
         raise CommandError(
@@ -40,7 +40,7 @@ async def keep(api: Api, name: str, comparison: Comparison, namespace: str) -> N
     metadata = {"name": name, "labels": {LABEL: "true"}}
     body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {KEY: text}}
     try:
-        await api.create_raw(CONFIG_MAPS, body, namespace)
+        await api.create_raw(CONFIG_MAPS, body, namespace, dry_run=dry_run)
     except AlreadyExists:
         raise CommandError(f"--save {name}: a ConfigMap of that name exists; choose another name") from None
 

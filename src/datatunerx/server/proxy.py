@@ -346,9 +346,8 @@ async def until_gone(request: Request) -> AsyncIterator[None]:
     try:
         yield
     except asyncio.CancelledError:
-        if not hung_up:
+        if not hung_up or block.uncancel():  # somebody else cancelled it, too
             raise
-        block.uncancel()
     finally:
         watching.cancel()
 
