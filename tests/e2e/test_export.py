@@ -48,14 +48,14 @@ def registry(tmp_path: Path) -> Iterator[str]:
         "auth": {"htpasswd": {"realm": "r", "path": str(tmp_path / "htpasswd")}},
     }  # fmt: skip
     (tmp_path / "config.yml").write_text(json.dumps(config))
-    log = (tmp_path / "registry.log").open("wb")
-    process = subprocess.Popen(
-        ["docker-registry", "serve", str(tmp_path / "config.yml")], stdout=log, stderr=log
-    )
+    with (tmp_path / "registry.log").open("wb") as log:
+        command = ["docker-registry", "serve", str(tmp_path / "config.yml")]
+        process = subprocess.Popen(command, stdout=log, stderr=log)
     for _ in range(100):
         try:
             urllib.request.urlopen(f"http://127.0.0.1:{port}/v2/")
-        except urllib.error.HTTPError:
+        except urllib.error.HTTPError as asks_who_we_are:
+            asks_who_we_are.close()
             break
         except OSError:
             time.sleep(0.1)
@@ -68,18 +68,25 @@ def test_a_winner_goes_home_and_on(site, tiny_model, colour_rows, registry, tmp_
     data = tmp_path / "colours.jsonl"
     lines = [json.dumps(row) + "\n" for row in colour_rows]
     data.write_text("".join(lines))
-    splits = {"train": [str(data)]}
+    whole = {"split": {"validate": 0, "test": 0}}
+    splits = {"train": [str(data)], "test": [str(data)]}
     site.apply(
         {"kind": "LLM", "metadata": {"name": "tiny"}, "spec": {"source": str(tiny_model)}},
-        {"kind": "Dataset", "metadata": {"name": "colours"}, "spec": {"subsets": [{"splits": splits}]}},
+        {
+            "kind": "Dataset",
+            "metadata": {"name": "colours"},
+            "spec": whole | {"subsets": [{"splits": splits}]},
+        },
     )
     # The second experiment is applied with the first: its base does not exist yet.
     experiment(site, "one", "tiny", "colours", maxSteps=4)
     more = tmp_path / "more.jsonl"
     purple = json.dumps(colour_rows[0]).replace("red", "purple") + "\n"
     more.write_text("".join(lines[1:]) + purple)
-    splits = {"train": [str(more)]}
-    site.apply({"kind": "Dataset", "metadata": {"name": "more"}, "spec": {"subsets": [{"splits": splits}]}})
+    splits = {"train": [str(more)], "test": [str(data)]}
+    site.apply(
+        {"kind": "Dataset", "metadata": {"name": "more"}, "spec": whole | {"subsets": [{"splits": splits}]}}
+    )
     experiment(site, "two", "one-j", "more", maxSteps=2)
     site.until(lambda: ended(site, "one") and ended(site, "two"), 200, "both have ended")
     assert site.phase("fe", "two") == "Succeeded", site.get("fe", "two")
@@ -98,7 +105,7 @@ def test_a_winner_goes_home_and_on(site, tiny_model, colour_rows, registry, tmp_
     assert "which came from one-j" in told and str(tiny_model) in told
     changed = site.dtx("diff", "one-j", "two-j")
     assert changed.returncode == 0, changed.stderr
-    assert "maxSteps" in changed.stdout and "purple" in changed.stdout
+    assert "maxSteps" in changed.stdout and "1 only in two-j\n  + say purple" in changed.stdout
 
     # Trained again, the same bytes.
     again = site.dtx("rerun", "ft/one-j")

@@ -85,9 +85,8 @@ def _client(uri: str, credentials: Credentials, plain_http: bool) -> tuple[Any, 
         if answer.status_code == 401 and basic:
             answer = requests.get(asked, auth=(user, password), timeout=SECONDS, allow_redirects=False)
             if answer.status_code in (401, 403):
-                raise Forbidden(
-                    f"{uri}: {registry} does not take the username and password of {credentials.secret}"
-                )
+                who = f"Secret {credentials.name}" if credentials.name else "nobody (--secret)"
+                raise Forbidden(f"{uri}: {registry} does not take the username and password of {who}")
     except requests.RequestException as error:
         hint = "" if plain_http else "; a registry without TLS needs plainHttp"
         raise Unreachable(f"{uri}: {registry} does not answer{hint} ({type(error).__name__})") from error
