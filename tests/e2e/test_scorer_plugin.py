@@ -74,11 +74,3 @@ def test_a_parameter_that_the_template_does_not_take_is_told_by_its_name(scorers
     assert (found["version"], found["package"]) == ("0.1.0", "dtx-polite-scorer")
     (ready,) = [c for c in found["conditions"] if c["type"] == "Ready"]
     assert ready["reason"] == "ParametersInvalid" and "parameters.words" in json.dumps(ready)
-
-
-def test_the_harness_is_refused_by_the_name_of_its_extra_where_it_is_missing(site):
-    if subprocess.run([sys.executable, "-c", "import lm_eval"], capture_output=True).returncode == 0:
-        pytest.skip("lm_eval is installed here")
-    site.apply({"kind": "ScoringPlugin", "metadata": {"name": "harness"}, "spec": {"entryPoint": "lm-eval"}})
-    site.until(lambda: "PackageMissing" in json.dumps(site.status("sp", "harness")), 60, "it is refused")
-    assert "pip install 'datatunerx[lm-eval]'" in json.dumps(site.status("sp", "harness"))

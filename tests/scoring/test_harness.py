@@ -6,11 +6,13 @@ import sys
 import textwrap
 from pathlib import Path
 
-from datatunerx.plugins import SCORERS, PluginError, process
+import pytest
+
+from datatunerx.plugins import SCORERS, PluginError, ScoreCall, process
 from datatunerx.resources.material import PluginLimits
 from datatunerx.runs.plan import PluginCall
 from datatunerx.scoring import read_result
-from datatunerx.scoring.harness import scores_of
+from datatunerx.scoring.harness import run_harness, scores_of
 
 FOUND = {
     "results": {
@@ -72,15 +74,17 @@ def test_it_is_given_base_and_adapter_and_the_parameters(tmp_path, monkeypatch):
     assert (told["tasks"], told["limit"], told["task_manager"]) == (["arc", "gsm"], 20, "/tasks")
 
 
-def test_a_service_has_no_model_to_load_and_a_missing_harness_names_its_extra(tmp_path):
-    folder = tmp_path / "work"
-    folder.mkdir()
+def test_where_it_is_missing_it_is_refused_by_the_name_of_its_extra(tmp_path):
+    if subprocess.run([sys.executable, "-c", "import lm_eval"], capture_output=True).returncode == 0:
+        pytest.skip("lm_eval is installed here")
     call = PluginCall(name="h", group=SCORERS, entry_point="lm-eval")
-    missing = subprocess.run([sys.executable, "-c", "import lm_eval"], capture_output=True).returncode
-    said = "pip install 'datatunerx[lm-eval]'" if missing else "has none to load"
-    try:
-        process.score(call, {"tasks": ["arc"]}, folder, None, None)
-    except PluginError as error:
-        assert said in error.message and "plugin h" in error.message
-    else:
-        raise AssertionError("it was not refused")
+    for ask in (lambda: process.describe(call), lambda: process.score(call, {}, tmp_path, None, None)):
+        (tmp_path / "predictions.jsonl").touch()
+        with pytest.raises(PluginError, match=r"plugin h: .*pip install 'datatunerx\[lm-eval\]'") as refused:
+            ask()
+        assert refused.value.reason == "PackageMissing"
+
+
+def test_a_service_has_no_model_to_load():
+    with pytest.raises(ValueError, match="has none to load"):
+        run_harness(ScoreCall([], {"tasks": ["arc"]}))
