@@ -23,7 +23,7 @@ from datatunerx.console import PREFIX, Sessions, create_console
 from datatunerx.console.kinds import PLURALS
 from datatunerx.resources import GROUP
 from datatunerx.resources.crds import crd_manifests
-from datatunerx.resources.wire import VERSION
+from datatunerx.resources.wire import VERSION, now
 from datatunerx.server.app import create_app
 from datatunerx.server.state import open_state
 from datatunerx.server.tokens import Tokens, User
@@ -312,7 +312,7 @@ async def _materials(api: Api) -> None:
         "reason": "Failed",
         "message": f"NonFiniteLoss {EVIL}",
         "type": "Warning",
-        "lastTimestamp": END,
+        "lastTimestamp": now(),
         "count": 1,
     }
     await api.create_raw(EVENTS, event)
