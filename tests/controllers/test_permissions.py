@@ -11,7 +11,7 @@ from datatunerx.client import Api, InProcess
 from datatunerx.client.errors import Unauthorized
 from datatunerx.client.lease import Lease
 from datatunerx.controllers.secrets import SECRETS
-from datatunerx.resources import Finetune, FinetuneExperiment, FinetuneJob, LLMCheckpoint, Scoring
+from datatunerx.resources import LLM, Finetune, FinetuneExperiment, FinetuneJob, LLMCheckpoint, Scoring
 from datatunerx.resources.kinds import KINDS
 from datatunerx.resources.material import DataPlugin, Dataset
 from datatunerx.resources.outcome import InferenceService, ScoringPlugin
@@ -127,6 +127,11 @@ async def journey(platform, make_objects):
     measured = {"model": model, "dataset": "data", "measure": {"metrics": ["accuracy"]}}
     await api.create(Scoring.parse({"metadata": {"name": "again"}, "spec": measured}))
     await platform.until(lambda: phase(api, Scoring, "again", "Succeeded"))
+    onwards = {"metadata": {"name": "onwards"}, "spec": trained | {"llm": "e-g0", "suspend": True}}
+    await api.create(Finetune.parse(onwards))  # a checkpoint named as a base: an LLM is made of it
+    await platform.until(lambda: made_of(api, "checkpoint://e-g0"))
+    await api.delete(Finetune, "onwards")
+    await api.delete(LLM, "e-g0")
     await api.create_raw(SECRETS, {"metadata": {"name": "keys"}, "stringData": {"token": "t"}})
     far = {"subsets": [{"splits": {"train": ["s3://bucket/a.jsonl"]}}], "credentials": {"secretRef": KEYS}}
     await api.create(Dataset.parse({"metadata": {"name": "far"}, "spec": far}))
@@ -150,6 +155,10 @@ async def journey(platform, make_objects):
 
 async def workers(platform, type_):
     return platform.backend.of(type_)
+
+
+async def made_of(api, source):
+    return [llm for llm in await api.list(LLM) if llm.spec.source == source]
 
 
 async def gone(api, model):
