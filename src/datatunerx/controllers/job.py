@@ -80,7 +80,7 @@ class JobReconciler:
         return None
 
     async def _serve(self, job: FinetuneJob, wanted: FinetuneJob) -> None:
-        """Once it has succeeded, a service of the job's own name; what becomes of that is the user's affair."""
+        """Once it has succeeded, a service of the job's own name; what becomes of it is the user's affair."""
         status, name = wanted.status, job.metadata.name
         if status.phase is not JobPhase.SUCCEEDED or status.checkpoint is None:
             status.set_condition("Serving", False, "NotYet", "it is served once it has succeeded")

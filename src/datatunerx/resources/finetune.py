@@ -197,7 +197,7 @@ class Judge(Endpoint):
 
     prompt: LongText | None = None
     """What it is asked, with {question}, {reference} and {answer} in it. Its verdict is the last [[number]]
-    it writes, or a JSON object with a field score. Without a prompt it is asked for a mark from low to high."""
+    it writes, or a JSON object with a field score. Without a prompt it gives a mark from low to high."""
     low: float = 1.0
     """Worst mark."""
     high: float = 10.0

@@ -100,7 +100,7 @@ class AutoSplit(Wire):
     """Share of rows for the test."""
     seed: Annotated[int, Field(ge=0, le=4_294_967_295)] = 42
     group_by: Annotated[str, Field(min_length=1, max_length=256)] | None = None
-    """A column (or a.b inside one): rows in which it is the same go to one split, as those of one customer."""
+    """A column (or a.b inside one): rows in which it is the same go to one split, as one customer's."""
     stratify_by: Annotated[str, Field(min_length=1, max_length=256)] | None = None
     """A column (or a.b inside one) of which each value gives the same share of its rows to each split."""
 

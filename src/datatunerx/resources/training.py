@@ -66,7 +66,7 @@ class TrainingParameters(Wire):
     too_long: TooLong = TooLong.TRUNCATE
     """What becomes of rows longer than cutoffLength; always counted. Split makes several rows of one."""
     truncate_side: TruncateSide = TruncateSide.RIGHT
-    """Which end is cut off when tooLong is truncate: right loses the last answer's end, left the beginning."""
+    """Which end is cut off when tooLong is truncate: right loses the last answer's end, left the start."""
     untrainable: Untrainable = Untrainable.DROP
     """What becomes of rows without one trained token; always counted."""
     optimizer: Optimizer = Optimizer.ADAMW

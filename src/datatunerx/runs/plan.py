@@ -40,7 +40,7 @@ class ModelFiles(Wire):
 
 
 class Access(Wire):
-    """How far files are read. The values of the Secret are never in a plan: a worker gets them at its start."""
+    """How far files are read. The values of the Secret are never in a plan: a worker gets them at start."""
 
     secret: Name | None = None
     endpoint: Uri | None = None
@@ -198,7 +198,7 @@ class ServedModel(Wire):
     base_digest: str = ""
     """Digest of the base that the adapter was made for; another base's is not served."""
     template: LongText | None = None
-    """Jinja text or the name of a built-in template; None is the one stored with the adapter, or the base's."""
+    """Jinja text or the name of a built-in template; None is the one beside the adapter, or the base's."""
 
 
 class ServedModels(Wire):

@@ -19,7 +19,7 @@ ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 JSON = "application/json"
 MAX_BODY = 3 << 20
 WARNINGS, WARNINGS_SIZE = 50, 4096
-"""Warning headers of one answer, and characters in all of them: clients take a hundred headers and no more."""
+"""Warning headers of one answer, and characters in all of them: clients take a hundred headers at most."""
 
 
 class Request:
