@@ -70,9 +70,11 @@ async def console(tmp_path):
     viewer = User("vera", role="viewer", namespaces=("default",))
     sessions = Sessions(b"secret")
     app = create_app(
-        state.store, crd_manifests(), tokens=Tokens.of({ADMIN_TOKEN: admin, VIEWER_TOKEN: viewer}),
+        state.store,
+        crd_manifests(),
+        tokens=Tokens.of({ADMIN_TOKEN: admin, VIEWER_TOKEN: viewer}),
         pages={PREFIX: create_console(lambda token: Api(Bearer(InProcess(app, user=""), token)), sessions)},
-    )  # fmt: skip
+    )
     await app.start()
     made = Console(app, Api(InProcess(app)), sessions)
     yield made
@@ -133,7 +135,7 @@ async def fill(api: Api) -> None:
                     "phase": "Failed",
                     "reason": "NonFiniteLoss",
                     "logTail": log,
-                    "message": "The loss was not a number at step 12. Lower learningRate, or set maxGradNorm.",
+                    "message": "The loss was not a number at step 12. Lower learningRate or maxGradNorm.",
                 }
             ],
         },
@@ -327,9 +329,17 @@ async def _experiment(api: Api, name: str, status: dict) -> None:
 
 
 async def _job(
-    api: Api, experiment: str, name: str, group: str, phase: str, step: int, *, loss: float | None,
-    score: float | None = None, log: str = "",
-) -> None:  # fmt: skip
+    api: Api,
+    experiment: str,
+    name: str,
+    group: str,
+    phase: str,
+    step: int,
+    *,
+    loss: float | None,
+    score: float | None = None,
+    log: str = "",
+) -> None:
     tune = {
         "llm": "smollm2",
         "dataset": "support-tickets",
@@ -441,8 +451,11 @@ def place(tmp_path_factory) -> Iterator[Place]:
     environment.pop("DTX_KUBECONFIG", None)
     server = subprocess.Popen(
         [sys.executable, "-m", "datatunerx.cli", "up", "--port", "0", "--no-controllers"],
-        env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
+        env=environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
     assert server.stdout is not None
     found = re.search(r"https://\S+:\d+", server.stdout.readline())
     assert found, server.communicate(timeout=10)
@@ -474,7 +487,10 @@ def chromium() -> Iterator[Any]:
 def context(chromium, place) -> Iterator[Any]:
     """A browser that has logged in by a one-time link."""
     made = chromium.new_context(
-        ignore_https_errors=True, viewport={"width": 1440, "height": 900}, locale="en-GB"
+        ignore_https_errors=True,
+        viewport={"width": 1440, "height": 900},
+        locale="en-GB",
+        reduced_motion="reduce",
     )
     made.set_default_timeout(30_000)
     page = made.new_page()

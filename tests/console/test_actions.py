@@ -19,8 +19,11 @@ async def test_stop_and_resume_turn_suspend_on_and_off(filled):
 async def test_stop_and_keep_ends_the_jobs_that_have_not_ended(filled):
     await filled.get("experiments")
     await filled.post("act", {"do": "keep", "target": "fe/faq-zh-qwen"})
-    stops = {job["metadata"]["name"][-1]: job["spec"].get("stop") for job in await filled.api.list(JOBS, "default")
-             if job["metadata"]["name"].startswith("faq")}  # fmt: skip
+    stops = {
+        job["metadata"]["name"][-1]: job["spec"].get("stop")
+        for job in await filled.api.list(JOBS, "default")
+        if job["metadata"]["name"].startswith("faq")
+    }
     assert stops == {"a": None, "b": "keep", "c": "keep"}
 
 
@@ -45,7 +48,8 @@ async def test_delete_says_in_numbers_what_is_lost(filled):
 async def test_a_clone_is_made_as_it_was_edited_and_faults_name_their_field(filled):
     page = await filled.get("edit?from=fe/support-tickets")
     assert "name: support-tickets-copy" in page and "status:" not in page
-    text = "apiVersion: datatunerx.io/v1beta1\nkind: FinetuneExperiment\nmetadata: {name: next}\nspec: {jobz: []}\n"
+    text = "apiVersion: datatunerx.io/v1beta1\n"
+    text += "kind: FinetuneExperiment\nmetadata: {name: next}\nspec: {jobz: []}\n"
     answer = await filled.post("edit", {"yaml": text}, code=422)
     assert "jobz" in answer.text
     good = "matrix: {llms: [smollm2], datasets: [support-tickets], hyperparameters: [tickets]}"

@@ -1,4 +1,4 @@
-"""The console in a real browser: language, theme, keyboard, actions, what others wrote, access, every page's picture.
+"""The console in a real browser: language, theme, keyboard, actions, access, every page's picture.
 
 DTX_IMAGES names a folder for the pictures; `make screenshots` sets it.
 """
@@ -11,16 +11,29 @@ import pytest
 pytestmark = pytest.mark.slow
 
 PAGES = {
-    "experiments": "experiments", "experiment": "experiments/support-tickets",
-    "experiment-running": "experiments/faq-zh-qwen", "experiment-failed": "experiments/contracts-long-context",
-    "experiment-differences": "experiments/support-tickets?tab=differences", "jobs": "jobs",
-    "job": "jobs/faq-zh-qwen-b", "job-config": "jobs/faq-zh-qwen-b?tab=config",
-    "job-samples": "jobs/support-tickets-r8-lr2e-3?tab=samples", "job-files": "jobs/support-tickets-r8-lr2e-3?tab=files",
-    "datasets": "datasets", "dataset": "datasets/support-tickets", "models": "models", "model": "models/llm/smollm2",
-    "checkpoint": "models/ckpt/support-tickets-r8-lr2e-3", "hyperparameters": "hyperparameters",
-    "hyperparameter": "hyperparameters/r8-lr1e-3", "plugins": "plugins", "services": "services",
-    "devices": "devices", "events": "events", "settings": "settings",
-}  # fmt: skip
+    "experiments": "experiments",
+    "experiment": "experiments/support-tickets",
+    "experiment-running": "experiments/faq-zh-qwen",
+    "experiment-failed": "experiments/contracts-long-context",
+    "experiment-differences": "experiments/support-tickets?tab=differences",
+    "jobs": "jobs",
+    "job": "jobs/faq-zh-qwen-b",
+    "job-config": "jobs/faq-zh-qwen-b?tab=config",
+    "job-samples": "jobs/support-tickets-r8-lr2e-3?tab=samples",
+    "job-files": "jobs/support-tickets-r8-lr2e-3?tab=files",
+    "datasets": "datasets",
+    "dataset": "datasets/support-tickets",
+    "models": "models",
+    "model": "models/llm/smollm2",
+    "checkpoint": "models/ckpt/support-tickets-r8-lr2e-3",
+    "hyperparameters": "hyperparameters",
+    "hyperparameter": "hyperparameters/r8-lr1e-3",
+    "plugins": "plugins",
+    "services": "services",
+    "devices": "devices",
+    "events": "events",
+    "settings": "settings",
+}
 AXE = Path(__file__).parent / "vendor" / "axe-4.14.1.min.js"
 
 
@@ -48,15 +61,21 @@ def axe(page):
     found = page.evaluate("axe.run(document, {resultTypes: ['violations']})")["violations"]
     return [
         (each["id"], [node["html"][:120] for node in each["nodes"][:3]])
-        for each in found if each["impact"] in ("serious", "critical")
-    ]  # fmt: skip
+        for each in found
+        if each["impact"] in ("serious", "critical")
+    ]
 
 
 @pytest.mark.parametrize(
     "path",
-    ["experiments/contracts-long-context", "jobs/support-tickets-r8-lr2e-3?tab=samples", "datasets/support-tickets",
-     "models/llm/smollm2", "events"],
-)  # fmt: skip
+    [
+        "experiments/contracts-long-context",
+        "jobs/support-tickets-r8-lr2e-3?tab=samples",
+        "datasets/support-tickets",
+        "models/llm/smollm2",
+        "events",
+    ],
+)
 def test_what_others_wrote_does_not_run(browse, path):
     page = browse(path)
     page.wait_for_timeout(300)

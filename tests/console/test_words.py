@@ -49,13 +49,30 @@ def test_no_template_says_anything_past_the_catalogue(file):
 
 async def test_what_pages_say_has_its_chinese(filled, monkeypatch):
     said = set()
-    monkeypatch.setattr(words, "catalogue", lambda kept=words.catalogue(): _Noting(kept, said))
+    noting = _Noting(words.catalogue(), said)
+    monkeypatch.setattr(words, "catalogue", lambda: noting)
     filled.http.cookies.set("dtx-language", "zh")
-    for path in ("experiments", "jobs", "datasets", "models", "hyperparameters", "plugins", "services", "devices",
-                 "events", "settings", "experiments/support-tickets", "jobs/faq-zh-qwen-b?tab=logs",
-                 *(f"act?do={do}&target=fe/{name}" for do in ("stop", "keep", "resume", "retry", "delete")
-                   for name in ("support-tickets", "faq-zh-qwen", "contracts-long-context")),
-                 "act?do=delete&target=ds/support-tickets", "act?do=delete&target=ckpt/support-tickets-r8-lr2e-3"):  # fmt: skip
+    for path in (
+        "experiments",
+        "jobs",
+        "datasets",
+        "models",
+        "hyperparameters",
+        "plugins",
+        "services",
+        "devices",
+        "events",
+        "settings",
+        "experiments/support-tickets",
+        "jobs/faq-zh-qwen-b?tab=logs",
+        *(
+            f"act?do={do}&target=fe/{name}"
+            for do in ("stop", "keep", "resume", "retry", "delete")
+            for name in ("support-tickets", "faq-zh-qwen", "contracts-long-context")
+        ),
+        "act?do=delete&target=ds/support-tickets",
+        "act?do=delete&target=ckpt/support-tickets-r8-lr2e-3",
+    ):
         await filled.get(path)
     assert len(said) > 150
     assert said - words.catalogue().kept.keys() == set()

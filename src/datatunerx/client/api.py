@@ -4,6 +4,8 @@ import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar, overload
 
+import orjson
+
 from datatunerx.client.errors import from_answer, from_status
 from datatunerx.client.transport import Transport
 from datatunerx.resources.kinds import BY_MODEL
@@ -206,7 +208,7 @@ class Api:
         answer = await self.transport.request(method, path, query=query, body=data, headers=headers)
         if answer.status >= 300:
             raise from_answer(answer.status, answer.body)
-        found: Json = json.loads(answer.body)
+        found: Json = orjson.loads(answer.body)  # a list of a thousand objects is some megabytes
         return found
 
 
