@@ -74,8 +74,7 @@ class CheckpointReconciler:
         found = [
             scoring
             for scoring in self._context.world.all(Scoring, checkpoint.metadata.namespace)
-            if scoring.spec.model == ModelRef(name=name)
-            and scoring.status.phase is ScoringPhase.SUCCEEDED
+            if scoring.spec.model == ModelRef(name=name) and scoring.status.phase is ScoringPhase.SUCCEEDED
         ]
         return next((s for s in found if s.metadata.name == name), found[0] if found else None)
 

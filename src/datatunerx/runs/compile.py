@@ -285,9 +285,7 @@ def measure_plan(
 # Plans
 
 
-def inspect_model(
-    llm: LLM, root_uri: str, salt: str = "", merge: AdapterFiles | None = None
-) -> RunPlan:
+def inspect_model(llm: LLM, root_uri: str, salt: str = "", merge: AdapterFiles | None = None) -> RunPlan:
     part = InspectModelPlan(
         source=llm.spec.source, merge=merge, access=access(llm.spec.credentials), template=llm.spec.template
     )
