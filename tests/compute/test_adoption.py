@@ -15,9 +15,10 @@ SERVER = """
 import asyncio, json, sys
 from pathlib import Path
 from datatunerx.compute import LocalBackend, Submission
+from datatunerx.resources.enums import RunType
 async def main():
     backend = LocalBackend(Path(sys.argv[1]), gpus=0, python=sys.argv[2], grace_seconds=1.0)
-    runs = [Submission(**fields) for fields in json.loads(sys.argv[3])]
+    runs = [Submission(**fields | {"type": RunType(fields["type"])}) for fields in json.loads(sys.argv[3])]
     for run in runs:
         await backend.submit(run)
     for name in json.loads(sys.argv[4]):

@@ -523,6 +523,7 @@ def browse(context, place) -> Iterator[Any]:
         page.goto(f"{place.url}{PREFIX}/ns/default/{path}")
         return page
 
+    begin.complaints = complaints
     yield begin
     for page in opened:
         page.close()

@@ -143,3 +143,4 @@ def test_a_server_that_is_gone_is_told_and_the_page_stays(browse, context):
     finally:
         context.set_offline(False)
     page.get_by_text("Reconnecting; data from").wait_for(state="hidden", timeout=15_000)
+    browse.complaints.clear()  # of requests that found nobody, as they had to

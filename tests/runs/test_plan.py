@@ -28,7 +28,7 @@ def test_a_plan_survives_its_file():
 def test_a_plan_has_exactly_one_part():
     document = plan().dump()
     del document["inspectModel"]
-    with pytest.raises(ValidationError, match="exactly one of"):
+    with pytest.raises(ValidationError, match="exactly one part"):
         RunPlan.model_validate(document)
 
 

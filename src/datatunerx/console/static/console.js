@@ -33,6 +33,7 @@
     showLost();
   }
   function showLost() {
+    if (!$("offline")) return;  // the page is just being replaced
     $("offline").hidden = !lost;
     const text = document.body.dataset.offline.replace("{s}", Math.round((Date.now() - fresh) / 1000));
     if (lost) $("offline").textContent = text;
