@@ -34,7 +34,7 @@ moto: $(STAMP) ## put the S3 store of the tests into .venv/moto, by itself: boto
 	$(VENV)/moto/bin/python -m pip --disable-pip-version-check install -q -r .ci/moto.txt
 
 registry: ## Debian's OCI registry, for the tests of exports
-	command -v docker-registry >/dev/null || apt-get install -y -q docker-registry
+	command -v docker-registry >/dev/null || { apt-get update -q && apt-get install -y -q docker-registry; }
 
 test: $(STAMP) ## every test but the long form
 	$(BIN)/python -m pytest -q -m 'not long' -n $(WORKERS) --dist loadscope --ignore tests/e2e

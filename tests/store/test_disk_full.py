@@ -17,7 +17,7 @@ def small_disk(tmp_path):
         ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(where)], capture_output=True, text=True
     )
     if mounted.returncode != 0:
-        pytest.skip(f"a tmpfs cannot be mounted here: {mounted.stderr.strip()}")
+        pytest.skip(f"needs the right to mount a tmpfs: {mounted.stderr.strip()}")
     yield where
     subprocess.run(["umount", str(where)], check=True)
 

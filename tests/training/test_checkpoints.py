@@ -41,7 +41,7 @@ def die_at(number, act):
             os._exit(status)
     _, status = os.waitpid(child, 0)
     if os.WIFEXITED(status):
-        pytest.skip("this machine allows no ptrace, which this test stops the writer with")
+        pytest.skip("needs the right to ptrace, with which this test stops the writer")
     ptrace(SET_OPTIONS, child, MARK_CALLS)
     seen, passed_on = 0, 0
     while True:
