@@ -12,3 +12,7 @@ Kubeconfig = Annotated[
         envvar="DTX_KUBECONFIG", help="Another server than the one of DTX_HOME.", show_default=False
     ),
 ]
+Map = Annotated[
+    list[str] | None,
+    typer.Option("--map", metavar="PART=COLUMN", help="A column under another name, as prompt=ask."),
+]

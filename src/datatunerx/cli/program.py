@@ -1,16 +1,13 @@
 """`dtx`: its commands and options. Bodies import what they need, so that --help answers at once."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from datatunerx.cli import checkpoint_program, talking
-from datatunerx.cli.options import Kubeconfig, Namespace
+from datatunerx.cli import checkpoint_program, data_program, talking, user_program
+from datatunerx.cli.options import Kubeconfig, Map, Namespace
 from datatunerx.cli.score_program import score
-
-if TYPE_CHECKING:
-    from datatunerx.cli.token import Grant
 
 app = typer.Typer(
     name="dtx",
@@ -21,15 +18,12 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-token = typer.Typer(help="Tokens for other users.", no_args_is_help=True)
-app.add_typer(token, name="token", rich_help_panel="Set up")
-
-dataset = typer.Typer(help="Data, before and after it is registered.", no_args_is_help=True)
-app.add_typer(dataset, name="dataset", rich_help_panel="Start")
+app.add_typer(user_program.app)
+app.add_typer(user_program.token, name="token", rich_help_panel="Set up")
+app.add_typer(data_program.dataset, name="dataset", rich_help_panel="Start")
 app.add_typer(score, name="score", rich_help_panel="Look")
 app.add_typer(checkpoint_program.app)
-cache = typer.Typer(help="Copies and caches on the server's disk, and their users.", no_args_is_help=True)
-app.add_typer(cache, name="cache", rich_help_panel="Set up")
+app.add_typer(data_program.cache, name="cache", rich_help_panel="Set up")
 talking.add_to(app)
 
 Files = Annotated[
@@ -39,18 +33,6 @@ Target = Annotated[str, typer.Argument(metavar="KIND/NAME", help="As fe/tickets,
 Words = Annotated[
     list[str], typer.Argument(metavar="KIND [NAME]", help="Plural, singular or short; or `all`.")
 ]
-Map = Annotated[
-    list[str] | None,
-    typer.Option("--map", metavar="PART=COLUMN", help="A column under another name, as prompt=ask."),
-]
-
-Role = Annotated[str, typer.Option(help="viewer, editor or admin.")]
-Namespaces = Annotated[
-    list[str] | None,
-    typer.Option("-n", "--namespace", help="Where the role holds. Default: default.", show_default=False),
-]
-AllNamespaces = Annotated[bool, typer.Option("-A", "--all-namespaces", help="It holds everywhere.")]
-Expires = Annotated[str, typer.Option(help="After 90m, 12h, 30d; or never.")]
 
 START, LOOK, CHANGE, HELP = "Start", "Look", "Change", "Set up"
 
@@ -392,91 +374,6 @@ def crds(output: Annotated[str, typer.Option("-o", "--output", help="yaml or jso
 
 
 @app.command(rich_help_panel=HELP)
-def kubeconfig(
-    path: Annotated[bool, typer.Option("--path", help="Print where it lies instead.")] = False,
-    user: Annotated[
-        str | None, typer.Option(help="Make a token for this user, and a kubeconfig with it.")
-    ] = None,
-    role: Role = "viewer",
-    namespace: Namespaces = None,
-    all_namespaces: AllNamespaces = False,
-    expires: Expires = "30d",
-    output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="Write it there, mode 0600.", show_default=False)
-    ] = None,
-) -> None:
-    """Print the kubeconfig of the server of DTX_HOME; with --user, one for somebody else.
-
-    Example: dtx kubeconfig --user ann --role editor --namespace team-a -o ann.kubeconfig
-    """
-    if user is None:
-        from datatunerx.cli.serve import print_kubeconfig
-
-        return print_kubeconfig(path=path)
-    from datatunerx.cli.connect import run, settings
-    from datatunerx.cli.token import kubeconfig as command
-
-    wanted = _grant(user, role, namespace, all_namespaces, expires)
-    run(command(settings(), wanted, output))
-
-
-@token.command("create")
-def token_create(
-    user: Annotated[str | None, typer.Option(help="Whom it stands for. Default: your login name.")] = None,
-    role: Role = "viewer",
-    namespace: Namespaces = None,
-    all_namespaces: AllNamespaces = False,
-    expires: Expires = "30d",
-    name: Annotated[str | None, typer.Option(help="Of the Token object. Default: from the user.")] = None,
-    kubeconfig: Kubeconfig = None,
-) -> None:
-    """Make a token and print it, this once: the server keeps its hash only.
-
-    Example: dtx token create --user ann --role editor --namespace team-a --expires 12h
-    """
-    from datatunerx.cli import token as commands
-    from datatunerx.cli.connect import with_api
-
-    wanted = _grant(user, role, namespace, all_namespaces, expires)
-    with_api(kubeconfig, lambda api: commands.create(api, wanted, name))
-
-
-@token.command("list")
-def token_list(
-    output: Annotated[str | None, typer.Option("-o", "--output", help="json, yaml or name.")] = None,
-    kubeconfig: Kubeconfig = None,
-) -> None:
-    """Show who was let in, as what, where and until when."""
-    from datatunerx.cli import look
-    from datatunerx.cli.connect import with_api
-
-    with_api(kubeconfig, lambda api: look.get(api, ["tokens"], None, form=output, labels="", watch=False))
-
-
-@token.command("revoke")
-def token_revoke(
-    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...")] = None,
-    user: Annotated[str | None, typer.Option(help="Every token of this user.")] = None,
-    kubeconfig: Kubeconfig = None,
-) -> None:
-    """Let a token in no longer, from now on; watches and logs that it follows end."""
-    from datatunerx.cli import token as commands
-    from datatunerx.cli.connect import with_api
-
-    with_api(kubeconfig, lambda api: commands.revoke(api, names or (), user))
-
-
-def _grant(
-    user: str | None, role: str, namespaces: list[str] | None, everywhere: bool, expires: str
-) -> "Grant":
-    from datetime import UTC, datetime
-
-    from datatunerx.cli.token import grant
-
-    return grant(user, role, namespaces or (), expires, everywhere=everywhere, now=datetime.now(UTC))
-
-
-@app.command(rich_help_panel=HELP)
 def doctor(
     output: Annotated[str | None, typer.Option("-o", "--output", help="json for scripts.")] = None,
 ) -> None:
@@ -502,106 +399,3 @@ def _dtx(
     ] = False,
 ) -> None:
     del version
-
-
-@dataset.command("check")
-def check_data(
-    files: Annotated[list[str], typer.Argument(metavar="FILE...", help="Paths or URIs.")],
-    format: Annotated[str, typer.Option(help="How a row is written. Default: recognised.")] = "auto",
-    map_: Map = None,
-    output: Annotated[str | None, typer.Option("-o", "--output", help="json.")] = None,
-) -> None:
-    """Read files as a Dataset's inspection does, without a server: format, rows kept and dropped, examples.
-
-    Example: dtx dataset check tickets.csv --map completion=reply
-
-    Exit code: 0 if they can be trained on, 1 if not, 2 for a wrong option.
-    """
-    from datatunerx.cli.check_data import check as command
-
-    raise typer.Exit(int(command(files, format, map_ or (), output)))
-
-
-@dataset.command("preview")
-def preview_data(
-    what: Annotated[str, typer.Argument(metavar="NAME|FILE", help="A Dataset, or a file that is none yet.")],
-    llm: Annotated[
-        str | None, typer.Option(help="For a file: whose tokenizer and template, an LLM or a folder.")
-    ] = None,
-    template: Annotated[
-        str | None, typer.Option(help="For a file: another template, by name or as Jinja.")
-    ] = None,
-    html: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write a page that stands alone instead.")
-    ] = None,
-    output: Annotated[str | None, typer.Option("-o", "--output", help="json.")] = None,
-    namespace: Namespace = "default",
-    kubeconfig: Kubeconfig = None,
-) -> None:
-    """Show what training would see of a dataset: the report, and rows with what is trained on marked.
-
-    A Dataset's tokens are counted where its spec.llm names a base model.
-
-    Example: dtx dataset preview faq.jsonl --llm smollm2
-    """
-    from datatunerx.cli.connect import run
-    from datatunerx.cli.preview_data import preview as command
-
-    run(command(what, llm, template, html, output, namespace, kubeconfig))
-
-
-@dataset.command("upload")
-def upload_data(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Of the train split.")],
-    name: Annotated[str | None, typer.Option(help="Of the Dataset. Default: from the first file.")] = None,
-    format: Annotated[str, typer.Option(help="How a row is written. Default: recognised.")] = "auto",
-    validate: Annotated[list[Path] | None, typer.Option(help="A file of the validate split.")] = None,
-    test: Annotated[list[Path] | None, typer.Option(help="A file of the test split.")] = None,
-    map_: Map = None,
-    llm: Annotated[str | None, typer.Option(help="An LLM whose tokenizer counts the tokens.")] = None,
-    unpack: Annotated[bool, typer.Option("--unpack", help="Take archives for the files in them.")] = False,
-    namespace: Namespace = "default",
-    kubeconfig: Kubeconfig = None,
-) -> None:
-    """Upload files to the server, make a Dataset of them, and show what it holds.
-
-    Broken off, the same command goes on where it stopped.
-
-    Example: dtx dataset upload tickets.jsonl --name tickets
-
-    Exit code: 1 if the data cannot be used.
-    """
-    from datatunerx.cli import upload
-    from datatunerx.cli.connect import with_api
-
-    asked = upload.Request(files, validate or (), test or (), name, format, llm, unpack, map_ or ())
-    with_api(kubeconfig, lambda api: upload.upload(api, asked, namespace))
-
-
-@cache.command("list")
-def list_cache() -> None:
-    """List tokenised data, fetched files, models and uploads with their sizes and users."""
-    from datatunerx.cli import cache as command
-    from datatunerx.cli.connect import settings, with_api
-
-    with_api(None, lambda api: command.show(api, settings()))
-
-
-@cache.command("clean")
-def clean_cache(
-    older_than: Annotated[
-        str | None, typer.Option(metavar="7d", help="Only what was not used for so long.")
-    ] = None,
-    limit: Annotated[
-        str | None, typer.Option(metavar="20GB", help="Only until all fits into so much, oldest first.")
-    ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go; remove nothing.")] = False,
-) -> None:
-    """Remove what no object and no worker uses, and say how many bytes that gives back.
-
-    Example: dtx cache clean --older-than 7d --dry-run
-    """
-    from datatunerx.cli import cache as command
-    from datatunerx.cli.connect import settings, with_api
-
-    with_api(None, lambda api: command.clean(api, settings(), older_than, limit, dry_run=dry_run))

@@ -25,6 +25,7 @@ _PLACE = re.compile(
 def hugging_face(uri: str, credentials: Credentials) -> list[Remote]:
     """What a hf:// URI stands for. The Secret's `token` counts before HF_TOKEN, as the endpoint does."""
     try:
+        import httpx2  # what the hub's own client asks with
         from huggingface_hub import HfApi, hf_hub_url
         from huggingface_hub.errors import HfHubHTTPError, HFValidationError
         from huggingface_hub.hf_api import RepoFile
@@ -41,11 +42,7 @@ def hugging_face(uri: str, credentials: Credentials) -> list[Remote]:
         raise Refused(f"{uri}: is not hf://datasets/org/name[@revision][/path]; correct it") from error
     except HfHubHTTPError as error:
         raise web.refusal(uri, _status(error), credentials.secret) from None
-    except OSError as error:
-        raise _silent(uri, error) from error
-    except Exception as error:
-        if not type(error).__module__.startswith("httpx"):
-            raise
+    except (OSError, httpx2.HTTPError) as error:
         raise _silent(uri, error) from error
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     found = []
