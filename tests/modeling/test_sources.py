@@ -114,6 +114,18 @@ def test_a_hub_model_that_was_fetched_is_used_when_the_hub_is_away(hub, tmp_path
     assert prepare_model("hf://org/tiny", tmp_path / "store") == first
 
 
+def test_what_a_token_fetched_is_no_one_elses_while_the_hub_is_away(hub, tmp_path, monkeypatch):
+    theirs, nowhere = Credentials({"token": "hf_theirs"}), "http://127.0.0.1:1"
+    copy = resolve("hf://org/tiny", tmp_path, theirs)
+    resolve("hf://org/tiny", tmp_path / "plain")
+    monkeypatch.setenv("HF_ENDPOINT", nowhere)
+
+    for other in (Credentials(), Credentials({"token": "hf_other"}), Credentials(endpoint=nowhere)):
+        with pytest.raises(UnusableModel):
+            resolve("hf://org/tiny", tmp_path, other)
+    assert copy.path.is_relative_to(tmp_path) and not (tmp_path / copy.path.name).exists()
+
+
 @pytest.mark.parametrize(
     ("source", "message"),
     [

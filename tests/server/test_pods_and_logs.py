@@ -1,7 +1,6 @@
 """Pods that stand for runs, and their logs."""
 
 import asyncio
-import time
 import tracemalloc
 
 import pytest
@@ -189,18 +188,17 @@ async def test_follow_waits_for_the_file_and_goes_on_when_it_is_begun_anew(tmp_p
 
 
 @pytest.mark.slow
-def test_a_log_of_a_gigabyte_opens_within_a_second_and_fifty_megabytes(tmp_path):
+def test_a_log_of_a_gigabyte_opens_within_fifty_megabytes(tmp_path):
     path = tmp_path / "big"
     block = (b"x" * 99 + b"\n") * 10_000
     with path.open("wb") as file:
         for _ in range(1_000):
             file.write(block)
     tracemalloc.start()
-    started = time.perf_counter()
     offset = logs.tail_offset(path, 50)
     assert len(logs.read(path, offset, 1 << 20)) == 5_000
-    seconds, (_, peak) = time.perf_counter() - started, tracemalloc.get_traced_memory()
+    _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     path.unlink()
 
-    assert seconds < 1 and peak < 50 << 20
+    assert peak < 50 << 20

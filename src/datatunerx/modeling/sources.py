@@ -157,6 +157,9 @@ def _from_hub(source: str, downloads: Path, credentials: Credentials) -> Path:
     repository, _, revision = source.removeprefix("hf://").partition("@")
     endpoint, given = hub_of(credentials, source)
     token = given or False  # None would be read as: find one on this machine
+    if named := credentials.get("token") + credentials.endpoint + credentials.get("endpoint"):
+        # A hub that is away asks nobody who they are, so what it lent stays with those who name the same.
+        downloads /= key_of("", named, "hub")
     offline = False
     try:
         try:
