@@ -17,11 +17,12 @@ from datatunerx.cli.errors import BadInput, CommandError, Exit
 from datatunerx.cli.experiment import console
 from datatunerx.cli.names import kind_and_name
 from datatunerx.cli.text import MISSING, number
-from datatunerx.cli.tune import parse_metrics, slug
+from datatunerx.cli.tune import parse_metrics
 from datatunerx.client import Api
 from datatunerx.resources import Scoring
 from datatunerx.resources.enums import ScoringPhase
 from datatunerx.resources.wire import API_VERSION
+from datatunerx.runs.grid import slug
 
 POLL_SECONDS = 0.5
 MODELS = ("LLM", "LLMCheckpoint")

@@ -1,8 +1,5 @@
 """From a model, a file and a few settings to the objects of an experiment; reads the data only to name it."""
 
-import hashlib
-import itertools
-import json
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -11,30 +8,31 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from pydantic import BaseModel
-
 from datatunerx.cli.check import did_you_mean, model_uri, problems
 from datatunerx.cli.check_data import mapping
 from datatunerx.cli.documents import Json, scalar
 from datatunerx.cli.errors import BadInput
 from datatunerx.resources.enums import Metric
 from datatunerx.resources.training import TrainingParameters
-from datatunerx.resources.wire import API_VERSION
+from datatunerx.runs.grid import (
+    MAX_COMBINATIONS,
+    Group,
+    Setting,
+    grid,
+    new_object,
+    put,
+    setting_keys,
+    short_digest,
+    slug,
+)
 from datatunerx.storage import sha256_of
 
-MAX_COMBINATIONS = 64
 DATA_SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".arrow", ".xlsx", ".txt")
 SPLIT_STEMS = {
     "train": ("train", "training"),
     "validate": ("validate", "validation", "valid", "val", "dev", "eval"),
     "test": ("test",),
 }
-SHORT_KEYS = {
-    "lora.rank": "r", "lora.alpha": "a", "lora.dropout": "drop", "learningRate": "lr", "batchSize": "b",
-    "epochs": "e", "maxSteps": "steps", "seed": "seed", "cutoffLength": "cut", "weightDecay": "wd",
-    "warmupRatio": "warm", "gradientAccumulation": "acc", "scheduler": "", "optimizer": "", "precision": "",
-}  # fmt: skip
-"""How a setting shows in the name of a group."""
 LIST_KEYS = ("lora.targets",)
 
 
@@ -56,17 +54,6 @@ class Request:
     """Columns under other names, as typed: completion=reply."""
 
 
-@dataclass(frozen=True)
-class Setting:
-    key: str
-    values: tuple[Any, ...]
-    texts: tuple[str, ...]
-    """The values as typed: 2e-4 stays 2e-4 in a name."""
-
-
-Group = tuple[str, Json]
-
-
 def build(request: Request, folder: Path) -> list[Json]:
     """LLM, Dataset, Hyperparameters and the FinetuneExperiment. Raises BadInput naming every fault.
 
@@ -75,22 +62,24 @@ def build(request: Request, folder: Path) -> list[Json]:
     settings = parse_settings(request.settings)
     source = llm_source(request.llm, folder)
     splits = data_splits(request.data, folder)
-    llm = f"{slug(_tail(source))}-{_digest(source)}"
+    llm = f"{slug(_tail(source))}-{short_digest(source)}"
     data: Json = {"subsets": [{"name": "default", "splits": splits}]}
     identity: list[Any] = [splits, _content(splits)]
     if request.features:
         data["features"] = [{"name": n, "mapTo": column} for n, column in mapping(request.features).items()]
         identity.append(data["features"])
-    dataset = f"{slug(_tail(request.data))}-{_digest(identity)}"
+    dataset = f"{slug(_tail(request.data))}-{short_digest(identity)}"
     asked = [request.metrics, request.max_new_tokens, request.samples, request.limit]
     told = {setting.key: setting.values for setting in settings}
-    experiment = request.name or f"tune-{slug(_tail(request.data))}-{_digest([llm, dataset, told, asked])}"
-    groups = _groups(settings)
+    experiment = (
+        request.name or f"tune-{slug(_tail(request.data))}-{short_digest([llm, dataset, told, asked])}"
+    )
+    groups = grid(settings)
     objects = [
-        _object("LLM", llm, {"source": source}),
-        _object("Dataset", dataset, data),
-        *(_object("Hyperparameter", name, spec) for name, spec in groups),
-        _object("FinetuneExperiment", experiment, _experiment(request, llm, dataset, groups)),
+        new_object("LLM", llm, {"source": source}),
+        new_object("Dataset", dataset, data),
+        *(new_object("Hyperparameter", name, spec) for name, spec in groups),
+        new_object("FinetuneExperiment", experiment, _experiment(request, llm, dataset, groups)),
     ]
     found = [f"{o['kind']}/{o['metadata']['name']}: {text}" for o in objects for text in problems(o)]
     if found:
@@ -173,46 +162,6 @@ def parse_metrics(texts: Sequence[str]) -> tuple[list[str], dict[str, Json]]:
     return names, options
 
 
-def setting_keys(model: type[BaseModel], prefix: str = "") -> list[str]:
-    """Every key that --set takes, by wire name: learningRate, lora.rank, ..."""
-    keys: list[str] = []
-    for name, field in model.model_fields.items():
-        key = f"{prefix}{field.alias or name}"
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            keys += setting_keys(field.annotation, f"{key}.")
-        else:
-            keys.append(key)
-    return keys
-
-
-def slug(text: str) -> str:
-    """Lower case, letters, digits and dashes, at most 30: the readable part of a name."""
-    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:30].strip("-") or "x"
-
-
-def _groups(settings: Sequence[Setting]) -> list[Group]:
-    """The shared group first. Names hold a digest of what is shared: what differs is never one object."""
-    base: Json = {}
-    for setting in settings:
-        if len(setting.values) == 1:
-            _put(base, setting.key, setting.values[0])
-    varied = [setting for setting in settings if len(setting.values) > 1]
-    shared = _digest(base)
-    groups: list[Group] = [(f"base-{shared}", base)]
-    choices = (range(len(setting.values)) for setting in varied)
-    for combination in itertools.product(*choices):
-        if not varied:
-            break
-        spec: Json = {"extends": f"base-{shared}"}
-        parts: list[str] = []
-        for setting, i in zip(varied, combination, strict=True):
-            _put(spec, setting.key, setting.values[i])
-            label = SHORT_KEYS.get(setting.key, f"{slug(setting.key)}-")
-            parts.append(f"{label}{slug(setting.texts[i].replace('.', 'p'))}")
-        groups.append((f"{'-'.join(parts)}-{shared}", spec))
-    return groups
-
-
 def _experiment(request: Request, llm: str, dataset: str, groups: Sequence[Group]) -> Json:
     jobs = [name for name, spec in groups if "extends" in spec] or [groups[0][0]]
     metrics, options = parse_metrics(request.metrics)
@@ -228,21 +177,12 @@ def _experiment(request: Request, llm: str, dataset: str, groups: Sequence[Group
     return spec | ({"samples": list(request.samples)} if request.samples else {})
 
 
-def _object(kind: str, name: str, spec: Json) -> Json:
-    return {"apiVersion": API_VERSION, "kind": kind, "metadata": {"name": name}, "spec": spec}
-
-
-def _put(spec: Json, key: str, value: Any) -> None:
-    *parents, last = key.split(".")
-    for parent in parents:
-        spec = spec.setdefault(parent, {})
-    spec[last] = value
-
-
 def _value_faults(key: str, value: Any) -> list[str]:
     spec: Json = {}
-    _put(spec, key, value)
-    return [f"--set {text.removeprefix('spec.')}" for text in problems(_object("Hyperparameter", "x", spec))]
+    put(spec, key, value)
+    return [
+        f"--set {text.removeprefix('spec.')}" for text in problems(new_object("Hyperparameter", "x", spec))
+    ]
 
 
 def _tail(uri: str) -> str:
@@ -262,8 +202,3 @@ def _content(splits: Mapping[str, Sequence[str]]) -> list[str]:
             if uri.startswith("file://"):
                 digests.append(sha256_of(Path(unquote(urlsplit(uri).path))))
     return digests
-
-
-def _digest(value: Any) -> str:
-    text = json.dumps(value, sort_keys=True, default=list)
-    return hashlib.sha256(text.encode()).hexdigest()[:6]

@@ -13,11 +13,11 @@ from datatunerx.cli.check_data import mapping
 from datatunerx.cli.documents import Json
 from datatunerx.cli.errors import BadInput, CommandError, Exit
 from datatunerx.cli.text import visible
-from datatunerx.cli.tune import slug
 from datatunerx.client import Api
 from datatunerx.client.uploads import upload as send
 from datatunerx.resources.material import Dataset
 from datatunerx.resources.wire import API_VERSION
+from datatunerx.runs.grid import slug
 
 INSPECTION_SECONDS = 3600.0
 LOOK_SECONDS = 0.3

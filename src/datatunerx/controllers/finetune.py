@@ -31,11 +31,7 @@ from datatunerx.controllers.objects import (
     tell,
     write_status,
 )
-from datatunerx.controllers.readiness import (
-    Waiting,
-    num_steps,
-    resolve,
-)
+from datatunerx.controllers.readiness import Waiting, resolve
 from datatunerx.controllers.run import RETRYABLE
 from datatunerx.controllers.turns import UNKNOWN, in_words, place_of
 from datatunerx.resources.enums import FinetunePhase, RunPhase, RunType, StopMode
@@ -44,7 +40,7 @@ from datatunerx.resources.material import LLM, Dataset
 from datatunerx.resources.outcome import LLMCheckpoint, LLMCheckpointSpec, Run
 from datatunerx.resources.wire import now
 from datatunerx.runs.commands import Command, Verb
-from datatunerx.runs.compile import Training, output_uri
+from datatunerx.runs.compile import Training, num_steps, output_uri
 from datatunerx.runs.events import JobOutcome
 from datatunerx.runs.exporting import CHECKPOINT
 

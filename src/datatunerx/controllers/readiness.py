@@ -1,6 +1,5 @@
 """Whether a training has all it needs, and if not, what it waits for. Reads the world, changes nothing."""
 
-import math
 from dataclasses import dataclass
 
 from pydantic import ValidationError
@@ -8,7 +7,6 @@ from pydantic import ValidationError
 from datatunerx import storage
 from datatunerx.controllers.context import World
 from datatunerx.controllers.plugins import call_of, parameters_problem
-from datatunerx.resources.enums import Split
 from datatunerx.resources.experiment import FinetuneExperiment
 from datatunerx.resources.finetune import Finetune, FinetuneJob, Measure, ScoringPluginUse
 from datatunerx.resources.material import LLM, Dataset, Hyperparameter
@@ -207,14 +205,3 @@ def _start(world: World, finetune: Finetune, digest: str) -> str | Waiting | Non
     if checkpoint.spec.base_digest and checkpoint.spec.base_digest != digest:
         return Waiting("CheckpointOfOtherBase", f"resumeFrom: {name} was trained on another base model")
     return checkpoint.spec.uri
-
-
-def num_steps(training: Training, dataset: Dataset) -> int | None:
-    """Optimizer steps the training will take, as far as the inspection tells; None if it does not."""
-    wanted = training.parameters
-    if wanted.max_steps:
-        return wanted.max_steps
-    rows = dataset.status.report.splits.get(Split.TRAIN) if dataset.status.report else None
-    if not rows:
-        return None
-    return math.ceil(wanted.epochs * math.ceil(rows / (wanted.batch_size * wanted.gradient_accumulation)))

@@ -351,6 +351,17 @@ class Training:
         return self.finetune.metadata.name
 
 
+def num_steps(training: Training, dataset: Dataset) -> int | None:
+    """Optimizer steps the training will take, as far as the inspection tells; None if it does not."""
+    wanted = training.parameters
+    if wanted.max_steps:
+        return wanted.max_steps
+    rows = dataset.status.report.splits.get(Split.TRAIN) if dataset.status.report else None
+    if not rows:
+        return None
+    return math.ceil(wanted.epochs * math.ceil(rows / (wanted.batch_size * wanted.gradient_accumulation)))
+
+
 def output_uri(root_uri: str, finetune_uid: str) -> str:
     """Folder of a Finetune's checkpoints, the same for every attempt."""
     return f"{root_uri}/artifacts/{finetune_uid}"
@@ -418,6 +429,18 @@ def base_bytes(num_parameters: int, precision: Precision) -> int:
     return num_parameters * BYTES_OF[precision]
 
 
+def adapter_bytes(training: Training) -> float:
+    """Memory of one more adapter beside the base."""
+    return ADAPTER_BYTES * adapter_weights(training.num_parameters, training.parameters.lora.rank)
+
+
+def memory_bytes(pack: Sequence[Training], auto: Precision) -> int:
+    """About what a run of these trainings takes of a device: the base once, every adapter, one tick."""
+    first = pack[0]
+    base = base_bytes(first.num_parameters, resolved_precision(first.parameters.precision, auto))
+    return base + WORKING_BYTES + int(sum(adapter_bytes(training) for training in pack))
+
+
 def groups(
     trainings: Iterable[Training], *, auto: Precision, memory_bytes: int, devices: int
 ) -> list[list[Training]]:
@@ -441,7 +464,7 @@ def groups(
         pack: list[Training] = []
         used = 0.0
         for member in members:
-            need = ADAPTER_BYTES * adapter_weights(member.num_parameters, member.parameters.lora.rank)
+            need = adapter_bytes(member)
             if pack and (len(pack) >= min(share, MAX_JOBS_PER_RUN) or used + need > room):
                 found.append(pack)
                 pack, used = [], 0.0
