@@ -5,8 +5,9 @@ import json
 import pytest
 
 from datatunerx.cli.answers import facts, questions_of
-from datatunerx.cli.comparisons import MAX_BYTES, Comparison, evaluation_rows, keep, preference_pairs
+from datatunerx.cli.comparisons import keep
 from datatunerx.cli.errors import BadInput, CommandError
+from datatunerx.client.comparisons import MAX_BYTES, Comparison, rows
 
 
 def asked(text):
@@ -59,13 +60,14 @@ def test_a_question_or_a_file_and_not_both(tmp_path):
 
 
 def test_the_preferred_answer_is_paired_with_each_other_one_that_differs():
-    pairs = preference_pairs(
+    pairs = rows(
         comparison(
             compared(("base", "no"), ("a", "yes"), ("b", "yes")),
             compared(("base", "no"), ("a", "yes"), ("b", "no")),
             compared(("base", "no"), ("a", None), ("b", "x")),
             compared(("base", None), ("a", "yes"), ("b", "maybe")),
         ),
+        "pairs",
         "a",
     )
     assert [(p["chosen"], p["rejected"]) for p in pairs] == [("yes", "no"), ("yes", "no"), ("yes", "maybe")]
@@ -76,10 +78,21 @@ def test_a_question_of_several_messages_keeps_them():
     talk = [{"role": "system", "content": "s"}, *asked("q")]
     one = comparison(compared(("base", "no"), ("a", "yes"), messages=talk))
     answer = {"role": "assistant", "content": "yes"}
-    assert preference_pairs(one, "a") == [
+    assert rows(one, "pairs", "a") == [
         {"prompt": talk, "chosen": [answer], "rejected": [answer | {"content": "no"}]}
     ]
-    assert evaluation_rows(one, "a") == [{"messages": [*talk, answer]}]
+    assert rows(one, "rows", "a") == [{"messages": [*talk, answer]}]
+
+
+def test_votes_say_what_is_right_and_an_answer_later_in_a_talk_is_paired_with_none():
+    first = compared(("base", "no"), ("a", "yes")) | {"vote": "a"}
+    none_of_them = compared(("base", "no"), ("a", "yes")) | {"vote": ""}
+    later = compared(("base", "no"), ("a", "yes")) | {"vote": "base"}
+    later["answers"][0]["messages"] = [*asked("Why?"), {"role": "assistant", "content": "x"}, *asked("And?")]
+    one = comparison(first, none_of_them, later)
+    assert [(pair["chosen"], pair["rejected"]) for pair in rows(one, "pairs")] == [("yes", "no")]
+    assert [row["messages"][-1]["content"] for row in rows(one, "rows")] == ["yes", "no"]
+    assert len(rows(one, "rows")[1]["messages"]) == 4
 
 
 def test_pairs_and_rows_are_read_as_the_data_they_are():
@@ -87,7 +100,7 @@ def test_pairs_and_rows_are_read_as_the_data_they_are():
     from datatunerx.resources.enums import DataFormat
 
     one = comparison(compared(("base", "no"), ("a", "yes")))
-    pair, row = preference_pairs(one, "a")[0], evaluation_rows(one, "a")[0]
+    pair, row = rows(one, "pairs", "a")[0], rows(one, "rows", "a")[0]
     talk = conversation(pair, layout_of(pair, DataFormat.AUTO, {}))
     assert (talk.messages[-1]["content"], talk.rejected[-1]["content"]) == ("yes", "no")
     assert conversation(row, layout_of(row, DataFormat.AUTO, {})).messages[-1]["content"] == "yes"

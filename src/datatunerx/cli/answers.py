@@ -13,13 +13,14 @@ from rich.panel import Panel
 from rich.text import Text
 
 from datatunerx.cli.chat import JSON, events
-from datatunerx.cli.comparisons import Comparison, keep
+from datatunerx.cli.comparisons import keep
 from datatunerx.cli.documents import Json
 from datatunerx.cli.errors import BadInput, Exit
 from datatunerx.cli.models import model_named, models_of_experiment, served
 from datatunerx.cli.text import MISSING, number, readable, visible
 from datatunerx.client import Api
 from datatunerx.client.api import path_of
+from datatunerx.client.comparisons import Comparison
 from datatunerx.resources import InferenceService
 from datatunerx.resources.outcome import ModelRef
 from datatunerx.resources.wire import now

@@ -1,122 +1,73 @@
-"""Comparisons that were kept, as ConfigMaps, and what can be made of them: rows to score by, pairs."""
+"""`dtx comparisons`: list what was kept, and make rows or pairs of it."""
 
 import json
 from pathlib import Path
-from typing import Any
 
-from pydantic import Field, ValidationError
-
-from datatunerx.cli.documents import Json
 from datatunerx.cli.errors import BadInput, CommandError, Exit
 from datatunerx.cli.text import aligned
-from datatunerx.client import AlreadyExists, Api, NotFound, Plural
-from datatunerx.resources.wire import GROUP, Wire
-
-CONFIG_MAPS = Plural("", "v1", "configmaps")
-LABEL = f"{GROUP}/comparison"
-KEY = "comparison.json"
-MAX_BYTES = 900_000
-"""Of one comparison: a ConfigMap holds a little more on any server."""
-
-
-class Comparison(Wire):
-    """Questions, and what each model answered."""
-
-    models: list[str]
-    settings: dict[str, Any] = {}
-    created: str
-    questions: list[dict[str, Any]] = Field(default_factory=list)
-    """messages, and answers in the order of models: text, identity, seconds, tokens; or error."""
+from datatunerx.client import AlreadyExists, Api, NotFound
+from datatunerx.client.comparisons import (
+    CONFIG_MAPS,
+    FORMS,
+    BadComparison,
+    Comparison,
+    body_of,
+    kept,
+    read,
+    rows,
+)
 
 
 async def keep(api: Api, name: str, comparison: Comparison, namespace: str, *, dry_run: bool = False) -> None:
     """Save it under a name that is free, or see whether it can be. Raises CommandError, also if too large."""
-    text = json.dumps(comparison.dump(), ensure_ascii=False)
-    if (size := len(text.encode())) > MAX_BYTES:
-        raise CommandError(
-            f"the comparison takes {size:,} bytes and one object holds {MAX_BYTES:,}; "
-            "ask fewer questions at once, or keep the output of -o json"
-        )
-    metadata = {"name": name, "labels": {LABEL: "true"}}
-    body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {KEY: text}}
     try:
+        body = body_of(name, comparison)
         await api.create_raw(CONFIG_MAPS, body, namespace, dry_run=dry_run)
+    except BadComparison as error:
+        raise CommandError(str(error)) from None
     except AlreadyExists:
         raise CommandError(f"--save {name}: a ConfigMap of that name exists; choose another name") from None
 
 
 async def list_kept(api: Api, namespace: str) -> Exit:
-    rows = [["NAME", "MODELS", "QUESTIONS", "CREATED"]]
-    for found in await api.list(CONFIG_MAPS, namespace, labels=f"{LABEL}=true"):
-        one = _read(found)
-        rows.append([found["metadata"]["name"], ",".join(one.models), str(len(one.questions)), one.created])
-    print(
-        "\n".join(aligned(rows)) if len(rows) > 1 else "No comparisons. Keep one: dtx compare --save NAME ..."
-    )
+    table = [["NAME", "MODELS", "QUESTIONS", "VOTES", "CREATED"]]
+    try:
+        found = await kept(api, namespace)
+    except BadComparison as error:
+        raise CommandError(str(error)) from None
+    for name, one in found:
+        votes = sum("vote" in question for question in one.questions)
+        table.append([name, ",".join(one.models), str(len(one.questions)), str(votes), one.created])
+    print("\n".join(aligned(table)) if found else "No comparisons. Keep one: dtx compare --save NAME ...")
     return Exit.OK
 
 
-async def export(api: Api, name: str, form: str, prefer: str, file: Path, namespace: str) -> Exit:
+async def export(api: Api, name: str, form: str, prefer: str | None, file: Path, namespace: str) -> Exit:
     """Write the rows; a file that is there is not written over."""
-    if form not in ("rows", "pairs"):
+    if form not in FORMS:
         raise BadInput(f"--as {form}: must be rows or pairs")
     try:
-        comparison = _read(await api.get(CONFIG_MAPS, name, namespace))
+        comparison = read(await api.get(CONFIG_MAPS, name, namespace))
     except NotFound:
         raise CommandError(f'no comparison is called "{name}"; see dtx comparisons list') from None
-    if prefer not in comparison.models:
+    except BadComparison as error:
+        raise CommandError(str(error)) from None
+    if prefer is not None and prefer not in comparison.models:
         raise BadInput(f"--prefer {prefer}: the comparison has {', '.join(comparison.models)}")
-    rows = (evaluation_rows if form == "rows" else preference_pairs)(comparison, prefer)
-    if not rows:
+    if prefer is None and not any(question.get("vote") for question in comparison.questions):
+        raise BadInput(f"{name} has no votes; name whose answers are right: --prefer MODEL")
+    found = rows(comparison, form, prefer or "")
+    chosen = prefer or "what was voted for"
+    if not found:
         raise CommandError(
-            f"{name} gives no {form}: {prefer} answered nothing that the others did not say too"
+            f"{name} gives no {form}: {chosen} answered nothing that the others did not say too"
         )
     try:
         with file.open("x", encoding="utf-8") as out:
-            out.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+            out.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in found)
     except FileExistsError:
         raise BadInput(f"{file} exists; name another file") from None
     except OSError as error:
         raise BadInput(f"{file}: {error.strerror}") from None
-    print(f"{file}: {len(rows)} {form} of {len(comparison.questions)} questions, {prefer} preferred")
+    print(f"{file}: {len(found)} {form} of {len(comparison.questions)} questions, {chosen} preferred")
     return Exit.OK
-
-
-def evaluation_rows(comparison: Comparison, prefer: str) -> list[Json]:
-    """Each question with the preferred model's answer as the reference."""
-    return [
-        {"messages": [*one["messages"], {"role": "assistant", "content": text}]}
-        for one in comparison.questions
-        if (text := _texts(one).get(prefer))
-    ]
-
-
-def preference_pairs(comparison: Comparison, prefer: str) -> list[Json]:
-    """The preferred answer against each other one that differs; each rejected text once."""
-    pairs: list[Json] = []
-    for one in comparison.questions:
-        texts = _texts(one)
-        chosen = texts.pop(prefer, None)
-        if not chosen:
-            continue
-        plain = len(one["messages"]) == 1
-        prompt = one["messages"][0]["content"] if plain else one["messages"]
-        for rejected in dict.fromkeys(text for text in texts.values() if text and text != chosen):
-            sides = (chosen, rejected)
-            if not plain:  # a prompt of messages is continued by messages
-                sides = tuple([{"role": "assistant", "content": side}] for side in sides)  # type: ignore[assignment]
-            pairs.append({"prompt": prompt, "chosen": sides[0], "rejected": sides[1]})
-    return pairs
-
-
-def _texts(question: Json) -> dict[str, str]:
-    """What was answered, by model, without the errors."""
-    return {answer["model"]: answer["text"].strip() for answer in question["answers"] if "text" in answer}
-
-
-def _read(config_map: Json) -> Comparison:
-    name = config_map["metadata"]["name"]
-    try:
-        return Comparison.model_validate_json((config_map.get("data") or {}).get(KEY, ""))
-    except ValidationError as error:
-        raise CommandError(f"ConfigMap {name} holds no comparison: {error.errors()[0]['msg']}") from None

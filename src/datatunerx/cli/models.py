@@ -2,13 +2,13 @@
 
 import asyncio
 import secrets
-import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 
 from datatunerx.cli.check import did_you_mean
 from datatunerx.cli.errors import BadInput, CommandError
 from datatunerx.client import Api, NotFound
+from datatunerx.client.services import MADE_BY, NotLoaded, loading, serving
 from datatunerx.resources import (
     LLM,
     Finetune,
@@ -17,13 +17,9 @@ from datatunerx.resources import (
     InferenceService,
     LLMCheckpoint,
 )
-from datatunerx.resources.enums import ServicePhase
 from datatunerx.resources.outcome import InferenceServiceSpec, ModelRef
-from datatunerx.resources.wire import GROUP, WANTED, ObjectMeta
+from datatunerx.resources.wire import ObjectMeta
 
-MADE_BY = f"{GROUP}/made-by"
-"""Label of a service that a command made for itself."""
-LOOK_SECONDS = 0.2
 OWN_IDLE_SECONDS = 600.0
 """A service whose command was killed before it could delete it frees its device after so long."""
 Say = Callable[[str], None]
@@ -89,7 +85,7 @@ async def served(
     api: Api, models: Sequence[ModelRef], namespace: str, purpose: str, say: Say
 ) -> AsyncIterator[str]:
     """The name of a service with all of the models, loaded. One that is made for this is deleted after it."""
-    found = _serving(await api.list(InferenceService, namespace), models)
+    found = serving(await api.list(InferenceService, namespace), models)
     made = None
     if found is None:
         made = await _make(api, models, namespace, purpose)
@@ -108,43 +104,11 @@ async def served(
 
 async def loaded(api: Api, name: str, namespace: str, say: Say) -> None:
     """Wait until all models of a service are served, and have it loaded for that; tell what it waits for."""
-    asked, told = False, ""
-    while True:
-        service = await api.get(InferenceService, name, namespace)
-        status = service.status
-        seen = status.observed_generation == service.metadata.generation
-        if seen and status.is_true("Ready"):
-            return
-        if seen and status.phase in (ServicePhase.STOPPED, ServicePhase.FAILED):
-            if asked and status.phase is ServicePhase.FAILED:
-                raise CommandError(f"InferenceService {name}: {status.reason}: {status.message}")
-            if service.spec.replicas == 0:
-                raise CommandError(
-                    f"InferenceService {name} is unloaded: kubectl scale isvc/{name} --replicas=1"
-                )
-            if not asked:
-                note = {"metadata": {"annotations": {WANTED: f"{time.time():.3f}"}}}
-                await api.patch(InferenceService, name, note, namespace)
-            asked = asked or status.phase is ServicePhase.FAILED
-        elif seen and status.message and status.message != told:
-            told = status.message
-            say(told)
-        await asyncio.sleep(LOOK_SECONDS)
-
-
-def _serving(services: Sequence[InferenceService], models: Sequence[ModelRef]) -> str | None:
-    """A service that a user made and has not unloaded, with all of the models; a loaded one rather."""
-    wanted = {(model.kind, model.name) for model in models}
-    found = [
-        service
-        for service in services
-        if wanted <= {(model.kind, model.name) for model in service.spec.models}
-        and service.spec.replicas
-        and not service.metadata.deletion_timestamp
-        and MADE_BY not in service.metadata.labels
-    ]
-    found.sort(key=lambda service: (not service.status.is_true("Ready"), service.metadata.name))
-    return found[0].metadata.name if found else None
+    try:
+        async for text in loading(api, name, namespace):
+            say(text)
+    except NotLoaded as error:
+        raise CommandError(str(error)) from None
 
 
 async def _make(api: Api, models: Sequence[ModelRef], namespace: str, purpose: str) -> str:

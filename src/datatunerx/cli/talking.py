@@ -102,7 +102,9 @@ def export_comparison(
     name: Annotated[str, typer.Argument(help="Of the comparison.")],
     file: Annotated[Path, typer.Argument(help="JSONL to write; it must not exist.")],
     as_: Annotated[str, typer.Option("--as", metavar="rows|pairs", help="What to make of it.")],
-    prefer: Annotated[str, typer.Option(metavar="MODEL", help="Whose answers are the right ones.")],
+    prefer: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="Whose answers are right; default: those voted for.")
+    ] = None,
     namespace: Namespace = "default",
     kubeconfig: Kubeconfig = None,
 ) -> None:
