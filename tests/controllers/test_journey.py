@@ -70,8 +70,34 @@ async def test_what_is_missing_is_named_and_waited_for(platform, make_objects):
     await platform.until(there)
     ready = await platform.until(waits)
     assert ready.status == "False" and "'data'" in ready.message
+
+    async def brought_up():
+        status = (await platform.api.get(FinetuneExperiment, "e")).status
+        return status if status.reason == "DatasetNotFound" else None
+
+    status = await platform.until(brought_up)
+    assert status.phase == "Pending" and status.condition("Ready").reason == "DatasetNotFound"
+    why = "e-g0, e-g1: there is no Dataset 'data' in namespace default; apply it"
+    assert (
+        status.condition("Ready").message == status.message == f"0 of 2 jobs have ended; cannot begin: {why}"
+    )
     await platform.apply(dataset)
     assert (await platform.ended(FinetuneExperiment, "e")).status.phase == "Succeeded"
+
+
+async def test_an_experiment_whose_job_has_a_taken_name_says_so_itself(platform, make_objects):
+    own = {"finetune": {"llm": "base", "dataset": "data", "hyperparameter": {"ref": "g0"}}}
+    taken = FinetuneJob.parse({"metadata": {"name": "e-g0"}, "spec": own})
+    await platform.apply(taken, *make_objects(1))
+
+    async def said():
+        status = (await platform.api.get(FinetuneExperiment, "e")).status
+        return status if status.reason == "NameTaken" else None
+
+    status = await platform.until(said)
+    assert "FinetuneJob e-g0 exists" in status.condition("Ready").message
+    await platform.api.delete(FinetuneJob, "e-g0")
+    assert (await platform.ended(FinetuneExperiment, "e")).status.reason is None
 
 
 async def test_a_failed_inspection_says_why_and_how_to_try_again(platform, make_objects):

@@ -4,8 +4,10 @@ from datatunerx.client.errors import Conflict
 from datatunerx.client.informer import Key
 from datatunerx.controllers.comparing import with_differences
 from datatunerx.controllers.context import Context
+from datatunerx.controllers.held_up import held_up, in_words
 from datatunerx.controllers.objects import (
     CHILDREN,
+    NameTaken,
     delete,
     draft,
     ensure,
@@ -16,6 +18,7 @@ from datatunerx.controllers.objects import (
     pass_suspend,
     suspended_by,
     tell,
+    write_name_taken,
     write_status,
 )
 from datatunerx.controllers.readiness import base_carrier
@@ -50,7 +53,11 @@ class ExperimentReconciler:
         if not await hold(context, experiment, CHILDREN):
             return None
         combos = combinations(experiment)
-        jobs = await self._jobs(experiment, combos)
+        try:
+            jobs = await self._jobs(experiment, combos)
+        except NameTaken as error:
+            await write_name_taken(context, experiment, error)
+            raise
         for job in jobs.values():
             if job and not job.status.phase.terminal and not job.metadata.deletion_timestamp:
                 await pass_suspend(context, experiment, experiment.spec.suspend, job)
@@ -67,7 +74,7 @@ class ExperimentReconciler:
     async def _jobs(self, experiment: FinetuneExperiment, combos: list[Combination]) -> Jobs:
         """All jobs, made unless they were there once: a job that somebody deleted is not run again."""
         context, namespace = self._context, experiment.metadata.namespace
-        made_before = experiment.status.phase is not ExperimentPhase.PENDING
+        made_before = experiment.status.jobs.total > 0
         jobs: Jobs = {}
         for combo in combos:
             found = context.world.get(FinetuneJob, namespace, combo.name)
@@ -131,16 +138,33 @@ class ExperimentReconciler:
         if wanted.spec.early_stopping:
             status.set_condition("EarlyStopping", False, "NotBuilt", "earlyStopping is not acted on yet")
         if ended < status.jobs.total:
-            suspended = wanted.spec.suspend and ended + status.jobs.suspended == status.jobs.total
-            status.phase = ExperimentPhase.SUSPENDED if suspended else ExperimentPhase.RUNNING
-            status.reason, status.message = None, f"{ended} of {status.jobs.total} jobs have ended"
-            status.set_condition("Ready", False, status.phase.value, status.message)
-        elif status.jobs.succeeded and any(_pending(scoring) for scoring in bases.values()):
+            self._say_how_far(wanted, ended, jobs)
+        elif status.jobs.succeeded and (open_ := [s for s in bases.values() if _pending(s)]):
             status.phase, status.reason = ExperimentPhase.RUNNING, "ScoringBase"
             status.message = "all jobs have ended; the untouched base is being scored"
+            waits = [s.status.message for s in open_ if s and s.status.phase is ScoringPhase.PENDING]
+            status.message += "".join(f"; {why}" for why in dict.fromkeys(waits) if why)
             status.set_condition("Ready", False, "ScoringBase", status.message)
         else:
             self._conclude(wanted)
+
+    def _say_how_far(self, wanted: FinetuneExperiment, ended: int, jobs: Jobs) -> None:
+        """Of one that has not ended; what holds its jobs up is its own condition, too."""
+        status = wanted.status
+        count = status.jobs
+        if wanted.spec.suspend and ended + count.suspended == count.total:
+            status.phase = ExperimentPhase.SUSPENDED
+        else:  # Pending as long as none of its jobs has begun
+            begun = count.pending < count.total
+            status.phase = ExperimentPhase.RUNNING if begun else ExperimentPhase.PENDING
+        status.message = f"{ended} of {count.total} jobs have ended"
+        found = held_up(job for job in jobs.values() if job)
+        if found:
+            status.message += f"; cannot begin: {in_words(found)}"
+        # one word for all of it only if nothing else of it goes on
+        stands = count.pending == count.total - ended == sum(map(len, found.values()))
+        status.reason = next(iter(found))[0] if stands else None
+        status.set_condition("Ready", False, status.reason or status.phase.value, status.message)
 
     def _conclude(self, wanted: FinetuneExperiment) -> None:
         status = wanted.status

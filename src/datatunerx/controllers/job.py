@@ -7,6 +7,7 @@ from datatunerx.controllers.finetune import end_unless_needed
 from datatunerx.controllers.objects import (
     CHILDREN,
     WORKER,
+    NameTaken,
     delete,
     draft,
     ensure,
@@ -19,6 +20,7 @@ from datatunerx.controllers.objects import (
     set_phase,
     suspended_by,
     tell,
+    write_name_taken,
     write_status,
 )
 from datatunerx.resources.enums import FinetunePhase, JobPhase, ScoringPhase
@@ -62,7 +64,11 @@ class JobReconciler:
         if not await hold(context, job, CHILDREN):
             return None
         wanted = draft(job)
-        finetune = await self._finetune(job)
+        try:
+            finetune = await self._finetune(job)
+        except NameTaken as error:
+            await write_name_taken(context, job, error)
+            raise
         if finetune is None:
             set_phase(wanted, JobPhase.FAILED, "FinetuneDeleted", "its Finetune was deleted before it ended")
         else:

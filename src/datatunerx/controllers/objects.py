@@ -9,6 +9,7 @@ from datatunerx.client.api import EVENTS
 from datatunerx.client.errors import AlreadyExists, ApiError, Conflict, NotFound
 from datatunerx.controllers.context import Context
 from datatunerx.resources.enums import FinetunePhase, JobPhase, ScoringPhase
+from datatunerx.resources.experiment import FinetuneExperiment
 from datatunerx.resources.finetune import Finetune, FinetuneJob
 from datatunerx.resources.outcome import Scoring
 from datatunerx.resources.wire import (
@@ -88,6 +89,14 @@ async def write_status(context: Context, read: Resource, wanted: Resource) -> bo
     body = {"metadata": metadata, "status": patch}
     await context.api.patch_status(type(read), read.metadata.name, body, read.metadata.namespace)
     return True
+
+
+async def write_name_taken(context: Context, obj: FinetuneExperiment | FinetuneJob, error: NameTaken) -> None:
+    """Say on the object itself why it cannot begin; the work is tried again all the same."""
+    wanted = draft(obj)
+    wanted.status.reason, wanted.status.message = "NameTaken", str(error)
+    wanted.status.set_condition("Ready", False, "NameTaken", str(error))
+    await write_status(context, obj, wanted)
 
 
 def draft(obj: R) -> R:
