@@ -52,6 +52,7 @@ class FinetuneExperimentSpec(Wire):
     suspend: bool = False
     """True keeps everything and stops what is unfinished; false resumes it from its last whole checkpoint."""
     priority: Annotated[int, Field(ge=-1_000_000, le=1_000_000)] = 0
+    """Higher goes first."""
     early_stopping: EarlyStopping | None = None
 
 

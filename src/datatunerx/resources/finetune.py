@@ -137,9 +137,11 @@ class GenerationSettings(Wire):
     """How answers are made; the same for every model that is compared."""
 
     max_new_tokens: Annotated[int, Field(ge=1, le=131072)] = 128
+    """Longest answer, in tokens."""
     temperature: Annotated[float, Field(ge=0, le=10)] = 0.0
     """0 always takes the likeliest token."""
     seed: Annotated[int, Field(ge=0, le=4_294_967_295)] = 0
+    """Of the draws, where the temperature is not 0."""
 
 
 class Question(Wire):
@@ -219,6 +221,7 @@ class Measure(Wire):
     split: Split = Split.TEST
     """Split of the training's own dataset, unless `dataset` names another."""
     dataset: Name | None = None
+    """Another Dataset to score on, the same for every job."""
     questions: Annotated[list[Question], Field(max_length=1000)] = []
     """Own questions, asked besides the split's."""
     metrics: Annotated[list[Metric], Field(min_length=1, max_length=16)] = [Metric.EXACT_MATCH]

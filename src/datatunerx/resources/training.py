@@ -70,6 +70,7 @@ class TrainingParameters(Wire):
     untrainable: Untrainable = Untrainable.DROP
     """What becomes of rows without one trained token; always counted."""
     optimizer: Optimizer = Optimizer.ADAMW
+    """What turns gradients into changes of the weights."""
     beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
     """Decay of AdamW's first moment; for SGD the momentum is 0."""
     beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999
@@ -77,6 +78,7 @@ class TrainingParameters(Wire):
     epsilon: Annotated[float, Field(gt=0, le=1)] = 1e-8
     """Added to the root of AdamW's second moment."""
     weight_decay: Annotated[float, Field(ge=0, le=10)] = 0.0
+    """How strongly weights are pulled towards zero at each step."""
     max_grad_norm: Annotated[float, Field(ge=0, le=1_000_000)] = 1.0
     """The job's gradient is scaled down to this norm; 0 leaves it as it is."""
     lora: Lora = Lora()

@@ -1,0 +1,23 @@
+"""What the machine offers that serves the pages: told by the app, where the controllers use the same machine."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from datatunerx.resources.enums import Precision
+
+
+class Host(NamedTuple):
+    """As placement reckons with it."""
+
+    gpus: int
+    devices: int
+    """Runs that may train at the same time."""
+    memory_bytes: int
+    """Of one device."""
+    free_bytes: int
+    """Of the disk that checkpoints are written to."""
+    precision: Precision
+    """What `auto` means here."""
+
+
+Look = Callable[[], Host]

@@ -1,0 +1,252 @@
+"""What will really happen: jobs, steps, tokens, memory, disk and time of objects that are not made yet. Pure.
+
+The figures are those that placement and the controllers go by (`runs.compile`); nothing is reckoned here
+that they reckon otherwise. Time is what trainings on the same model took here before.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import ValidationError
+
+from datatunerx.console import figures, kinds, states
+from datatunerx.console.host import Host
+from datatunerx.resources.enums import Precision, Split
+from datatunerx.resources.experiment import FinetuneExperiment
+from datatunerx.resources.finetune import Finetune
+from datatunerx.resources.material import Dataset, Hyperparameter
+from datatunerx.runs.compile import (
+    Training,
+    Unresolved,
+    combinations,
+    disk_bytes,
+    groups,
+    memory_bytes,
+    num_steps,
+    parameters,
+    unsupported,
+)
+from datatunerx.runs.plan import ModelFiles
+
+Json = dict[str, Any]
+Said = tuple[str, dict[str, Any]]
+"""A sentence of the catalogue, and its figures."""
+
+
+@dataclass(frozen=True)
+class World:
+    """What is in the namespace, by name."""
+
+    llms: Mapping[str, Json]
+    datasets: Mapping[str, Json]
+    groups: Mapping[str, Json]
+    tunes: Sequence[Json] = ()
+
+
+@dataclass
+class Job:
+    """One training to come. None is: not known before the data was read."""
+
+    name: str
+    steps: int | None
+    batch: int
+    """Rows per optimizer step."""
+    tokens: int | None
+    rank: int
+
+
+@dataclass
+class Outlook:
+    jobs: list[Job] = field(default_factory=list)
+    runs: int = 0
+    """Worker processes: jobs that share a base share one."""
+    memory: int | None = None
+    """Bytes of a device, of the largest run."""
+    disk: int | None = None
+    """Bytes that are written in all."""
+    seconds: float | None = None
+    """Of training; scoring comes on top."""
+    rate: float | None = None
+    """Tokens a second, as measured."""
+    measured_on: str = ""
+    blocked: list[Said] = field(default_factory=list)
+    """Why it cannot be started."""
+    warnings: list[Said] = field(default_factory=list)
+    checked: list[Said] = field(default_factory=list)
+    """What was looked at and is well."""
+
+    @property
+    def tokens(self) -> int | None:
+        known = [job.tokens for job in self.jobs if job.tokens is not None]
+        return sum(known) if known and len(known) == len(self.jobs) else None
+
+    def span(self, name: str) -> str:
+        """A figure of all jobs: one number, or from the lowest to the highest."""
+        found = sorted({value for job in self.jobs if (value := getattr(job, name)) is not None})
+        if not found:
+            return figures.MISSING
+        return figures.number(found[0]) + (f" – {figures.number(found[-1])}" if len(found) > 1 else "")
+
+
+def outlook(bodies: Sequence[Json], world: World, host: Host | None) -> Outlook:
+    """Of groups and one experiment, as they would be sent."""
+    found = Outlook()
+    try:
+        experiment = FinetuneExperiment.parse(
+            next(each for each in bodies if each["kind"] == kinds.EXPERIMENT)
+        )
+        made = {kinds.name_of(each): each for each in bodies if each["kind"] == "Hyperparameter"}
+        known = {name: Hyperparameter.parse(each) for name, each in {**world.groups, **made}.items()}
+        trainings = [_training(found, c, experiment, known, world) for c in combinations(experiment)]
+    except (StopIteration, ValidationError, Unresolved) as error:
+        found.blocked.append(("{why}", {"why": str(error) or "there is no FinetuneExperiment"}))
+        return found
+    _materials(found, experiment, world)
+    _room(found, [training for training in trainings if training.num_parameters], world, host)
+    _time(found, experiment, world)
+    return found
+
+
+def _training(
+    found: Outlook, combination: Any, experiment: FinetuneExperiment, known: Mapping[str, Hyperparameter],
+    world: World,
+) -> Training:  # fmt: skip
+    """One combination, resolved as far as it can be; its figures are added to what was found."""
+    wanted = parameters(combination.hyperparameter, known)
+    if why := unsupported(wanted):
+        _once(found.blocked, ("{why}", {"why": why}))
+    facts = kinds.status_of(world.llms.get(combination.llm) or {})
+    files = ModelFiles(
+        name=combination.llm, uri=facts.get("localUri") or "file:///", digest=facts.get("digest") or "",
+        template=None,
+    )  # fmt: skip
+    spec = {
+        "llm": combination.llm, "dataset": combination.dataset,
+        "hyperparameter": combination.hyperparameter.dump(), "resources": experiment.spec.resources.dump(),
+    }  # fmt: skip
+    finetune = Finetune.parse({"kind": "Finetune", "metadata": {"name": combination.name}, "spec": spec})
+    training = Training(finetune, files, int(facts.get("parameters") or 0), (), wanted)
+    data = world.datasets.get(combination.dataset)
+    steps = num_steps(training, Dataset.parse(data)) if data else wanted.max_steps
+    if steps and (late := wanted.no_checkpoint_before_end(steps)):
+        _once(found.warnings, ("{why}", {"why": late}))
+    batch = wanted.batch_size * wanted.gradient_accumulation
+    each = tokens_a_row(data, wanted.cutoff_length)
+    total = int(steps * batch * each) if steps and each else None
+    found.jobs.append(Job(combination.name, steps, batch, total, wanted.lora.rank))
+    return training
+
+
+def tokens_a_row(dataset: Json | None, cutoff: int) -> float | None:
+    """The mean of a row, cut off where it would be; None where nobody has counted."""
+    report = kinds.status_of(dataset or {}).get("report") or {}
+    counted = report.get("tokens") or {}
+    bins, low, total, rows = report.get("histogram") or [], 0, 0.0, 0
+    if counted.get("rows") and (counted.get("max") or 0) <= cutoff:
+        return float(counted["total"]) / float(counted["rows"])
+    for each in bins:
+        total += each["rows"] * min(cutoff, (low + each["upTo"]) / 2)
+        rows, low = rows + each["rows"], each["upTo"]
+    return total / rows if rows else None
+
+
+def _materials(found: Outlook, experiment: FinetuneExperiment, world: World) -> None:
+    """What model and data say of themselves."""
+    used = combinations(experiment)
+    for name in dict.fromkeys(c.llm for c in used):
+        llm = world.llms.get(name)
+        if not _ready(found, "Model", name, llm):
+            continue
+        if not kinds.status_of(llm or {}).get("template"):
+            found.blocked.append(("Model {name} has no chat template; give it one", {"name": name}))
+    for name in dict.fromkeys(c.dataset for c in used):
+        data = world.datasets.get(name)
+        if not _ready(found, "Dataset", name, data):
+            continue
+        report = kinds.status_of(data or {}).get("report") or {}
+        if report.get("dropped"):
+            figure = {"name": name, "n": figures.number(report["dropped"])}
+            found.warnings.append(("{n} rows of {name} are left out; its page says why", figure))
+        split = experiment.spec.scoring.split
+        if not experiment.spec.scoring.dataset and not (report.get("splits") or {}).get(split):
+            told = {"name": name, "split": split.value}
+            found.warnings.append(("{name} has no rows in its {split} split, so nothing is scored", told))
+        if not (report.get("splits") or {}).get(Split.VALIDATE):
+            found.warnings.append(("{name} has no validation rows, so there is no eval loss", {"name": name}))
+
+
+def _ready(found: Outlook, what: str, name: str, obj: Json | None) -> bool:
+    if obj is None:
+        found.blocked.append((f"{what} {{name}} is not there", {"name": name}))
+        return False
+    state = states.phase(obj)
+    if state == "Ready":
+        return True
+    why = {"name": name, "why": states.why(obj)}
+    if state == "NotReady":
+        found.blocked.append((f"{what} {{name}} cannot be used: {{why}}", why))
+    else:
+        found.warnings.append((f"{what} {{name}} is still being looked at; training waits for it", why))
+    return False
+
+
+def _room(found: Outlook, trainings: Sequence[Training], world: World, host: Host | None) -> None:
+    """Memory and disk, and whether they are there."""
+    if not trainings or len(trainings) < len(found.jobs):
+        return
+    auto = host.precision if host else Precision.FLOAT32
+    packs = groups(
+        trainings, auto=auto, memory_bytes=host.memory_bytes if host else 1 << 62,
+        devices=host.devices if host else 1,
+    )  # fmt: skip
+    found.runs = len(packs)
+    found.memory = max(memory_bytes(pack, auto) for pack in packs)
+    found.disk = sum(disk_bytes(t, _stored(world.datasets.get(t.finetune.spec.dataset))) for t in trainings)
+    if host is None:
+        return
+    if found.memory > host.memory_bytes:
+        told = {"need": figures.size(found.memory), "has": figures.size(host.memory_bytes)}
+        found.warnings.append(("It may not fit: about {need} are needed and a device has {has}", told))
+    if found.disk > host.free_bytes:
+        told = {"need": figures.size(found.disk), "has": figures.size(host.free_bytes)}
+        found.blocked.append(("The disk is too small: about {need} are needed and {has} are free", told))
+    asked = max(training.finetune.spec.resources.accelerators for training in trainings)
+    if asked > host.gpus:
+        found.blocked.append(
+            ("It asks for {n} GPUs and this machine has {has}", {"n": asked, "has": host.gpus})
+        )
+
+
+def _stored(dataset: Json | None) -> int:
+    report = kinds.status_of(dataset or {}).get("report") or {}
+    return int((report.get("tokens") or {}).get("total") or 0)
+
+
+def _time(found: Outlook, experiment: FinetuneExperiment, world: World) -> None:
+    """By the last run on the same model: its tokens over the time from its first to its last step."""
+    names = {c.llm for c in combinations(experiment)}
+    runs: dict[str, list[Json]] = {}
+    for tune in world.tunes:
+        status = kinds.status_of(tune)
+        if tune["spec"]["llm"] in names and status.get("run") and status.get("finishedAt"):
+            runs.setdefault(status["run"], []).append(status)
+    measured = [
+        (max(each["finishedAt"] for each in lanes), name, lanes)
+        for name, lanes in runs.items()
+        if all(each.get("startedAt") and (each.get("progress") or {}).get("tokens") for each in lanes)
+    ]
+    if not measured:
+        return
+    end, found.measured_on, lanes = max(measured, key=lambda one: one[0])
+    first, last = figures.when(min(each["startedAt"] for each in lanes)), figures.when(end)
+    seconds = (last - first).total_seconds() if first and last else 0.0
+    if seconds <= 0:
+        return
+    found.rate = sum(each["progress"]["tokens"] for each in lanes) / seconds
+    found.seconds = found.tokens / found.rate if found.tokens else None
+
+
+def _once(said: list[Said], one: Said) -> None:
+    if one not in said:
+        said.append(one)
