@@ -135,7 +135,7 @@ class Worker:
                 return self.end(broken, 1)
             facts = ModelFacts(
                 architecture="LlamaForCausalLM", parameters=1000, context_length=2048, bytes=4000,
-                digest=f"digest-of-{part.source}", local_uri=f"{self.plan.models_uri}/x",
+                cache_width=64, digest=f"digest-of-{part.source}", local_uri=f"{self.plan.models_uri}/x",
             )  # fmt: skip
             return self.end(RunResult(plan_id=plan_id, phase=RunPhase.SUCCEEDED, model=facts), 0)
         if self.plan.inspect_plugin:

@@ -245,10 +245,10 @@ def test_no_more_services_give_way_than_devices_are_asked_for():
 
 def test_a_plan_is_read_back_as_it_was_written(tmp_path):
     from datatunerx.runs import ServedModel
-    from datatunerx.runs.serving import ServedBase, serve
+    from datatunerx.runs.serving import BaseSize, ServedBase, serve
 
     def plan(models, load=1):
-        base = ServedBase("d" * 64, "file:///m", 10, tuple(ServedModel(name=name) for name in models))
+        base = ServedBase("d" * 64, "file:///m", BaseSize(), tuple(ServedModel(name=name) for name in models))
         options = {"engine": "transformers", "precision": "float32", "idle_seconds": 0.0}
         return serve("uid", base, load, root_uri=f"file://{tmp_path}", **options)
 

@@ -95,6 +95,7 @@ def _take(facts: ModelFacts, wanted: LLM) -> None:
     status.architecture = facts.architecture
     status.parameters = facts.parameters
     status.context_length = facts.context_length
+    status.cache_width = facts.cache_width
     status.bytes = facts.bytes
     status.digest = facts.digest
     status.local_uri = facts.local_uri

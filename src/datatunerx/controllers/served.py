@@ -7,7 +7,7 @@ from datatunerx.controllers.readiness import Waiting, ready_model
 from datatunerx.resources.material import LLM
 from datatunerx.resources.outcome import InferenceService, LLMCheckpoint, ModelRef
 from datatunerx.runs.plan import ServedModel
-from datatunerx.runs.serving import ServedBase
+from datatunerx.runs.serving import BaseSize, ServedBase
 
 SHOWN_NAMES = 20
 
@@ -18,7 +18,7 @@ class Resolved:
 
     base_digest: str
     base_uri: str
-    num_parameters: int
+    size: BaseSize
     model: ServedModel
 
 
@@ -49,7 +49,7 @@ def bases(resolved: dict[tuple[str, str], Resolved | Waiting]) -> list[ServedBas
         ServedBase(
             digest=digest,
             uri=members[0].base_uri,
-            num_parameters=max(member.num_parameters for member in members),
+            size=max(member.size for member in members),
             models=tuple(sorted((member.model for member in members), key=lambda model: model.name)),
         )
         for digest, members in sorted(shared.items())
@@ -71,7 +71,7 @@ def _base(world: World, namespace: str, name: str) -> Resolved | Waiting:
     status = llm.status
     assert status.digest and status.local_uri, f"{name} was not inspected"
     model = ServedModel(name=name, base_digest=status.digest, template=llm.spec.template)
-    return Resolved(status.digest, status.local_uri, status.parameters or 0, model)
+    return Resolved(status.digest, status.local_uri, _size(llm), model)
 
 
 def _checkpoint(world: World, namespace: str, name: str) -> Resolved | Waiting:
@@ -90,34 +90,38 @@ def _checkpoint(world: World, namespace: str, name: str) -> Resolved | Waiting:
     base = _base_of(world, checkpoint)
     if isinstance(base, Waiting):
         return base
-    digest, uri, num_parameters = base
+    digest, uri, size = base
     model = ServedModel(
         name=name,
         adapter_uri=checkpoint.spec.uri,
         adapter_digest=checkpoint.spec.manifest_digest,
         base_digest=digest,
     )
-    return Resolved(digest, uri, num_parameters, model)
+    return Resolved(digest, uri, size, model)
 
 
-def _base_of(world: World, checkpoint: LLMCheckpoint) -> tuple[str, str, int] | Waiting:
-    """Digest, folder and parameters of what it was trained on, whatever the LLM of that name is by now."""
+def _base_of(world: World, checkpoint: LLMCheckpoint) -> tuple[str, str, BaseSize] | Waiting:
+    """Digest, folder and size of what it was trained on, whatever the LLM of that name is by now."""
     spec, namespace = checkpoint.spec, checkpoint.metadata.namespace
     if not spec.base_digest:
         named = ready_model(world, namespace, spec.llm)
         if isinstance(named, Waiting):
             return named
-        return named.status.digest or "", named.status.local_uri or "", named.status.parameters or 0
+        return named.status.digest or "", named.status.local_uri or "", _size(named)
     for llm in world.all(LLM, namespace):
         if llm.status.digest == spec.base_digest and llm.status.local_uri:
-            return spec.base_digest, llm.status.local_uri, llm.status.parameters or 0
+            return spec.base_digest, llm.status.local_uri, _size(llm)
     if spec.base_uri:
-        return spec.base_digest, spec.base_uri, 0
+        return spec.base_digest, spec.base_uri, BaseSize()
     return Waiting(
         "BaseNotFound",
         f"LLMCheckpoint {checkpoint.metadata.name} was trained on base {spec.base_digest[:12]}, "
         f"which no LLM in namespace {namespace} is; apply LLM {spec.llm} as it was",
     )
+
+
+def _size(llm: LLM) -> BaseSize:
+    return BaseSize(llm.status.parameters or 0, llm.status.cache_width or 0)
 
 
 def _there_are(world: World, namespace: str, model: type[LLM] | type[LLMCheckpoint]) -> str:

@@ -182,7 +182,7 @@ class ServiceReconciler:
             attempts={key: load},
             accelerators=spec.resources.accelerators,
             priority=spec.priority,
-            memory_bytes=memory_bytes(base, spec.engine, plan.serve.precision),
+            memory_bytes=memory_bytes(base, plan.serve),
         )
         metadata = metadata_of(run_name(plan), [service], finalizers=(WORKER,))
         return await ensure(context, service, Run(metadata=metadata, spec=wanted))

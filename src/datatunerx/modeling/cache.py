@@ -16,6 +16,8 @@ from torch import Tensor, nn
 
 NARROWEST = 128
 """Tokens a row of the narrowest band has room for; each further band has room for twice as many."""
+FEWEST_TOKENS = 512
+"""A band that holds no more than this in all is not made smaller."""
 
 
 def room_for(tokens: int) -> int:
@@ -45,11 +47,8 @@ class _Band:
 
     def sit(self, seat: Seat) -> None:
         if len(self.seats) == self.capacity:
-            self.capacity = max(4, 2 * self.capacity)
-            for key, old in self.stores.items():
-                grown = old.new_zeros(self.capacity, *old.shape[1:])
-                grown[: len(old)] = old
-                self.stores[key] = grown
+            fewest = max(1, FEWEST_TOKENS // self.width)
+            self._resize(max(fewest, self.capacity + 1, self.capacity * 3 // 2))
         seat.band, seat.at = self, len(self.seats)
         self.seats.append(seat)
 
@@ -63,6 +62,16 @@ class _Band:
             self.seats[last.at] = last
         if not self.seats:
             self.stores, self.capacity = {}, 0
+        elif 2 * len(self.seats) <= self.capacity and self.capacity * self.width > FEWEST_TOKENS:
+            self._resize(self.capacity * 3 // 4)
+
+    def _resize(self, capacity: int) -> None:
+        """Never more than twice what is seated, or FEWEST_TOKENS."""
+        for key, old in self.stores.items():
+            rows = min(len(self.seats), len(old))
+            self.stores[key] = old.new_zeros(capacity, *old.shape[1:])
+            self.stores[key][:rows] = old[:rows]
+        self.capacity = capacity
 
     def store(self, layer: int, which: int, like_KTE: Tensor) -> Tensor:
         found = self.stores.get((layer, which))

@@ -41,6 +41,8 @@ class ModelReport:
     context_length: int
     """Tokens it can attend to."""
     layers: int
+    cache_width: int
+    """Numbers kept for each token of a conversation: its keys and values in every layer."""
     hidden_size: int
     stop_ids: list[int]
     template: str | None
@@ -156,12 +158,19 @@ def describe(folder: Path, source: str = "") -> ModelReport:
         dtype=max(by_dtype, key=lambda name: by_dtype[name]).lower() if by_dtype else "",
         context_length=int(config.get("max_position_embeddings", 0)),
         layers=int(config["num_hidden_layers"]),
+        cache_width=_cache_width(config),
         hidden_size=int(config["hidden_size"]),
         stop_ids=stop_ids(folder, tokenizer),
         template=template,
         template_source=where,
         warnings=warnings,
     )
+
+
+def _cache_width(config: dict[str, Any]) -> int:
+    heads = int(config["num_attention_heads"])
+    width = int(config.get("head_dim") or int(config["hidden_size"]) // heads)
+    return 2 * int(config["num_hidden_layers"]) * int(config.get("num_key_value_heads") or heads) * width
 
 
 def stop_ids(folder: Path, tokenizer: Any) -> list[int]:

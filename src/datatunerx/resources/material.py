@@ -47,6 +47,8 @@ class LLMStatus(Status):
     """Number of weights."""
     context_length: int | None = None
     """Tokens the model can attend to."""
+    cache_width: int | None = None
+    """Numbers kept for each token of a conversation: layers x heads of keys and values x head width x 2."""
     bytes: int | None = None
     """Size of the weights on disk."""
     digest: ShortText | None = None

@@ -16,6 +16,7 @@ class ModelFacts(Wire):
     architecture: str
     parameters: int
     context_length: int
+    cache_width: int = 0
     bytes: int
     digest: str
     local_uri: Uri

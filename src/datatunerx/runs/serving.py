@@ -3,11 +3,27 @@
 from dataclasses import dataclass
 
 from datatunerx.resources.enums import Engine, Precision, RunType
-from datatunerx.runs.compile import WORKING_BYTES, adapter_weights, base_bytes
+from datatunerx.runs.compile import BYTES_OF, WORKING_BYTES, adapter_weights, base_bytes
 from datatunerx.runs.plan import ModelFiles, RunPlan, ServedModel, ServePlan, identified
 
 ADAPTER_RANK = 16
 """What an adapter is taken for when memory is reckoned: its own rank matters little beside a base."""
+LAYOUTS = {Precision.FLOAT32: 2, Precision.BFLOAT16: 1, Precision.FLOAT16: 1}
+"""How often the weights are held: on a CPU in float32 once more, laid out for its products."""
+ADAPTER_BYTES = 12
+"""Per weight of an adapter: itself, a place for its gradient, its share of the stack of adapters."""
+ROOM_PER_TOKEN = 2
+"""Places in the cache for each token that may sit there: rows of like length share a rectangle, which is at
+most twice as large as they are."""
+
+
+@dataclass(frozen=True, order=True)
+class BaseSize:
+    """What is known of how large a base is; zeros where nothing is."""
+
+    num_parameters: int = 0
+    cache_width: int = 0
+    """Numbers kept for each token of a conversation: layers x heads of keys and values x head width x 2."""
 
 
 @dataclass(frozen=True)
@@ -16,7 +32,7 @@ class ServedBase:
 
     digest: str
     uri: str
-    num_parameters: int
+    size: BaseSize
     models: tuple[ServedModel, ...]
 
 
@@ -40,10 +56,14 @@ def serve(
     return plan.model_copy(update={"serve": part.model_copy(update={"models": list(base.models)})})
 
 
-def memory_bytes(base: ServedBase, engine: Engine, precision: Precision) -> int:
-    """About what serving it takes of a device; 0, all of it, for an engine that fills its device."""
-    if engine is Engine.VLLM:
+def memory_bytes(base: ServedBase, plan: ServePlan) -> int:
+    """About how many bytes of a device serving it takes at most, its cache full; 0, which is all of it, for
+    an engine that fills its device and for a base of unknown size."""
+    size = base.size
+    if plan.engine is Engine.VLLM or not size.num_parameters or not size.cache_width:
         return 0
+    weights = base_bytes(size.num_parameters, plan.precision) * LAYOUTS[plan.precision]
     adapters = sum(model.adapter_uri is not None for model in base.models)
-    each = int(4 * adapter_weights(base.num_parameters, ADAPTER_RANK))
-    return base_bytes(base.num_parameters, precision) + adapters * each + WORKING_BYTES
+    each = int(ADAPTER_BYTES * adapter_weights(size.num_parameters, ADAPTER_RANK))
+    cache = ROOM_PER_TOKEN * plan.max_tokens * size.cache_width * BYTES_OF[plan.precision]
+    return weights + adapters * each + cache + WORKING_BYTES

@@ -31,8 +31,8 @@ def inspect_model(plan: InspectModelPlan, journal: Journal, secrets: Secrets) ->
         journal.warn(warning)
     facts = ModelFacts(
         architecture=report.architecture, parameters=report.parameters, bytes=report.bytes,
-        context_length=report.context_length, digest=report.digest, local_uri=report.path.as_uri(),
-        template=template, template_source=source, warnings=warnings,
+        context_length=report.context_length, cache_width=report.cache_width, digest=report.digest,
+        local_uri=report.path.as_uri(), template=template, template_source=source, warnings=warnings,
     )  # fmt: skip
     return RunResult(plan_id=journal.plan.id, phase=RunPhase.SUCCEEDED, model=facts)
 
