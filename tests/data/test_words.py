@@ -3,10 +3,11 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, trainers
+from tokenizers import AddedToken, Regex, Tokenizer, models, pre_tokenizers, trainers
 
 from datatunerx.data import ChatTemplate, built_in_names
 from datatunerx.data.formats import Conversation
@@ -82,15 +83,43 @@ def test_a_tokenizer_that_may_join_what_a_space_parts_is_left_alone(name, tokeni
         document = json.loads((tokenizer_dir / "tokenizer.json").read_text())
         document["added_tokens"][0]["lstrip"] = True
         tokenizer = Tokenizer.from_str(json.dumps(document))
-    assert words_of(tokenizer) is None
+    assert words_of(tokenizer, tokenizer.to_str()) is None
 
 
 def test_words_that_are_forgotten_are_found_again(tokenizer_dir, monkeypatch):
     tokenizer = ChatTemplate.load(tokenizer_dir).encoder._plain
-    words = words_of(tokenizer)
+    words = words_of(tokenizer, tokenizer.to_str())
     assert words is not None
     monkeypatch.setattr("datatunerx.data.words.MAX_WORDS", 5)
     texts = [f"the quick fox {n} jumps over {'x' * 100} and the dog" for n in range(20)]
     for text in texts:
-        assert words.ids([text, text]) == [tokenizer.encode(text).ids] * 2
-    assert len(words._ids) <= 20
+        assert words.ids([text, text]) == [np.array(tokenizer.encode(text).ids, np.int32).tobytes()] * 2
+    assert len(words._first) + len(words._after) <= 20
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    texts=st.lists(
+        st.text(st.sampled_from(list("   \n\tab'1.\u00a0\u3000\u0301\x1c")), max_size=12), min_size=1
+    )
+)
+def test_texts_with_odd_spaces_have_the_ids_of_the_whole(pieced, texts):
+    tokenizer, words = pieced
+    assert words.ids(texts) == [np.array(tokenizer.encode(text).ids, np.int32).tobytes() for text in texts]
+
+
+@pytest.fixture(scope="module")
+def pieced():
+    """Of the kind that Qwen and Llama 3 use: line breaks and runs of spaces are pieces of their own."""
+    split = (
+        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+        r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+    )
+    pre = [
+        pre_tokenizers.Split(Regex(split), "isolated"),
+        pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+    ]
+    tokenizer = trained(pre_tokenizers.Sequence(pre))
+    words = words_of(tokenizer, tokenizer.to_str())
+    assert words is not None
+    return tokenizer, words

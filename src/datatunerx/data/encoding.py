@@ -75,7 +75,7 @@ class TextEncoder:
     @cached_property
     def words(self) -> Words | None:
         """The quicker way for texts between control tokens, if there is one."""
-        return words_of(self._plain)
+        return words_of(self._plain, self._source)
 
     @cached_property
     def added_pattern(self) -> re.Pattern[str]:

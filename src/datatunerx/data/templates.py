@@ -7,6 +7,7 @@ cannot be masked, and is refused. Templates are rendered in a process of their o
 """
 
 import json
+import sys
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -327,24 +328,26 @@ def _between_control(item: Rendered, encoder: TextEncoder) -> list[Part] | None:
     return parts if span is None else None
 
 
-def _joined(parts: Sequence[Part], found: Iterator[list[int]], stops: Set[int]) -> Example | None:
-    """The parts as tokens; `found` has the ids of each part that is a text."""
-    ids: list[int] = []
+def _joined(parts: Sequence[Part], found: Iterator[bytes], stops: Set[int]) -> Example | None:
+    """The parts as tokens; `found` has the ids of each part that is a text, int32."""
+    pieces: list[bytes] = []
     turns: dict[int, tuple[int, int]] = {}
+    begin = 0
     for part, turn in parts:
-        begin = len(ids)
-        ids += next(found) if isinstance(part, str) else [part]
+        pieces.append(next(found) if isinstance(part, str) else part.to_bytes(4, sys.byteorder))
+        end = begin + len(pieces[-1]) // 4
         if turn:
-            turns[turn] = (turns.get(turn, (begin, 0))[0], len(ids))
-    made = np.array(ids, dtype=np.int32)
+            turns[turn] = (turns.get(turn, (begin, 0))[0], end)
+        begin = end
+    ids = np.frombuffer(b"".join(pieces), dtype=np.int32)
     labels = np.full(len(ids), IGNORED, dtype=np.int32)
     for turn, (begin, end) in turns.items():
-        if end - begin < 2 or ids[end - 1] not in stops:
+        if end - begin < 2 or int(ids[end - 1]) not in stops:
             return None
         if turn > 0:
-            labels[begin:end] = made[begin:end]
+            labels[begin:end] = ids[begin:end]
     labels[:1] = IGNORED  # nothing predicts the first token
-    return Example(made, labels)
+    return Example(ids, labels)
 
 
 def _made(answer: Answer | TemplateError) -> Rendered | TemplateError:

@@ -6,11 +6,14 @@ most words have been seen before. Whether a tokenizer is one of these is read fr
 then tried; of others nothing is done here.
 """
 
-import json
 import re
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from itertools import compress, count, repeat
+from operator import not_
+from typing import Any, NamedTuple
 
+import numpy as np
+import orjson
 from tokenizers import Tokenizer
 
 MAX_WORDS = 100_000
@@ -26,49 +29,89 @@ PROBES = (
 )
 
 
+class Cut(NamedTuple):
+    """A text as words."""
+
+    head: str
+    words: list[str]
+    """Those after the first, each without the single space that stands before it."""
+    ids: list[bytes]
+    """Of each of these, as far as they are known."""
+    new: list[int]
+    """Which of them are not."""
+
+
 class Words:
     """Ids of texts between control tokens."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
-        self._ids: dict[str, list[int]] = {}
+        self._first: dict[str, bytes] = {}
+        self._after: dict[str, bytes] = {}
+        """Ids of words after a space."""
 
-    def ids(self, texts: Sequence[str]) -> list[list[int]] | None:
-        """Ids of each text; None if their words repeat so little that the whole texts are quicker done."""
-        split = [_words(text) for text in texts]
-        known = self._ids
-        missing = {word for words in split for word in words if word not in known}
-        if 2 * len(missing) > sum(map(len, split)) and len(missing) > 1000:
+    def ids(self, texts: Sequence[str]) -> list[bytes] | None:
+        """Ids of each text, int32; None if their words repeat so little that the whole texts are quicker
+        done."""
+        cuts = [self._cut(text) for text in texts]
+        heads = {cut.head for cut in cuts}.difference(self._first)
+        new = {cut.words[place] for cut in cuts for place in cut.new}
+        if len(new) > 1000 and 2 * len(new) > sum(len(cut.words) for cut in cuts):
             return None
-        if len(known) + len(missing) > MAX_WORDS:
-            known.clear()
-            missing = {word for words in split for word in words}
-        asked = list(missing)
-        made = self._tokenizer.encode_batch_fast(asked, add_special_tokens=False)
-        fresh = {word: one.ids for word, one in zip(asked, made, strict=True)}
-        known.update((word, ids) for word, ids in fresh.items() if len(word) <= MAX_LENGTH)
-        found = []
-        for words in split:
-            ids: list[int] = []
-            for word in words:
-                ids += known[word] if word in known else fresh[word]
-            found.append(ids)
+        first, after = self._made(heads, ""), self._made(new, " ")
+        for _, words, ids, places in cuts:
+            for place in places:
+                ids[place] = after[words[place]]
+        found = [
+            (first[cut.head] if cut.head in first else self._first[cut.head]) + b"".join(cut.ids)
+            for cut in cuts
+        ]
+        self._remember(first, after)
         return found
 
+    def _cut(self, text: str) -> Cut:
+        """Cutting at all spaces is quick, and right where no space has another beside it."""
+        head, space, rest = text.partition(" ")
+        cut = self._looked_up(head, rest.split(" ") if space else [])
+        if (space and not _is_bare(head[-1:])) or not all(_is_bare(cut.words[place]) for place in cut.new):
+            head, *words = GAP.split(text)
+            return self._looked_up(head, words)
+        return cut
 
-def _words(text: str) -> list[str]:
-    """The text cut before each single space between two other characters; joined they are the text."""
-    first, *others = GAP.split(text)
-    return [first, *[" " + word for word in others]] if others else [first]
+    def _looked_up(self, head: str, words: list[str]) -> Cut:
+        ids = list(map(self._after.get, words, repeat(b"")))
+        new = [] if all(ids) else list(compress(count(), map(not_, ids)))
+        return Cut(head, words, ids, new)
+
+    def _made(self, words: Iterable[str], before: str) -> dict[str, bytes]:
+        asked = list(words)
+        made = self._tokenizer.encode_batch_fast([before + word for word in asked], add_special_tokens=False)
+        return {word: np.array(one.ids, np.int32).tobytes() for word, one in zip(asked, made, strict=True)}
+
+    def _remember(self, first: dict[str, bytes], after: dict[str, bytes]) -> None:
+        if len(self._first) + len(self._after) + len(first) + len(after) > MAX_WORDS:
+            self._first.clear()
+            self._after.clear()
+        self._first.update((head, ids) for head, ids in first.items() if len(head) <= MAX_LENGTH)
+        self._after.update(
+            (word, ids) for word, ids in after.items() if len(word) <= MAX_LENGTH and _is_bare(word)
+        )
 
 
-def words_of(tokenizer: Tokenizer) -> Words | None:
-    """For a tokenizer without post-processor; None if it may join what a space parts."""
-    if not _is_byte_level(json.loads(tokenizer.to_str())):
+def _is_bare(word: str) -> bool:
+    """Whether it has no space at its ends; one that has may be a word only at the end of a text."""
+    return word != "" and word == word.strip()
+
+
+def words_of(tokenizer: Tokenizer, source: str) -> Words | None:
+    """For a tokenizer without post-processor, and the text of its tokenizer.json; None if it may join what a
+    space parts."""
+    if not _is_byte_level(orjson.loads(source)):
         return None
     words = Words(tokenizer)
     texts = [*PROBES, " ".join(PROBES)]
-    whole = [one.ids for one in tokenizer.encode_batch(texts, add_special_tokens=False)]
+    made = tokenizer.encode_batch(texts, add_special_tokens=False)
+    whole = [np.array(one.ids, np.int32).tobytes() for one in made]
     return words if words.ids(texts) == whole and _breaks_at_lines(tokenizer) else None
 
 
@@ -87,13 +130,13 @@ def _breaks_at_lines(tokenizer: Tokenizer) -> bool:
 def _is_byte_level(document: dict[str, Any]) -> bool:
     """Whether it is a byte-level BPE that changes nothing before it splits, with control tokens that stand
     for themselves alone."""
-    model, normalizer = document["model"], document["normalizer"]
-    if model["type"] != "BPE" or model.get("dropout") or normalizer not in (None, {"type": "NFC"}):
+    model, normalizer = document["model"], document.get("normalizer")
+    if model.get("type") != "BPE" or model.get("dropout") or normalizer not in (None, {"type": "NFC"}):
         return False
     for token in document["added_tokens"]:
         if token["lstrip"] or token["rstrip"] or token["single_word"] or re.search(r"\s", token["content"]):
             return False
-    steps = _steps(document["pre_tokenizer"])
+    steps = _steps(document.get("pre_tokenizer"))
     kinds = {step["type"] for step in steps}
     prefixed = any(step.get("add_prefix_space") for step in steps)
     return "ByteLevel" in kinds and kinds <= {"ByteLevel", "Split", "Digits"} and not prefixed
