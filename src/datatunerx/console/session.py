@@ -10,8 +10,9 @@ import hmac
 import json
 import secrets
 import time
+import zlib
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from cryptography.fernet import Fernet, InvalidToken
 
@@ -62,6 +63,19 @@ class Sessions:
 
     def genuine(self, session: Session, given: str) -> bool:
         return hmac.compare_digest(self.csrf(session).encode(), given.encode())
+
+    def hide(self, document: Any) -> str:
+        """A document as text that a page keeps for us and cannot read or change."""
+        data = zlib.compress(json.dumps(document, ensure_ascii=False).encode())
+        return self._seal.encrypt_at_time(data, int(self._clock())).decode()
+
+    def show(self, text: str) -> Any:
+        """What was hidden in it; None when that was not us, or is too long ago."""
+        try:
+            data = self._seal.decrypt_at_time(text.encode(), SESSION_SECONDS, int(self._clock()))
+            return json.loads(zlib.decompress(data))
+        except (InvalidToken, ValueError, zlib.error):
+            return None
 
     def link(self, token: str) -> str:
         """A code that lets one browser in with the token, once, within the hour."""
