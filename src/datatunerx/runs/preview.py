@@ -35,12 +35,16 @@ def to_html(facts: Mapping[str, Any], title: str) -> str:
     )
 
 
-def said(text: object) -> str:
-    """Text from a row as HTML; what would not be seen is shown as its code."""
-    shown = (
+def visible(text: object) -> str:
+    """Text from a row in which what would not be seen is shown as its code."""
+    return "".join(
         letter if letter.isprintable() or letter == "\n" else ascii(letter)[1:-1] for letter in str(text)
     )
-    return escape("".join(shown), quote=True)
+
+
+def said(text: object) -> str:
+    """The same as HTML."""
+    return escape(visible(text), quote=True)
 
 
 def counts(report: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -5,7 +5,20 @@ from urllib.parse import unquote
 
 import orjson
 
-from datatunerx.server import body, comparing, deletes, negotiate, pods, reads, reviews, roles, watch, writes
+from datatunerx.server import (
+    body,
+    comparing,
+    deletes,
+    negotiate,
+    pods,
+    reads,
+    reports,
+    reviews,
+    roles,
+    told,
+    watch,
+    writes,
+)
 from datatunerx.server.errors import ApiError, no_such_path, not_allowed
 from datatunerx.server.http import Request
 from datatunerx.server.kinds import Kind, Registry
@@ -43,6 +56,7 @@ class ResourcePaths:
         self._log_root = log_root
         self._own = own
         self._proxy = proxy
+        self._told = told.Told(store, log_root)
 
     async def answer(self, parts: list[str], request: Request) -> bool:
         """Answer the request; False when the path is not below a group version."""
@@ -137,6 +151,10 @@ class ResourcePaths:
                 await self._proxy.answer(target, proxied, request)
             case "compare" if target.kind.serves and request.method == "POST":
                 await comparing.compare(self._proxy, target, request)
+            case "report" if target.kind.plural == "datasets" and request.method == "GET":
+                await reports.serve_report(self._store, target, request, self._log_root)
+            case "log" | "events" | "points" if target.kind.plural == "runs" and request.method == "GET":
+                await self._told.answer(target, request)
             case "log" if target.kind.plural == "pods" and request.method == "GET":
                 place = (target.kind, target.namespace, target.name)
                 await pods.serve_log(

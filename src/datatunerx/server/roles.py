@@ -69,7 +69,8 @@ EVERYBODY = (
 )
 VIEWER = (
     Rule(READ, (GROUP,), _OURS),
-    Rule(("get",), (GROUP,), (*_STATUS, *_SCALE)),
+    Rule(("get",), (GROUP,), (*_STATUS, *_SCALE, "datasets/report")),
+    Rule(("get",), (GROUP,), ("runs/events", "runs/log", "runs/points")),
     Rule(READ, ("",), (*_CORE, "pods")),
     Rule(READ, *_EVENTS),
     Rule(("get",), ("",), ("pods/log", "namespaces", "namespaces/status")),

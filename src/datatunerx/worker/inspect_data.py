@@ -7,14 +7,12 @@ from datatunerx import data, storage
 from datatunerx.data.gather import gather, remember
 from datatunerx.resources.enums import RunPhase
 from datatunerx.runs import DataFiles, InspectDataPlan, RunResult
+from datatunerx.runs.files import REPORT
 from datatunerx.worker.credentials import Secrets, credentials_for
 from datatunerx.worker.failure import explain
 from datatunerx.worker.journal import Journal
 from datatunerx.worker.places import check_place
 from datatunerx.worker.telling import telling
-
-REPORT = "report.json"
-
 
 YIELDING = 10
 """How much this process gives way: the server must answer while files are read."""

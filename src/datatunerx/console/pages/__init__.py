@@ -1,6 +1,18 @@
 """The pages, one module per group; each offers its `routes`. A new module is named here."""
 
-from datatunerx.console.pages import actions, experiment, experiments, jobs, login, materials, system
+from datatunerx.console.pages import (
+    actions,
+    datasets,
+    experiment,
+    experiments,
+    jobs,
+    live,
+    login,
+    logs,
+    materials,
+    system,
+    uploads,
+)
 from datatunerx.console.visit import Page
 
 PAGES: list[Page] = [
@@ -8,6 +20,10 @@ PAGES: list[Page] = [
     *experiments.routes,
     *experiment.routes,
     *jobs.routes,
+    *live.routes,
+    *logs.routes,
+    *uploads.routes,
+    *datasets.routes,
     *materials.routes,
     *system.routes,
     *actions.routes,

@@ -20,8 +20,12 @@ from datatunerx.console.visit import (
 )
 
 HOME = f"{PREFIX}/ns/default/experiments"
-_OURS = re.compile(rf"{PREFIX}/ns/[\w./%-]+")
-"""A page to go back to: a path of our own, never an address."""
+_OURS = re.compile(rf"{PREFIX}/ns/[\w./%-]+(\?[\w.%&=+-]*)?")
+
+
+def ours(url: str) -> bool:
+    """Whether it is a page to go back to: a path of our own, never an address."""
+    return _OURS.fullmatch(url) is not None
 
 
 async def show(visit: Visit) -> Response:
@@ -47,7 +51,7 @@ async def enter(visit: Visit) -> Response:
 
 def _let_in(visit: Visit, token: str) -> Response:
     back = visit.query.get("next", "")
-    response = visit.go(back if _OURS.fullmatch(back) else HOME)
+    response = visit.go(back if ours(back) else HOME)
     return keep(response, visit.request, visit.sessions, visit.sessions.begin(token))
 
 

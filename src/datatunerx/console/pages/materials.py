@@ -1,4 +1,4 @@
-"""What experiments are made of, and what comes of them: datasets, models, parameter groups, plugins."""
+"""What experiments are made of, and what comes of them: models, parameter groups, plugins."""
 
 from typing import Any
 
@@ -9,16 +9,6 @@ from datatunerx.console.tables import Cell, Empty, Line, ago, columns, name_cell
 from datatunerx.console.visit import Page, Refused, Visit
 
 Json = dict[str, Any]
-DATASETS = columns(
-    "Name",
-    "State",
-    "Rows",
-    "Dropped",
-    "Tokens",
-    "Used by",
-    "Age",
-    numbers=("Rows", "Dropped", "Tokens", "Used by", "Age"),
-)
 MODELS = columns("Name", "Kind", "State", "Base", "Size", "Score", "Age", numbers=("Size", "Score", "Age"))
 GROUPS = columns(
     "Name",
@@ -40,33 +30,6 @@ def _new(visit: Visit, kind: str, title: str, text: str, button: str) -> Empty:
 
 def _used(obj: Json) -> Cell:
     return Cell("number", len(kinds.status_of(obj).get("usedBy") or ()))
-
-
-async def datasets(visit: Visit) -> Response:
-    lines = []
-    for obj in await kinds.all_of(visit.api, "Dataset", visit.namespace):
-        report = kinds.status_of(obj).get("report") or {}
-        tags = [obj["spec"].get("task") or "", *obj["spec"].get("languages", ())]
-        tokens = (report.get("tokens") or {}).get("total")
-        cells = (
-            name_cell(visit, "Dataset", kinds.name_of(obj), " · ".join(filter(None, tags))),
-            state_cell(obj),
-            Cell("number", report.get("kept")),
-            Cell("number", report.get("dropped")),
-            Cell("number", tokens),
-            _used(obj),
-            ago(kinds.created(obj)),
-        )
-        lines.append(Line(cells, states.phase(obj), f"ds/{kinds.name_of(obj)}"))
-    empty = _new(
-        visit,
-        "Dataset",
-        "No datasets yet",
-        "A dataset names files and says how they are split. "
-        "Every row is read and counted before anything trains on it.",
-        "New dataset",
-    )
-    return await show(visit, "Datasets", "datasets", DATASETS, lines, empty)
 
 
 async def models(visit: Visit) -> Response:
@@ -162,54 +125,6 @@ async def plugins(visit: Visit) -> Response:
     return await show(visit, "Plugins", "plugins", PLUGINS, lines, empty)
 
 
-async def dataset(visit: Visit) -> Response:
-    obj = await kinds.find(visit.api, "Dataset", visit.name, visit.namespace)
-    report = kinds.status_of(obj).get("report") or {}
-    cutoffs = await _cutoffs(visit)
-    return await _detail(
-        visit,
-        obj,
-        "dataset.html",
-        "datasets",
-        "Datasets",
-        report=report,
-        bars=histogram(report, cutoffs),
-        cutoffs=cutoffs,
-    )
-
-
-async def _cutoffs(visit: Visit) -> list[int]:
-    """Cutoff lengths that groups of this namespace set."""
-    groups = await kinds.some(visit.api, "Hyperparameter", visit.namespace)
-    found = {(group.get("spec") or {}).get("cutoffLength") for group in groups}
-    return sorted(length for length in found if length)
-
-
-def histogram(report: Json, cutoffs: list[int]) -> list[Json]:
-    """A bar per bin: its place and height in a drawing 600 by 160, its label, and the cutoff in it."""
-    bins = report.get("histogram") or []
-    most = max((each["rows"] for each in bins), default=0) or 1
-    width = 560 / max(1, len(bins))
-    bars = []
-    for n, each in enumerate(bins):
-        height = 120 * each["rows"] / most
-        low = bins[n - 1]["upTo"] if n else 0
-        cut = next((c for c in cutoffs if low < c <= each["upTo"]), None)
-        bars.append(
-            {
-                "x": 20 + n * width,
-                "width": max(1.0, width - 4),
-                "y": 130 - height,
-                "height": height,
-                "label": each["upTo"],
-                "rows": each["rows"],
-                "cut": cut,
-                "cut_x": 20 + n * width + (width * (cut - low) / (each["upTo"] - low) if cut else 0),
-            }
-        )
-    return bars
-
-
 async def model(visit: Visit) -> Response:
     kind = _kind(visit, ("llm", "ckpt"))
     obj = await kinds.find(visit.api, kind, visit.name, visit.namespace)
@@ -285,8 +200,6 @@ def used_by(visit: Visit, status: Json) -> list[tuple[str, str]]:
 
 
 routes = [
-    Page("/datasets", datasets),
-    Page("/datasets/{name}", dataset),
     Page("/models", models),
     Page("/models/{kind}/{name}", model),
     Page("/hyperparameters", hyperparameters),
