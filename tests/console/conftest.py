@@ -1,7 +1,10 @@
 """The console over a real server: in this process for what needs no browser, and as its own for Chromium."""
 
 import asyncio
+import json
+import math
 import os
+import random
 import re
 import shutil
 import subprocess
@@ -36,8 +39,8 @@ HOST = "https://127.0.0.1"
 class Console:
     """A visitor without a browser: cookies, and the CSRF token of the last page."""
 
-    def __init__(self, app: Any, api: Api, sessions: Sessions) -> None:
-        self.api, self.sessions, self._app = api, sessions, app
+    def __init__(self, app: Any, api: Api, sessions: Sessions, root: Path) -> None:
+        self.api, self.sessions, self._app, self.root = api, sessions, app, root
         self.csrf = ""
         self.http = self.another()
 
@@ -73,10 +76,11 @@ async def console(tmp_path):
         state.store,
         crd_manifests(),
         tokens=Tokens.of({ADMIN_TOKEN: admin, VIEWER_TOKEN: viewer}),
+        log_root=tmp_path / "home" / "data",
         pages={PREFIX: create_console(lambda token: Api(Bearer(InProcess(app, user=""), token)), sessions)},
     )
     await app.start()
-    made = Console(app, Api(InProcess(app)), sessions)
+    made = Console(app, Api(InProcess(app)), sessions, tmp_path / "home" / "data")
     yield made
     await made.http.aclose()
     await app.stop()
@@ -145,7 +149,7 @@ async def fill(api: Api) -> None:
         name = f"run-{kind}"
         spec = {
             "type": type,
-            "planId": f"p{n}",
+            "planId": f"{n}" * 8,
             "planUri": "file:///plan.json",
             "serves": [f"Finetune/{TRAINS}-{kind}"],
         }
@@ -423,6 +427,59 @@ async def _make(
     return made
 
 
+# What workers have told: the curves and logs of the two experiments that trained.
+
+
+async def tell(api: Api, data: Path) -> None:
+    """Write events and logs below the folder of data, and name them in the objects, as controllers do."""
+    done = [f"{DONE}-{group}" for group in GROUPS]
+    spec = {
+        "type": "tune",
+        "planId": "d" * 8,
+        "planUri": "file:///plan.json",
+        "serves": [f"Finetune/{name}" for name in done],
+    }
+    await _make(api, "runs", "run-a", spec, {"phase": "Succeeded", "startedAt": START, "finishedAt": END})
+    for run, plan, jobs, step in (
+        ("run-a", "d" * 8, done, 48),
+        ("run-b", "0" * 8, [f"{TRAINS}-b"], 31),
+    ):
+        folder = data / "runs" / plan
+        folder.mkdir(parents=True)
+        with (folder / "events.jsonl").open("w") as file:
+            file.writelines(json.dumps(event) + "\n" for event in events_of(jobs, step))
+        lines = [f"08:0{n // 60}:{n % 60:02} step {n} of 48" for n in range(1, step + 1)]
+        lines[9:9] = ["08:00:09 warning: 3 rows are longer than cutoffLength and were cut", EVIL]
+        (folder / "worker.log").write_text("\n".join(["08:00:00 loading the base model", *lines]) + "\n")
+        uri = f"file://{folder}/worker.log"
+        await api.patch_status(Plural(GROUP, VERSION, "runs"), run, {"status": {"logUri": uri}})
+        for job in jobs:
+            await api.patch_status(Plural(GROUP, VERSION, "finetunes"), job, {"status": {"run": run}})
+
+
+def events_of(jobs: list[str], last: int, first: int = 1) -> Iterator[dict[str, Any]]:
+    """Training to a step: a loss that falls, with noise; an eval loss that in every second job rises again."""
+    noise = random.Random(7)
+    for step in range(first, last + 1):
+        for n, job in enumerate(jobs):
+            head = {"time": 1795334400.0 + 12 * step + n / 10, "job": job, "step": step}
+            rate = 0.001 * (n + 1) * min(1.0, step / 5) * (1 - step / 50)
+            loss = 0.2 + 0.03 * n + 2.4 * math.exp(-step / (9 + 2 * n)) + noise.uniform(-0.08, 0.08)
+            values = {"learningRate": rate, "loss": loss, "gradNorm": 0.4 + 2 * math.exp(-step / 12)}
+            yield head | {"type": "metrics", "values": values}
+            told = {"step": step, "steps": 48, "epoch": step / 60, "tokens": step * 431}
+            yield head | {"type": "progress", "progress": told | {"tokensPerSecond": 912.4}}
+            if step % 6 == 0:
+                rise = 0.012 * max(0, step - 30) if n % 2 else 0.0
+                yield head | {
+                    "type": "metrics",
+                    "values": {"evalLoss": 0.32 + 0.02 * n + 2 * math.exp(-step / 10) + rise},
+                }
+            if step % 24 == 0:
+                ref = {"step": step, "uri": f"file:///artifacts/{job}/step-{step:08}", "digest": "c3" * 32}
+                yield head | {"type": "checkpoint", "checkpoint": ref}
+
+
 # Chromium
 
 
@@ -463,6 +520,7 @@ def place(tmp_path_factory) -> Iterator[Place]:
     async def filled() -> None:
         async with Https(load(home / "kubeconfig")) as transport:
             await fill(Api(transport))
+            await tell(Api(transport), home / "data")
 
     # Playwright has a loop in this thread already
     with ThreadPoolExecutor(1) as thread:

@@ -10,7 +10,9 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from datatunerx.console.pages import PAGES
+from datatunerx.console.host import Look
+from datatunerx.console.live import Hub
+from datatunerx.console.pages import PAGES, live
 from datatunerx.console.session import Sessions
 from datatunerx.console.visit import PREFIX, Connect
 
@@ -24,7 +26,7 @@ HEADERS = {
     "cross-origin-opener-policy": "same-origin",
     "cross-origin-resource-policy": "same-origin",
     "permissions-policy": "camera=(), geolocation=(), microphone=()",
-    "referrer-policy": "no-referrer",
+    "referrer-policy": "same-origin",  # with none at all a form of ours would be sent with Origin: null
     "x-content-type-options": "nosniff",
     "x-frame-options": "DENY",
 }
@@ -53,8 +55,9 @@ class _Guard:
         await self._app(scope, receive, guarded)
 
 
-def create_console(connect: Connect, sessions: Sessions) -> Starlette:
-    """The pages below `PREFIX`. `connect` is the way to the API for a visitor with that token.
+def create_console(connect: Connect, sessions: Sessions, host: Look | None = None) -> Starlette:
+    """The pages below `PREFIX`. `connect` is the way to the API for a visitor with that token; `host` tells
+    of the machine that trains, where that is this one.
 
     Who mounts it checks Host and Origin first.
     """
@@ -64,7 +67,10 @@ def create_console(connect: Connect, sessions: Sessions) -> Starlette:
         Route(PREFIX, home),
         Route(f"{PREFIX}/", home),
         *(page.route(sessions, connect) for page in PAGES),
+        live.socket(sessions, connect),
     ]
     app = Starlette(routes=routes, middleware=[Middleware(_Guard)])
+    app.state.hub = Hub()
+    app.state.host = host
     app.state.paths = frozenset(route.path for route in routes if isinstance(route, Route))
     return app

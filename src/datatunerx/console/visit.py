@@ -12,7 +12,7 @@ from starlette.routing import Route
 
 from datatunerx.client import NAMESPACES, Api, ApiError
 from datatunerx.client.errors import Unauthorized
-from datatunerx.console import access, render, words
+from datatunerx.console import access, kinds, render, words
 from datatunerx.console.menu import MENU, Entry
 from datatunerx.console.session import Session, Sessions
 from datatunerx.resources import GROUP
@@ -83,6 +83,11 @@ class Visit:
     def may(self, verb: str, resource: str, group: str = GROUP) -> bool:
         """Whether the API would let the visitor."""
         return access.allowed(self.rules, verb, resource, group)
+
+    @property
+    def watched(self) -> list[str]:
+        """The kinds whose changes a page may hear of."""
+        return [kind for kind, at in kinds.PLURALS.items() if self.may("watch", at.plural)]
 
     def url(self, *parts: str, **query: str) -> str:
         """The URL of a page of this namespace: `url("experiments", name)`."""

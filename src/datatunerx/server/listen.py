@@ -129,7 +129,10 @@ def _config(app: KubeApp, tls: TlsFiles) -> uvicorn.Config:
     return uvicorn.Config(
         app,
         http="httptools",
-        ws="none",
+        ws="websockets-sansio",
+        ws_max_size=1 << 20,
+        # Much of what is sent is small and in a hurry, and packing it takes the loop's time.
+        ws_per_message_deflate=False,
         lifespan="on",
         log_config=None,
         access_log=False,

@@ -5,7 +5,6 @@ from typing import Any
 from starlette.responses import Response
 
 from datatunerx.client import ApiError
-from datatunerx.client.errors import from_answer
 from datatunerx.console import equal, figures, kinds, parameters, states
 from datatunerx.console.progress import activity, eta_seconds, share
 from datatunerx.console.tables import Cell, Empty, Line, ago, columns, name_cell, show, state_cell
@@ -30,8 +29,6 @@ HEADS = columns(
     "Age",
     numbers=("Progress", "Loss", "Score", "Age"),
 )
-LOG_LINES = "500"
-LOG_BYTES = "400000"
 
 
 async def table(visit: Visit) -> Response:
@@ -75,8 +72,6 @@ async def page(visit: Visit) -> Response:
     seen = kinds.status_of(tune) if tune else {}
     tab = visit.query.get("tab", "overview")
     context: Json = {}
-    if tab == "logs":
-        context["log"], context["log_missing"] = await _log(visit, str(seen.get("run") or ""))
     if tab == "config":
         groups = await kinds.some(visit.api, "Hyperparameter", visit.namespace)
         by_name = {kinds.name_of(group): group for group in groups}
@@ -119,18 +114,6 @@ async def _tune(visit: Visit, name: str) -> Json | None:
         if error.status == 404:
             return None
         raise
-
-
-async def _log(visit: Visit, run: str) -> tuple[str, str]:
-    """The end of the log of a run, and why there is none."""
-    if not run:
-        return "", visit.say("No run carries it yet.")
-    where = f"/api/v1/namespaces/{visit.namespace}/pods/{run}/log"
-    query = {"tailLines": LOG_LINES, "limitBytes": LOG_BYTES}
-    answer = await visit.api.transport.request("GET", where, query=query)
-    if answer.status >= 300:
-        return "", from_answer(answer.status, answer.body).message
-    return answer.body.decode(errors="replace"), ""
 
 
 def samples(seen: Json) -> tuple[list[int], dict[str, dict[int, str]]]:

@@ -21,7 +21,9 @@
     if (!page || !page.hasAttribute("data-live") || busy()) return;
     htmx.ajax("GET", location.pathname + location.search, { target: "#page", swap: "morph:innerHTML" });
   }
-  setInterval(refresh, REFRESH_MS);
+  // A socket tells of changes; then only ages and what a clock moves need a refresh of their own.
+  let looks = 0;
+  setInterval(() => (!window.dtxLive?.connected || ++looks % 5 === 0) && refresh(), REFRESH_MS);
   document.addEventListener("dtx:changed", refresh);
   document.addEventListener("visibilitychange", refresh);
 
@@ -39,6 +41,7 @@
     if (lost) $("offline").textContent = text;
   }
   setInterval(() => lost && showLost(), 1000);
+  document.addEventListener("dtx:connection", (event) => connection(event.detail.ok));
   document.addEventListener("htmx:sendError", () => connection(false));
   document.addEventListener("htmx:timeout", () => connection(false));
   document.addEventListener("htmx:afterRequest", (event) => event.detail.xhr.status && connection(true));

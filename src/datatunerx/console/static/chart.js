@@ -1,0 +1,1 @@
+/* <dtx-charts>: soon. */
