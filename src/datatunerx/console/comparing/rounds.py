@@ -154,19 +154,18 @@ def tally(rounds: Iterable[Json], models: Sequence[str]) -> list[tuple[str, int]
 
 
 def merged(kept: Comparison | None, models: Sequence[str], rounds: Sequence[Json], now: str) -> Comparison:
-    """A comparison with these rounds too; one that it has already is replaced, but a vote stays."""
+    """A comparison with these rounds too; one that it has already is replaced.
+
+    A vote stays until there is another, and a blind one stays."""
     whole = kept or Comparison(models=list(models), created=now)
     there = {str(question.get("id") or n): question for n, question in enumerate(whole.questions)}
     for round in rounds:
         before = there.get(round["id"], {})
-        there[round["id"]] = round | ({"vote": before["vote"]} if "vote" in before else {}) | _vote(round)
+        stands = "vote" in before and ("vote" not in round or round.get("blind"))
+        there[round["id"]] = round | ({"vote": before["vote"]} if stands else {})
     names = list(dict.fromkeys([*whole.models, *models]))
     settings = rounds[-1].get("settings", {}) if rounds else whole.settings
     return whole.model_copy(update={"models": names, "settings": settings, "questions": list(there.values())})
-
-
-def _vote(round: Json) -> Json:
-    return {"vote": round["vote"]} if "vote" in round else {}
 
 
 def whole(round: Any) -> Json | None:
