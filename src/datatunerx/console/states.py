@@ -61,11 +61,13 @@ def condition(obj: Json, type: str) -> Json | None:
 def why(obj: Json) -> str:
     """What the object itself says of its state; empty when there is nothing to say."""
     status = obj.get("status") or {}
-    said = ": ".join(str(status[key]) for key in ("reason", "message") if status.get(key))
-    if said or phase(obj) == "Ready":
-        return said
-    ready = condition(obj, "Ready") or {}
-    return ": ".join(str(ready[key]) for key in ("reason", "message") if ready.get(key))
+    said = _said(status)
+    return said if said or phase(obj) == "Ready" else _said(condition(obj, "Ready") or {})
+
+
+def _said(told: Json) -> str:
+    message = str(told.get("message") or "").partition("; to try again: ")[0]  # a button does it here
+    return ": ".join(filter(None, (str(told.get("reason") or ""), message)))
 
 
 def attention(name: str) -> int:

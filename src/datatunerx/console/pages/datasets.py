@@ -80,8 +80,9 @@ async def _page(
 ) -> Response:  # fmt: skip
     status, name = kinds.status_of(obj), kinds.name_of(obj)
     context = await found(visit, obj)
-    if tab == "edit":
-        context |= await _form(visit, dataset_form.values_of(obj["spec"]) | dict(form or {}), faults)
+    if tab == "edit" or context["draft"] and not context["usable"]:
+        values = dataset_form.values_of(obj["spec"]) | dict(form or {})
+        context |= await _form(visit, values, faults, states.why(obj))
     if tab == "plugin":
         context |= await plugin_form.context(visit, obj, form or visit.query, faults or {})
     may = visit.may("patch", "datasets")
@@ -107,12 +108,17 @@ async def _page(
         ],
         tab=tab,
         tabs=[
-            (key, visit.say(title), visit.url("datasets", name, tab=key))
+            (key, visit.say(title) + _count(key, context["report"]), visit.url("datasets", name, tab=key))
             for key, title in TABS
             if may or key not in ("edit", "plugin")
         ],
         **context,
     )
+
+
+def _count(tab: str, report: Json) -> str:
+    """What stands behind a tab's title."""
+    return f" {figures.number(report['dropped'])}" if tab == "problems" and report.get("dropped") else ""
 
 
 async def found(visit: Visit, obj: Json) -> Json:
@@ -159,11 +165,14 @@ async def models(visit: Visit) -> list[str]:
     return sorted(kinds.name_of(obj) for obj in llms if states.phase(obj) == "Ready")
 
 
-async def _form(visit: Visit, values: Mapping[str, str], faults: Mapping[str, str] | None) -> Json:
+async def _form(
+    visit: Visit, values: Mapping[str, str], faults: Mapping[str, str] | None, said: str = ""
+) -> Json:
+    """What a form of a dataset needs; `said` is what the inspection says, which may name the columns."""
     return {
         "values": values,
         "faults": {field: visit.say(text) for field, text in (faults or {}).items()},
-        "columns": dataset_form.columns_in(values.get("said", "")),
+        "columns": dataset_form.columns_in(said),
         "models": await models(visit),
         "main_parts": dataset_form.MAIN_PARTS,
         "other_parts": dataset_form.OTHER_PARTS,
@@ -226,12 +235,16 @@ async def _make(visit: Visit, name: str, spec: Json) -> dict[str, str]:
 async def check(visit: Visit) -> Response:
     """How the check of a draft stands: a part of a page, which looks again by itself until that is known."""
     obj = await kinds.find(visit.api, "Dataset", visit.name, visit.namespace)
+    return await _check(visit, obj, visit.query.get("next", ""), {})
+
+
+async def _check(visit: Visit, obj: Json, next: str, faults: Mapping[str, str]) -> Response:
     context = await found(visit, obj)
     said = str(context["ready"].get("message", ""))
-    values = dataset_form.values_of(obj["spec"]) | {"said": said}
+    values = dataset_form.values_of(obj["spec"]) | visit.form
     return await visit.page(
-        "dataset_check.html", name=visit.name, phase=states.phase(obj), why=said, status=kinds.status_of(obj),
-        next=visit.query.get("next", ""), **context, **await _form(visit, values, None),
+        "dataset_check.html", http=422 if faults else 200, name=visit.name, phase=states.phase(obj), why=said,
+        status=kinds.status_of(obj), next=next, **context, **await _form(visit, values, faults, said),
     )  # fmt: skip
 
 
@@ -245,22 +258,19 @@ async def change(visit: Visit) -> Response:
         except Invalid as error:
             faults = dataset_form.by_field([(cause.field, cause.message) for cause in error.causes])
             faults = faults or {"name": error.message}
+    if visit.partial:  # from a check within another page, which stays
+        return await _check(visit, obj, visit.form.get("next", ""), faults)
     if faults:
         return await _page(visit, obj, "edit", http=422, form=visit.form, faults=faults)
-    return visit.go(_back(visit, visit.form.get("back", "")) or visit.url("datasets", visit.name))
+    return visit.go(visit.url("datasets", visit.name))
 
 
 async def register(visit: Visit) -> Response:
     """The draft becomes a dataset like any other."""
     patch = {"metadata": {"labels": {DRAFT: None}}}
     await visit.api.patch(kinds.PLURALS["Dataset"], visit.name, patch, visit.namespace)
-    return visit.go(_back(visit, visit.form.get("next", "")) or visit.url("datasets", visit.name))
-
-
-def _back(visit: Visit, url: str) -> str:
-    """A page of ours to go on to; empty for anything else."""
-    url = url.replace("NAME", visit.name)
-    return url if ours(url) else ""
+    onward = visit.form.get("next", "").replace("NAME", visit.name)
+    return visit.go(onward if ours(onward) else visit.url("datasets", visit.name))
 
 
 async def run_plugin(visit: Visit) -> Response:
