@@ -102,8 +102,9 @@ def cli_page() -> str:
     """Every command with its options, from the program itself."""
     program = typer.main.get_command(app)
     lines = ["# The commands", "", f"<!-- {MADE} -->", "", f"{program.help}", ""]
-    lines += ["Exit codes: 0 succeeded; 1 failed, or the server refused; 2 wrong usage or input;"]
-    lines += ["3 no server answers; 130 interrupted.", ""]
+    lines += ["Exit codes: 0 succeeded; 1 failed, nothing could be recommended, or the server refused;"]
+    lines += ["2 wrong usage or input; 3 no server answers; 130 interrupted. `tune`, `demo` and `watch` end"]
+    lines += ["with 0 also where the untouched base is best: that is a verdict, and their words say it.", ""]
     for name, command in _commands(program):
         arguments = [p for p in command.params if p.param_type_name == "argument"]
         options = [p for p in command.params if p.param_type_name == "option" and p.name != "help"]

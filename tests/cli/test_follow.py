@@ -151,7 +151,8 @@ async def test_why_nothing_could_be_ranked_is_told_once_with_all_whom_it_concern
         ranking=[row | {"name": "e-fast"}, row | {"name": "e-slow"}],
     )  # fmt: skip
     out = io.StringIO()
-    await follow(world.api, place(tmp_path), Console(file=out, width=120))
+    assert await follow(world.api, place(tmp_path), Console(file=out, width=120)) is Exit.FAILED
+    assert out.getvalue().splitlines()[-1].startswith("Nothing is recommended: none has a score; score by")
     assert "No recommendation: none has a score" in out.getvalue()
     assert out.getvalue().count("No f1 of fast, slow: row 7: not JSON") == 1
 
@@ -169,6 +170,8 @@ async def test_a_failed_experiment_exits_with_1(world, tmp_path):
     )
     out = io.StringIO()
     assert await follow(world.api, place(tmp_path), Console(file=out, width=120)) is Exit.FAILED
+    last = out.getvalue().splitlines()[-1]
+    assert last == "Nothing is recommended: no job succeeded; mend what is said above, then: dtx retry e"
     assert "No recommendation: no job succeeded" in out.getvalue() and "last words" in out.getvalue()
 
 

@@ -15,6 +15,7 @@ from datatunerx.resources import LLM, Finetune, FinetuneExperiment, FinetuneJob,
 from datatunerx.resources.kinds import KINDS
 from datatunerx.resources.material import DataPlugin, Dataset
 from datatunerx.resources.outcome import InferenceService, ScoringPlugin
+from datatunerx.resources.wire import RETRY
 
 MANIFEST = Path(__file__).resolve().parents[2] / "deploy" / "operator.yaml"
 PLUGIN = {"entryPoint": "package.module:function"}
@@ -123,6 +124,12 @@ async def journey(platform, make_objects):
     await api.create(FinetuneJob.parse(served))
     await platform.ended(FinetuneJob, "served")
     await api.delete(FinetuneJob, "served")
+    behaviour.refuse_scoring, behaviour.scores_die = {"unscored"}, [-9, -9]
+    await api.create(FinetuneJob.parse({"metadata": {"name": "unscored"}, "spec": {"finetune": trained}}))
+    await platform.until(lambda: phase(api, FinetuneJob, "unscored", "Failed"))
+    await api.patch(FinetuneJob, "unscored", {"metadata": {"annotations": {RETRY: "1"}}})
+    await platform.until(lambda: phase(api, FinetuneJob, "unscored", "Succeeded"))
+    await api.delete(FinetuneJob, "unscored")
     model = {"kind": "LLMCheckpoint", "name": "e-g0"}
     measured = {"model": model, "dataset": "data", "measure": {"metrics": ["accuracy"]}}
     await api.create(Scoring.parse({"metadata": {"name": "again"}, "spec": measured}))

@@ -20,6 +20,7 @@ from datatunerx.controllers.objects import NameTaken
 from datatunerx.controllers.start import reconcilers
 from datatunerx.controllers.wakes import PLACEMENT, Wake, wakes
 from datatunerx.resources.kinds import BY_MODEL, KINDS
+from datatunerx.resources.wire import RETRY
 
 TERMINAL = ("Succeeded", "Failed", "Stopped")
 BY_PLURAL = {kind.plural: kind for kind in KINDS}
@@ -40,6 +41,8 @@ class SmallApi:
         self.changes: list[tuple[Any, Any]] = []
         self.crash_rate = 0.0
         self.created: list[tuple[str, dict[str, Any]]] = []
+        self.asked_again = False
+        """Whether a user had something tried again: the only way out of a terminal phase."""
 
     async def request(
         self, method: str, path: str, *, query: Mapping[str, str] | None = None,
@@ -107,8 +110,9 @@ class SmallApi:
         if new["spec"] != old["spec"]:
             new["metadata"] = {**new["metadata"], "generation": old["metadata"]["generation"] + 1}
         before = old.get("status", {}).get("phase")
-        if before in TERMINAL:
-            assert new["status"]["phase"] == before, f"{plural}/{name} left {before}"
+        if before in TERMINAL and new["status"]["phase"] != before:
+            asked = self.asked_again and (before == "Failed" or plural == "finetuneexperiments")
+            assert asked, f"{plural}/{name} left {before}"
         if new["metadata"].get("deletionTimestamp") and not new["metadata"].get("finalizers"):
             return 200, self._drop(plural, name)
         return 200, self._put(plural, name, new)
@@ -347,7 +351,7 @@ def is_known(server: SmallApi, plural: str, name: str) -> bool:
     status = server.objects.get(parent, {}).get("status", {})
     match plural:
         case "finetunejobs":
-            return status.get("phase", "Pending") != "Pending"
+            return bool(status.get("jobs", {}).get("total"))
         case "finetunes":
             return bool(status.get("finetune"))
         case "scorings":
@@ -364,7 +368,8 @@ async def live(seed: int, root: Path, backend: Any, objects: list[Any], scenario
     schedule = Schedule(seed, root, backend)
     rng = random.Random(seed)
     backend.behaviour.scores = {"e-g0": 0.5, "e-g1": 0.6, "e-g2": 0.7}
-    backend.behaviour.fail = {"e-g1": "NonFiniteLoss"} if scenario == "one fails" else {}
+    fails = {"e-g1": "NonFiniteLoss"} if scenario in ("one fails", "tried again") else {}
+    backend.behaviour.fail = dict(fails)
     backend.behaviour.die = {"e-g0": 1} if scenario == "worker dies" else {}
     rng.shuffle(objects)
     todo = {rng.randint(0, 40): obj for obj in objects}
@@ -381,6 +386,10 @@ async def live(seed: int, root: Path, backend: Any, objects: list[Any], scenario
         if number in (off, on):
             body = {"spec": {"suspend": number == off}}
             await schedule.api.patch(next(k.model for k in KINDS if k.short == "fe"), "e", body)
+        if scenario == "tried again" and has_ended(schedule.server) and not schedule.server.asked_again:
+            backend.behaviour.fail, schedule.server.asked_again = {}, True
+            body = {"metadata": {"annotations": {RETRY: "1"}}}
+            await schedule.api.patch(BY_PLURAL["finetunejobs"].model, "e-g1", body)
         for plural, name in wanted_gone:
             # Some as soon as they are there, some when all is over.
             late = has_ended(schedule.server) or rng.random() < 0.02
@@ -417,3 +426,20 @@ async def test_every_schedule_ends_in_the_same_state(scenario, part, root, make_
         assert experiment["phase"] == "Succeeded", f"seed {seed}: {experiment}"
         assert experiment["best"] == "e-g2"
     assert crashes > 20  # else nothing was tried
+
+
+@pytest.mark.slow
+async def test_a_job_that_is_tried_again_ends_in_every_schedule_as_if_it_had_never_failed(
+    root, make_backend, make_objects
+):
+    never = await live(0, root / "never", make_backend(), make_objects(3), "plain")
+    crashes = 0
+    for seed in range(30):
+        schedule = await live(seed, root / f"{seed}", make_backend(), make_objects(3), "tried again")
+        crashes += schedule.crashes
+        assert schedule.server.asked_again
+        each_attempt_has_one_run(schedule.server)
+        no_child_was_made_twice(schedule.server)
+        assert final_state(schedule.server) == final_state(never.server), f"seed {seed}"
+        assert schedule.server.objects["finetunes", "e-g1"]["status"]["attempt"] == 1
+    assert crashes > 20

@@ -7,6 +7,7 @@ from datatunerx.cli.check import checked
 from datatunerx.cli.connect import exit_code, explained
 from datatunerx.cli.documents import Json, load
 from datatunerx.cli.errors import BadInput, CommandError, Exit
+from datatunerx.cli.failed import hint
 from datatunerx.cli.names import KindName, kind_and_name, kind_named, of_model
 from datatunerx.client import Api, ApiError, NotFound, Plural
 from datatunerx.resources import GROUP, FinetuneJob
@@ -32,12 +33,14 @@ async def apply(api: Api, paths: Sequence[str], namespace: str, *, dry_run: bool
     faults: list[str] = []
     for document, body in zip(documents, bodies, strict=True):
         try:
-            done = await apply_one(api, body, namespace, dry_run=dry_run, force=force)
+            done, after = await applied(api, body, namespace, dry_run=dry_run, force=force)
         except ApiError as error:
             faults += [f"{document.title}: {line}" for line in explained(error).splitlines()]
             worst = max(worst, exit_code(error))
             continue
         print(f"{done}{' (server dry run)' if dry_run else ''}")
+        if done.endswith(" unchanged") and (advice := hint(after)):
+            print(advice)
     if faults:
         failure = CommandError("\n".join(faults))
         failure.code = worst
@@ -49,6 +52,13 @@ async def apply_one(
     api: Api, body: Json, namespace: str, *, dry_run: bool = False, force: bool = False
 ) -> str:
     """Server-side apply of one object; what became of it, as kubectl words it."""
+    return (await applied(api, body, namespace, dry_run=dry_run, force=force))[0]
+
+
+async def applied(
+    api: Api, body: Json, namespace: str, *, dry_run: bool = False, force: bool = False
+) -> tuple[str, Json]:
+    """`apply_one`, and the object as it then is."""
     kind = _kind_of(body)
     target, name = plural(kind), body["metadata"].get("name", "")
     where = body["metadata"].get("namespace") or namespace
@@ -60,7 +70,8 @@ async def apply_one(
         before = None
     after = await api.apply(target, name, body, where, manager=MANAGER, force=force, dry_run=dry_run)
     same = before is not None and after["metadata"].get("resourceVersion") == before
-    return f"{kind.qualified}/{name} {'created' if before is None else 'unchanged' if same else 'configured'}"
+    became = "created" if before is None else "unchanged" if same else "configured"
+    return f"{kind.qualified}/{name} {became}", after
 
 
 def stop_mode(*, keep: bool, discard: bool) -> StopMode | None:

@@ -121,9 +121,10 @@ async def send(api: Api, bodies: Sequence[Json], namespace: str) -> str:
     experiment = await api.get(FinetuneExperiment, name, namespace)
     if experiment.status.phase.terminal:
         if not is_new:  # what cannot be trained at all ends at once
-            print(
-                f"{name} has ended already; this is its verdict. To run it again, first: dtx delete fe/{name}"
-            )
+            print(f"{name} has ended already; this is its verdict.")
+            if experiment.status.failures:
+                print(f"To try again what failed of it: dtx retry {name}")
+            print(f"To run all of it again, first: dtx delete fe/{name}")
     elif experiment.spec.suspend:
         await api.patch(FinetuneExperiment, name, {"spec": {"suspend": False}}, namespace)
         print(f"{name} was suspended and goes on from its last whole checkpoints")

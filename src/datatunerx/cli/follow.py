@@ -90,7 +90,11 @@ async def tell(api: Api, place: Place, console: Console) -> Exit:
     found = await report(api, place)
     console.print()
     draw(found, place, console)
-    return Exit.OK if found.experiment.status.phase == "Succeeded" else Exit.FAILED
+    if found.experiment.status.phase == "Succeeded" and found.experiment.status.best is not None:
+        return Exit.OK
+    console.print()
+    console.print(verdict.last_line(found.experiment), style="bold red", soft_wrap=True)
+    return Exit.FAILED
 
 
 async def report(api: Api, place: Place) -> Report:

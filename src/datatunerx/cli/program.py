@@ -344,6 +344,27 @@ def resume(target: Target, namespace: Namespace = "default", kubeconfig: Kubecon
 
 
 @app.command(rich_help_panel=CHANGE)
+def retry(
+    target: Annotated[
+        str, typer.Argument(metavar="NAME", help="Of an experiment or a job; or KIND/NAME, as llm/base.")
+    ],
+    namespace: Namespace = "default",
+    kubeconfig: Kubeconfig = None,
+) -> None:
+    """Try again what failed: trainings from their last whole checkpoint, scores, inspections.
+
+    What succeeded stays as it is. An experiment that had ended goes on, and
+    ranks anew at its end. What was stopped or deleted is not tried again.
+
+    Example: dtx retry tickets or dtx retry fj/tickets-r8 or dtx retry llm/base
+    """
+    from datatunerx.cli.connect import with_api
+    from datatunerx.cli.retry import retry as command
+
+    with_api(kubeconfig, lambda api: command(api, target, namespace))
+
+
+@app.command(rich_help_panel=CHANGE)
 def delete(
     words: Annotated[list[str] | None, typer.Argument(metavar="KIND/NAME...")] = None,
     filename: Files = None,

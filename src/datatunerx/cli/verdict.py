@@ -13,6 +13,7 @@ from rich.text import Text
 from datatunerx.cli.errors import CommandError
 from datatunerx.cli.progress import short_job
 from datatunerx.cli.text import MISSING
+from datatunerx.resources.enums import JobPhase
 from datatunerx.resources.experiment import FinetuneExperiment, MetricResult, Ranked
 
 SHOWN_QUESTIONS = 3
@@ -88,6 +89,19 @@ def reasons(experiment: FinetuneExperiment) -> list[Text]:
         if failure.log_tail:
             lines += [Text(f"    {line}", style="dim") for line in failure.log_tail.splitlines()[-10:]]
     return lines
+
+
+def last_line(experiment: FinetuneExperiment) -> str:
+    """Of an experiment without a best job: that, why, and what can be done about it."""
+    status, name = experiment.status, experiment.metadata.name
+    if status.jobs.failed or any(failure.phase is JobPhase.FAILED for failure in status.failures):
+        fix = f"mend what is said above, then: dtx retry {name}"
+    elif status.ranking:
+        fix = "score by another metric (dtx score), or give the test rows the references that it needs"
+    else:
+        fix = f"to run it again: dtx delete fe/{name}, then apply it anew"
+    why = status.message or status.reason or f"it is {status.phase.value}"
+    return f"Nothing is recommended: {why.rstrip('.')}; {fix}"
 
 
 def _unmeasured(experiment: FinetuneExperiment) -> list[Text]:

@@ -49,6 +49,7 @@ class ExperimentReconciler:
                 context, experiment, [*world.owned(FinetuneJob, uid), *world.owned(Scoring, uid)]
             )
         if experiment.status.phase.terminal:
+            await self._reopen(experiment)
             return None
         if not await hold(context, experiment, CHILDREN):
             return None
@@ -70,6 +71,28 @@ class ExperimentReconciler:
                     await delete(context, scoring)  # no job succeeded: there is nothing to compare it with
         await self._write(experiment, wanted)
         return None
+
+    async def _reopen(self, experiment: FinetuneExperiment) -> None:
+        """An ended experiment goes on if a user had one of its jobs, or its base's Scoring, tried again."""
+        context, uid = self._context, experiment.metadata.uid
+        seen: list[FinetuneJob | Scoring] = [
+            *(job for job in context.world.owned(FinetuneJob, uid) if not job.status.phase.terminal),
+            *(scoring for scoring in context.world.owned(Scoring, uid) if _pending(scoring)),
+        ]
+        for child in seen:
+            # What we see may be older than the experiment's end; what the API says is not.
+            if await is_gone(context, type(child), child.metadata.namespace, child.metadata.name):
+                continue
+            live = await context.api.get(type(child), child.metadata.name, child.metadata.namespace)
+            open_ = _pending(live) if isinstance(live, Scoring) else not live.status.phase.terminal
+            if open_ and live.status.retried_for and not live.metadata.deletion_timestamp:
+                wanted = draft(experiment)
+                status = wanted.status
+                status.phase, status.reason, status.message = ExperimentPhase.RUNNING, None, "tried again"
+                status.best = status.finished_at = None
+                status.set_condition("Complete", False, "Retried", f"{live.kind} {live.metadata.name}")
+                await self._write(experiment, wanted)
+                return
 
     async def _jobs(self, experiment: FinetuneExperiment, combos: list[Combination]) -> Jobs:
         """All jobs, made unless they were there once: a job that somebody deleted is not run again."""

@@ -20,11 +20,13 @@ from datatunerx.controllers.following import JobView
 from datatunerx.controllers.objects import (
     FILES,
     WORKER,
+    asked_again,
     draft,
     ensure,
     hold,
     is_gone,
     metadata_of,
+    note_retry,
     owner_uids,
     release,
     set_phase,
@@ -66,6 +68,8 @@ class FinetuneReconciler:
             if finetune.status.phase is FinetunePhase.STOPPED and run and not run.status.phase.terminal:
                 # Bound to a run in the moment it was stopped.
                 await self._ask_to_leave(finetune, run, Verb.STOP)
+            if finetune.status.phase is FinetunePhase.FAILED and (value := asked_again(finetune)):
+                await self._try_again(finetune, value)
             return None
         if not await hold(context, finetune, WORKER):
             return None
@@ -74,6 +78,7 @@ class FinetuneReconciler:
             raise Conflict(409, "Conflict", f"Run {named} has not been seen yet")
         wanted = draft(finetune)
         wanted.status.expected_start = None
+        note_retry(finetune, wanted)
         if run is None:
             await self._wait(finetune, wanted)
         else:
@@ -229,6 +234,18 @@ class FinetuneReconciler:
             wanted.status.attempt += 1
             wanted.status.run = None
         set_phase(wanted, phase, reason, message)
+
+    async def _try_again(self, finetune: Finetune, value: str) -> None:
+        """Asked by a user: the only way out of Failed. Its Run stays as the record of what happened."""
+        wanted = draft(finetune)
+        status = wanted.status
+        status.retried_for, status.retries = value, 0
+        status.finished_at = status.log_tail = None
+        said = "tried again, from its last whole checkpoint if it has one"
+        self._take_up_again(wanted, FinetunePhase.PENDING, "Retried", said)
+        _ready(wanted)
+        if await write_status(self._context, finetune, wanted):
+            await tell(self._context, finetune, "Retried", f"{said} ({value})")
 
     async def _end_with_run_deleted(self, finetune: Finetune, wanted: Finetune) -> None:
         said = await self._keep(finetune, wanted)

@@ -7,6 +7,7 @@ from datatunerx.controllers.folder import publish_plan, read_result
 from datatunerx.controllers.objects import WORKER, delete, ensure, is_gone, metadata_of, must_be_fresh
 from datatunerx.controllers.secrets import secret_values
 from datatunerx.resources.enums import RunPhase
+from datatunerx.resources.kinds import BY_MODEL
 from datatunerx.resources.material import LLM, DataPlugin, Dataset
 from datatunerx.resources.outcome import Run, RunSpec, ScoringPlugin
 from datatunerx.resources.wire import RETRY
@@ -109,5 +110,7 @@ async def follow(context: Context, obj: Inspectable, plan: RunPlan) -> Inspected
     message = (result.message if result else "") or run.status.message or "the inspection failed"
     # A value that no earlier try had: the same one again would change nothing.
     annotated = f"{obj.kind.lower()} {obj.metadata.name} -n {namespace} {RETRY}=$(date +%s)"
-    again = f"to try again: kubectl annotate {annotated} --overwrite"
+    where = "" if namespace == "default" else f" -n {namespace}"
+    ours = f"dtx retry {BY_MODEL[type(obj)].short}/{obj.metadata.name}{where}"
+    again = f"to try again: {ours}, or kubectl annotate {annotated} --overwrite"
     return Inspected(name, None, reason, f"{message.rstrip('.')}; {again}")

@@ -8,6 +8,8 @@ from datatunerx.controllers.objects import (
     CHILDREN,
     WORKER,
     NameTaken,
+    ask_again,
+    asked_again,
     delete,
     draft,
     ensure,
@@ -15,6 +17,7 @@ from datatunerx.controllers.objects import (
     is_gone,
     leave_after,
     metadata_of,
+    note_retry,
     owner_uids,
     pass_suspend,
     set_phase,
@@ -59,11 +62,14 @@ class JobReconciler:
             # What serves the checkpoint goes first: it would keep it, and so the Finetune.
             children = [world.owned(kind, uid) for kind in (InferenceService, Scoring, Finetune)]
             return await leave_after(context, job, [child for found in children for child in found])
+        if job.status.phase is JobPhase.FAILED and (value := asked_again(job)):
+            await self._try_again(job, value)
         if job.status.phase.terminal:
             return None
         if not await hold(context, job, CHILDREN):
             return None
         wanted = draft(job)
+        note_retry(job, wanted)
         try:
             finetune = await self._finetune(job)
         except NameTaken as error:
@@ -84,6 +90,34 @@ class JobReconciler:
             said = status.message or f"the job is {status.phase.value.lower()}"
             await tell(context, job, status.phase.value, said, warning=failed)
         return None
+
+    async def _try_again(self, job: FinetuneJob, value: str) -> None:
+        """What failed of it first, its training or its scoring; then the job itself is open again."""
+        context, at = self._context, (job.metadata.namespace, job.metadata.name)
+        wanted = draft(job)
+        finetune = context.world.get(Finetune, *at)
+        scoring = context.world.get(Scoring, *at)
+        if finetune is None:
+            if not await is_gone(context, Finetune, *at):
+                return
+            wanted.status.finetune = wanted.status.scoring = None  # deleted, and now wanted again
+        elif finetune.status.phase is FinetunePhase.FAILED:
+            if not await ask_again(context, finetune, value):
+                return
+        elif job.status.scoring and scoring is None:
+            if not await is_gone(context, Scoring, *at):
+                return
+            wanted.status.scoring = None
+        elif (
+            scoring
+            and scoring.status.phase is ScoringPhase.FAILED
+            and not await ask_again(context, scoring, value)
+        ):
+            return
+        wanted.status.retried_for = value
+        set_phase(wanted, JobPhase.PENDING, "Retried", "what failed of it is tried again")
+        wanted.status.set_condition("Ready", False, "Retried", wanted.status.message or "")
+        await write_status(context, job, wanted)
 
     async def _serve(self, job: FinetuneJob, wanted: FinetuneJob) -> None:
         """Once it has succeeded, a service of the job's own name; what becomes of it is the user's affair."""

@@ -15,6 +15,7 @@ from datatunerx.resources.outcome import Scoring
 from datatunerx.resources.wire import (
     GROUP,
     LONG_TEXT,
+    RETRY,
     SHORT_TEXT,
     ObjectMeta,
     OwnerReference,
@@ -89,6 +90,27 @@ async def write_status(context: Context, read: Resource, wanted: Resource) -> bo
     body = {"metadata": metadata, "status": patch}
     await context.api.patch_status(type(read), read.metadata.name, body, read.metadata.namespace)
     return True
+
+
+def asked_again(obj: Finetune | FinetuneJob | Scoring) -> str | None:
+    """The value by which a user asked that it be tried again, if that was not acted on yet."""
+    value = cut(obj.metadata.annotations.get(RETRY, ""), SHORT_TEXT)
+    return value if value and value != obj.status.retried_for else None
+
+
+def note_retry(read: Finetune | FinetuneJob, wanted: Finetune | FinetuneJob) -> None:
+    """Of one that has not ended: what was asked before it failed has no meaning afterwards."""
+    wanted.status.retried_for = asked_again(read) or read.status.retried_for
+
+
+async def ask_again(context: Context, child: Finetune | Scoring, value: str) -> bool:
+    """Pass the wish on to a child that failed; True once the child has acted on it."""
+    if child.status.retried_for == value:
+        return True
+    if child.metadata.annotations.get(RETRY) != value:
+        body = {"metadata": {"annotations": {RETRY: value}}}
+        await context.api.patch(type(child), child.metadata.name, body, child.metadata.namespace)
+    return False
 
 
 async def write_name_taken(context: Context, obj: FinetuneExperiment | FinetuneJob, error: NameTaken) -> None:

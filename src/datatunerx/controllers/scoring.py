@@ -6,6 +6,7 @@ from datatunerx.controllers.context import Context
 from datatunerx.controllers.folder import publish_plan, read_result
 from datatunerx.controllers.objects import (
     WORKER,
+    asked_again,
     draft,
     ensure,
     is_gone,
@@ -41,6 +42,9 @@ class ScoringReconciler:
         scoring = context.world.get(Scoring, *key)
         if scoring is None or scoring.metadata.deletion_timestamp:
             return None
+        if scoring.status.phase is ScoringPhase.FAILED and (value := asked_again(scoring)):
+            await self._try_again(scoring, value)
+            return None
         if scoring.status.phase in ENDED:
             await self._compare(scoring)
             return None
@@ -58,6 +62,14 @@ class ScoringReconciler:
             said = status.message or f"{status.metric} {status.score}"
             await tell(context, scoring, status.phase.value, said, warning=failed)
         return None
+
+    async def _try_again(self, scoring: Scoring, value: str) -> None:
+        """Asked by a user: another plan, so another Run; the one that failed stays as the record."""
+        wanted = draft(scoring)
+        wanted.status.retried_for, wanted.status.run = value, None
+        set_phase(wanted, ScoringPhase.PENDING, "Retried", "measured again")
+        wanted.status.set_condition("Ready", False, "Retried", "measured again")
+        await write_status(self._context, scoring, wanted)
 
     async def _compare(self, scoring: Scoring) -> None:
         """With those it names and is not compared with yet; it has ended, and its score stays as it is."""
@@ -193,7 +205,8 @@ class ScoringReconciler:
             if isinstance(dataset, Waiting):
                 return dataset
             part.data = data_files(dataset)
-        salt = scoring.metadata.uid + (f"-again-{again}" if again else "")
+        asked = f"-retry-{scoring.status.retried_for}" if scoring.status.retried_for else ""
+        salt = scoring.metadata.uid + asked + (f"-again-{again}" if again else "")
         return score(salt, part, self._context.settings.root_uri)
 
     def _model(self, namespace: str, model: ModelRef) -> tuple[LLM, str | None, Precision] | Waiting:

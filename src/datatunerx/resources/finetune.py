@@ -107,6 +107,8 @@ class FinetuneStatus(Status):
     """How often it was taken up again, for whatever reason."""
     retries: int = 0
     """How often it was taken up again because its worker died."""
+    retried_for: ShortText | None = None
+    """The last value seen of the annotation datatunerx.io/retry; once it failed, another has it tried again."""
     expected_start: ShortText | None = None
     """When it can start at the earliest, to the minute; absent where what runs before it does not tell."""
     alone: bool = False
@@ -262,6 +264,8 @@ class FinetuneJobStatus(Status):
     """The LLMCheckpoint it made."""
     scoring: ShortText | None = None
     """The Scoring that measured it."""
+    retried_for: ShortText | None = None
+    """The last value seen of the annotation datatunerx.io/retry; once it failed, another has it tried again."""
     metric: ShortText | None = None
     score: float | None = None
     """Absent as long as there is none; never 0 in place of it."""

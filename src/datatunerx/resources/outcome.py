@@ -39,6 +39,8 @@ class ScoringStatus(Status):
     phase: ScoringPhase = ScoringPhase.PENDING
     reason: ShortText | None = None
     message: LongText | None = None
+    retried_for: ShortText | None = None
+    """The last value seen of the annotation datatunerx.io/retry; once it failed, another has it tried again."""
     run: ShortText | None = None
     metric: ShortText | None = None
     """The metric that ranks."""

@@ -10,7 +10,8 @@ GROUP = "datatunerx.io"
 VERSION = "v1beta1"
 API_VERSION = f"{GROUP}/{VERSION}"
 RETRY = f"{GROUP}/retry"
-"""Annotation of an LLM or a Dataset: another value has it inspected again."""
+"""Annotation: another value has an LLM, a Dataset or a plugin inspected again, and a training, a job or a
+Scoring that failed tried again."""
 WANTED = f"{GROUP}/wanted"
 """Annotation of an InferenceService: when it was last asked for while unloaded, in seconds since 1970."""
 
