@@ -132,7 +132,8 @@ class FusedLinear(nn.Module):
         y_TO = self.frozen.ahead(x_TD)
         pair = stack.pairs.get(self.name)
         if pair is not None:
-            y_TO.addmm_(product(x_TD, pair[0]).mul_(scales_TS), pair[1])
+            down_SD, up_SO = pair
+            y_TO.addmm_(down_SD.ahead(x_TD).mul_(scales_TS), up_SO)
         return y_TO
 
     def _shares(self, stream: Stream, x: Tensor) -> list[_Share]:

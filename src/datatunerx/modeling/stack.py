@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from datatunerx.modeling.adapters import Adapter
+from datatunerx.modeling.frozen import FrozenWeight
 from datatunerx.modeling.stream import Segment
 
 WORTH = 16_384
@@ -25,20 +26,22 @@ class Stack:
     def __init__(self, adapters: Sequence[Adapter], dtype: torch.dtype) -> None:
         self.adapters = tuple(adapters)
         self.rank = sum(adapter.shape.rank for adapter in adapters)
-        self.pairs: dict[str, tuple[Tensor, Tensor]] = {}
+        self.pairs: dict[str, tuple[FrozenWeight, Tensor]] = {}
         """By layer: A stacked [S, D], and B stacked [S, O]."""
+        stacked: dict[str, tuple[Tensor, Tensor]] = {}
         self._columns: dict[int, slice] = {}
         at = 0
         for adapter in adapters:
             self._columns[id(adapter)] = slice(at, at := at + adapter.shape.rank)
             for layer, pair in adapter.pairs.items():
-                if layer not in self.pairs:
-                    self.pairs[layer] = (
+                if layer not in stacked:
+                    stacked[layer] = (
                         pair.a_RD.new_zeros(self.rank, pair.a_RD.shape[1], dtype=dtype),
                         pair.b_RO.new_zeros(self.rank, pair.b_RO.shape[1], dtype=dtype),
                     )
-                for whole, own in zip(self.pairs[layer], (pair.a_RD, pair.b_RO), strict=True):
+                for whole, own in zip(stacked[layer], (pair.a_RD, pair.b_RO), strict=True):
                     whole[self._columns[id(adapter)]] = own
+        self.pairs = {layer: (FrozenWeight(a_SD), b_SO) for layer, (a_SD, b_SO) in stacked.items()}
 
     def covers(self, segments: Sequence[Segment]) -> bool:
         return all(id(segment.adapter) in self._columns for segment in segments)

@@ -10,8 +10,8 @@ ADAPTER_RANK = 16
 """What an adapter is taken for when memory is reckoned: its own rank matters little beside a base."""
 LAYOUTS = {Precision.FLOAT32: 2, Precision.BFLOAT16: 1, Precision.FLOAT16: 1}
 """How often the weights are held: on a CPU in float32 once more, laid out for its products."""
-ADAPTER_BYTES = 12
-"""Per weight of an adapter: itself, a place for its gradient, its share of the stack of adapters."""
+ADAPTER_BYTES = 16
+"""Per weight of an adapter: itself, a place for its gradient, and in the stack of adapters at most twice."""
 ROOM_PER_TOKEN = 2
 """Places in the cache for each token that may sit there: rows of like length share a rectangle, which is at
 most twice as large as they are."""
