@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
@@ -11,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from datatunerx.app.control import claim_compute, controlled
+from datatunerx.app.machine import Machine, machine
 from datatunerx.app.settings import Settings
 from datatunerx.client import Api
 from datatunerx.client.bearer import Bearer
 from datatunerx.client.transport import InProcess, Transport
 from datatunerx.console import PREFIX, Sessions, create_console
+from datatunerx.console.host import Host
 from datatunerx.resources.crds import crd_manifests
 from datatunerx.server import uploads
 from datatunerx.server.app import KubeApp, create_app
@@ -73,14 +76,16 @@ async def _platform(settings: Settings, *, any_port: bool) -> AsyncIterator[Plat
         files = _certificate(state, settings)
         names = alternative_names(files.certificate)
         sessions = Sessions(state.token.encode())
+        look = partial(_host, settings, machine(settings.gpus)) if settings.controllers else None
 
         def visitor(token: str) -> Api:
             return Api(Bearer(InProcess(app, user=""), token))
 
         app: KubeApp = create_app(
             state.store, crd_manifests(), tokens=state.tokens, hosts=names, log_root=data,
+            allow_paths=settings.allow_paths,
             mounts={uploads.PREFIX: uploads.Uploads(data / "uploads")},
-            pages={PREFIX: create_console(visitor, sessions)},
+            pages={PREFIX: create_console(visitor, sessions, look)},
         )  # fmt: skip
         async with (
             _served(app, state, settings, files, any_port=any_port) as (url, serving),
@@ -112,6 +117,12 @@ async def serve_until_stopped(settings: Settings, say: Callable[[str], None]) ->
         if platform.broken.done():
             raise StartError(f"the platform broke: {platform.broken.exception()!r}; see the log above")
         say("stopping; workers that train go on, and the next dtx up takes them over")
+
+
+def _host(settings: Settings, here: Machine) -> Host:
+    """What the pages may say of this machine."""
+    free = shutil.disk_usage(settings.home).free
+    return Host(here.gpus, here.devices, here.memory_bytes, free, here.precision)
 
 
 def _opened(home: Path) -> State:

@@ -2,6 +2,8 @@
 
 from datatunerx.console.pages import (
     actions,
+    charts,
+    compare,
     datasets,
     experiment,
     experiments,
@@ -12,6 +14,7 @@ from datatunerx.console.pages import (
     materials,
     system,
     uploads,
+    wizard,
 )
 from datatunerx.console.visit import Page
 
@@ -20,11 +23,14 @@ PAGES: list[Page] = [
     *experiments.routes,
     *experiment.routes,
     *jobs.routes,
+    *charts.routes,
     *live.routes,
     *logs.routes,
     *uploads.routes,
     *datasets.routes,
     *materials.routes,
+    *compare.routes,
     *system.routes,
     *actions.routes,
+    *wizard.routes,
 ]

@@ -2,10 +2,10 @@
 
 import json
 
-import yaml
 from starlette.responses import Response
 
 from datatunerx.client import ApiError, Invalid
+from datatunerx.client.manifests import NotReadable, read
 from datatunerx.console import changes, equal, figures, kinds
 from datatunerx.console.tables import object_url
 from datatunerx.console.visit import Page, Visit
@@ -62,7 +62,7 @@ async def edit(visit: Visit) -> Response:
     if origin:
         kind, name = changes.parse([origin])[0]
         found = await kinds.find(visit.api, kind, name, visit.namespace)
-        body = _next(found) if kind == "LLMCheckpoint" else _clone(found)
+        body = await _next(visit, found) if kind == "LLMCheckpoint" else _clone(found)
     elif (kind := visit.query.get("kind", "")) in kinds.PLURALS:
         body = {"apiVersion": API_VERSION, "kind": kind, "metadata": {"name": ""}, "spec": {}}
     return await visit.page("editor.html", origin=origin, text=figures.as_yaml(body), faults=[])
@@ -75,12 +75,16 @@ def _clone(found: changes.Json) -> changes.Json:
     return body | {"metadata": metadata, "spec": spec}
 
 
-def _next(checkpoint: changes.Json) -> changes.Json:
-    """A training that goes on from a checkpoint."""
+async def _next(visit: Visit, checkpoint: changes.Json) -> changes.Json:
+    """An experiment that goes on from a checkpoint, as it was trained: its base is a merged copy of it."""
     spec, name = checkpoint["spec"], kinds.name_of(checkpoint)
-    tune = {"llm": spec["llm"], "dataset": spec["dataset"], "hyperparameter": {"ref": ""}}
-    head = {"apiVersion": API_VERSION, "kind": kinds.FINETUNE, "metadata": {"name": f"{name[:240]}-next"}}
-    return head | {"spec": tune | {"resumeFrom": name}}
+    tunes = await kinds.some(visit.api, kinds.FINETUNE, visit.namespace)
+    made_by = next((tune["spec"] for tune in tunes if kinds.name_of(tune) == spec["finetune"]), {})
+    group = (made_by.get("hyperparameter") or {}).get("ref")
+    matrix = {"llms": [name], "datasets": [spec["dataset"]], "hyperparameters": [group] if group else []}
+    metric = kinds.status_of(checkpoint).get("metric") or "exact-match"
+    head = {"apiVersion": API_VERSION, "kind": kinds.EXPERIMENT, "metadata": {"name": f"{name[:240]}-next"}}
+    return head | {"spec": {"matrix": matrix, "scoring": {"metrics": [metric]}}}
 
 
 async def make(visit: Visit) -> Response:
@@ -89,9 +93,10 @@ async def make(visit: Visit) -> Response:
     faults: list[str] = []
     body = None
     try:
-        body = yaml.safe_load(text) if len(text) <= MAX_YAML else None
-    except yaml.YAMLError as error:
-        faults = [str(error)]
+        found = read(text[:MAX_YAML])
+        body = found[0] if len(found) == 1 else None
+    except NotReadable as error:
+        faults = [f"{error.line}: {error}" if error.line else str(error)]
     if not faults and not (isinstance(body, dict) and body.get("kind") in kinds.PLURALS):
         faults = [visit.say("This is no object of datatunerx: kind must be one of ours.")]
     if not faults and isinstance(body, dict):
@@ -128,7 +133,5 @@ routes = [
     Page("/act", act, ("POST",)),
     Page("/edit", edit),
     Page("/edit", make, ("POST",)),
-    Page("/new", edit),
-    Page("/new", make, ("POST",)),
     Page("/palette", palette),
 ]

@@ -1,4 +1,4 @@
-"""Drafts of experiments: ConfigMaps with a label, each of one user, so that a wizard can be left and resumed."""
+"""Drafts of experiments: ConfigMaps with a label, each of one user; a wizard is left and resumed by them."""
 
 import json
 import secrets

@@ -12,10 +12,11 @@ from pydantic import ValidationError
 
 from datatunerx.console import figures, kinds, states
 from datatunerx.console.host import Host
-from datatunerx.resources.enums import Precision, Split
+from datatunerx.resources.enums import Method, Precision, Split
 from datatunerx.resources.experiment import FinetuneExperiment
 from datatunerx.resources.finetune import Finetune
 from datatunerx.resources.material import Dataset, Hyperparameter
+from datatunerx.resources.training import TrainingParameters
 from datatunerx.runs.compile import (
     Training,
     Unresolved,
@@ -250,3 +251,15 @@ def _time(found: Outlook, experiment: FinetuneExperiment, world: World) -> None:
 def _once(said: list[Said], one: Said) -> None:
     if one not in said:
         said.append(one)
+
+
+def model_memory(llm: Json, method: Method, host: Host | None) -> int:
+    """About what one training of a model takes of a device, with the parameters' defaults."""
+    facts = kinds.status_of(llm)
+    name = kinds.name_of(llm)
+    spec = {"llm": name, "dataset": "x", "hyperparameter": {"ref": "x"}}
+    finetune = Finetune.parse({"kind": "Finetune", "metadata": {"name": name}, "spec": spec})
+    files = ModelFiles(name=name, uri="file:///", digest="", template=None)
+    wanted = TrainingParameters(method=method)
+    training = Training(finetune, files, int(facts.get("parameters") or 0), (), wanted)
+    return memory_bytes([training], host.precision if host else Precision.FLOAT32)

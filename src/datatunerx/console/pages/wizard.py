@@ -1,0 +1,338 @@
+"""The wizard: six steps from a name to a model that can be taken home. What was typed lives in a draft."""
+
+import asyncio
+import re
+from typing import Any
+
+from starlette.responses import Response
+
+from datatunerx.client import AlreadyExists, ApiError, Invalid
+from datatunerx.console import figures, forms, kinds, states
+from datatunerx.console.pages import wizard_run
+from datatunerx.console.pages.datasets import DRAFT, is_draft
+from datatunerx.console.visit import PREFIX, Page, Refused, Visit
+from datatunerx.console.wizard import choices, making
+from datatunerx.console.wizard import draft as drafts
+from datatunerx.console.wizard.draft import STEPS, Draft
+from datatunerx.console.wizard.outlook import Outlook, World, outlook
+from datatunerx.resources.enums import Method
+from datatunerx.resources.wire import RETRY, now
+from datatunerx.runs.grid import MAX_COMBINATIONS, new_object
+
+Json = dict[str, Any]
+TITLES = ("Place", "Model and data", "Parameters", "Start", "Results", "Take it home")
+FIELD = "v:"
+"""Before the key of a field of the form."""
+MAX_NAME = 200
+"""A job's name is the experiment's and more."""
+
+
+async def start(visit: Visit) -> Response:
+    """The first step, before there is a draft, and the drafts that wait."""
+    open_ones = await _unfinished(visit)
+    return await _page(visit, "", Draft(name=visit.query.get("name", "")), 1, {}, drafts=open_ones)
+
+
+async def begin(visit: Visit) -> Response:
+    """A draft is made, in the namespace that was chosen."""
+    name = visit.form.get("name", "").strip()
+    draft = Draft(name=name)
+    place = visit.form.get("namespace", visit.namespace)
+    if place != visit.namespace:
+        return visit.go(f"{PREFIX}/ns/{place}/new?name={name}")
+    faults = await _name_faults(visit, name)
+    if faults or visit.form.get("do") != "next":
+        return await _page(visit, "", draft, 1, faults, drafts=await _unfinished(visit))
+    draft.step = 2
+    id = await drafts.begin(visit.api, draft, visit.namespace, visit.user, now())
+    return visit.go(visit.url("new", id, "2"))
+
+
+async def show(visit: Visit) -> Response:
+    kept = await drafts.load(visit.api, _id(visit), visit.namespace)
+    if dataset := visit.query.get("dataset", ""):  # it was uploaded from here, and this is the way back
+        kept.draft.dataset = dataset
+        await drafts.keep(visit.api, kept.id, kept.draft, visit.namespace, now())
+        return visit.go(visit.url("new", kept.id, "2"))
+    return await _page(visit, kept.id, kept.draft, _step(visit), {})
+
+
+async def save(visit: Visit) -> Response:
+    """Keep what was typed, do what was pressed, and lead on, or say what is wrong where it is wrong."""
+    kept = await drafts.load(visit.api, _id(visit), visit.namespace)
+    draft, step, do = kept.draft, _step(visit), visit.form.get("do", "")
+    if draft.experiment:
+        raise Refused("This draft has become an experiment already; make a new one.")
+    _take(visit, draft, step)
+    faults = await _done(visit, draft, do)
+    faults |= await _faults(visit, draft, step) if do in ("next", "start") else {}
+    if do == "start" and not faults:
+        faults = await _begin_training(visit, kept.id, draft)
+    if do == "next" and not faults:
+        draft.step = max(draft.step, step + 1)
+    await drafts.keep(visit.api, kept.id, draft, visit.namespace, now())
+    if do == "start" and not faults:
+        return visit.go(visit.url("new", kept.id, "4"))
+    if faults or not do:
+        return await _page(visit, kept.id, draft, step, faults)
+    to = {"next": step + 1, "back": step - 1}.get(do, step)
+    return visit.go(visit.url("experiments") if do == "leave" else visit.url("new", kept.id, str(to)))
+
+
+async def again(visit: Visit) -> Response:
+    """A new draft with everything of one that has become an experiment, but its name."""
+    kept = await drafts.load(visit.api, _id(visit), visit.namespace)
+    draft = kept.draft.model_copy(update={"name": "", "experiment": "", "step": 3, "yaml": None})
+    id = await drafts.begin(visit.api, draft, visit.namespace, visit.user, now())
+    return visit.go(visit.url("new", id, "1"))
+
+
+async def drop(visit: Visit) -> Response:
+    await drafts.drop(visit.api, _id(visit), visit.namespace)
+    return visit.go(visit.url("new"))
+
+
+# What was typed
+
+
+def _take(visit: Visit, draft: Draft, step: int) -> None:
+    """The fields of this step's form, into the draft."""
+    form = visit.form
+    if step == 1:
+        draft.name = form.get("name", draft.name).strip()
+    if step == 2:
+        if (method := form.get("method", "")) in {m.value for m in Method}:
+            draft.method = Method(method)
+        draft.llm = form.get("llm", draft.llm)
+        draft.dataset = form.get("dataset", draft.dataset)
+        draft.source = form.get("source", draft.source).strip()
+        draft.data_source = form.get("data_source", draft.data_source).strip()
+    if step == 3 and draft.yaml is None:
+        typed: dict[str, list[str]] = {}
+        for name, value in visit.fields:
+            if name.startswith(FIELD) and name.removeprefix(FIELD) in forms.by_key() and value.strip():
+                typed.setdefault(name.removeprefix(FIELD), []).append(value)
+        shown = {name.removeprefix("shown:") for name, _ in visit.fields if name.startswith("shown:")}
+        hidden = {key: value for key, value in draft.values.items() if key not in shown}
+        draft.values = hidden | typed
+    if step == 3 and "yaml" in form and draft.yaml is not None:
+        draft.yaml = form["yaml"]
+
+
+async def _done(visit: Visit, draft: Draft, do: str) -> dict[str, str]:
+    """What a button does besides leading on; faults by field."""
+    verb, _, what = do.partition(":")
+    match verb:
+        case "preset":
+            preset = forms.PRESETS[draft.method].get(what)
+            if preset is None:
+                raise Refused("There is no such action.")
+            kept = {field.key for field in forms.settings()}
+            values = {key: value for key, value in draft.values.items() if key in kept}
+            draft.preset, draft.values = what, values | {key: [text] for key, text in preset.items()}
+        case "use-model":
+            draft.source = choices.DEMO[1]
+            return await _register(visit, draft, "source")
+        case "check-model":
+            return await _register(visit, draft, "source")
+        case "check-data":
+            return await _register(visit, draft, "data_source")
+        case "yaml-edit":
+            draft.yaml = figures.as_yaml(*making.objects(draft))
+        case "yaml-drop":
+            draft.yaml = None
+    return {}
+
+
+async def _register(visit: Visit, draft: Draft, field: str) -> dict[str, str]:
+    """Make the LLM or the Dataset that was typed, so that it is inspected; one that is there is looked at
+    again if it was found bad."""
+    typed = getattr(draft, field)
+    source = choices.address(typed, hub="hf://" if field == "source" else "hf://datasets/")
+    if not source:
+        return {field: visit.say("Write a path on the server that begins with /, a URI, or ORG/NAME.")}
+    body = making.model(source) if field == "source" else making.dataset(source, draft.llm)
+    kind, name = body["kind"], kinds.name_of(body)
+    try:
+        await visit.api.create_raw(kinds.PLURALS[kind], body, visit.namespace)
+    except AlreadyExists:
+        there = await kinds.find(visit.api, kind, name, visit.namespace)
+        if states.phase(there) == "NotReady":
+            again = {"metadata": {"annotations": {RETRY: now()}}}
+            await visit.api.patch(kinds.PLURALS[kind], name, again, visit.namespace)
+    except ApiError as error:
+        return {field: error.message}
+    if field == "source":
+        draft.llm, draft.source = name, ""
+    else:
+        draft.dataset, draft.data_source = name, ""
+    return {}
+
+
+# What is wrong
+
+
+async def _faults(visit: Visit, draft: Draft, step: int) -> dict[str, str]:
+    """Why this step cannot be left forwards, by field."""
+    if step == 1:
+        return await _name_faults(visit, draft.name)
+    if step == 2:
+        return await _material_faults(visit, draft)
+    if step == 3:
+        return _value_faults(visit, draft)
+    return {}
+
+
+async def _material_faults(visit: Visit, draft: Draft) -> dict[str, str]:
+    """Model and data must be chosen and may still be looked at; data that was only checked is registered."""
+    found = {}
+    for field, kind, text in (("llm", "LLM", "Choose a model."), ("dataset", "Dataset", "Choose data.")):
+        name = getattr(draft, field)
+        if not name:
+            found[field] = visit.say(text)
+            continue
+        obj = await kinds.find(visit.api, kind, name, visit.namespace)
+        if states.phase(obj) == "NotReady":
+            found[field] = states.why(obj)
+        elif kind == "Dataset" and is_draft(obj):
+            patch = {"metadata": {"labels": {DRAFT: None}}}
+            await visit.api.patch(kinds.PLURALS[kind], name, patch, visit.namespace)
+    return found
+
+
+def _value_faults(visit: Visit, draft: Draft) -> dict[str, str]:
+    if draft.yaml is not None:
+        return choices.yaml_faults(draft.yaml)
+    found = forms.faults(draft.values, draft.method, visit.say)
+    if not found and making.too_many(draft):
+        n, most = making.count(draft), MAX_COMBINATIONS
+        found["jobs"] = visit.say("These values make {n} jobs; at most {most} go into one", n=n, most=most)
+    return found
+
+
+async def _name_faults(visit: Visit, name: str) -> dict[str, str]:
+    """By a dry run of the API, which knows the rules and what is there."""
+    if not name:
+        return {"name": visit.say("Give it a name.")}
+    if not re.fullmatch(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?", name):
+        return {"name": visit.say("Only small letters, digits and dashes, a letter or digit at both ends.")}
+    if len(name) > MAX_NAME:
+        return {"name": visit.say("At most {n} letters.", n=MAX_NAME)}
+    body = new_object(kinds.EXPERIMENT, name, {"matrix": _ANY})
+    try:
+        await visit.api.create_raw(kinds.PLURALS[kinds.EXPERIMENT], body, visit.namespace, dry_run=True)
+    except AlreadyExists:
+        return {"name": visit.say("There is an experiment of this name already.")}
+    except Invalid as error:
+        return {"name": "; ".join(cause.message for cause in error.causes) or error.message}
+    except ApiError as error:
+        return {"name": error.message}
+    return {}
+
+
+_ANY = {"llms": ["x"], "datasets": ["x"], "hyperparameters": ["x"]}
+
+
+# Starting
+
+
+async def _begin_training(visit: Visit, id: str, draft: Draft) -> dict[str, str]:
+    """Send the objects; the fault that the server finds first, or nothing."""
+    bodies = choices.bodies(draft)
+    if blocked := (await _outlook(visit, draft)).blocked:
+        text, values = blocked[0]
+        return {"start": visit.say(text, **values)}
+    try:
+        for body in bodies[:-1]:
+            target, name = kinds.PLURALS[body["kind"]], kinds.name_of(body)
+            await visit.api.apply(target, name, body, visit.namespace)
+        target = kinds.PLURALS[kinds.EXPERIMENT]
+        made = await visit.api.create_raw(target, bodies[-1], visit.namespace)
+    except Invalid as error:
+        return {"start": "; ".join(f"{c.field}: {c.message}" for c in error.causes) or error.message}
+    except ApiError as error:
+        return {"start": error.message}
+    draft.experiment, draft.step = kinds.name_of(made), STEPS
+    await drafts.hand_over(visit.api, id, made, visit.namespace)
+    return {}
+
+
+# Drawing
+
+
+async def _page(
+    visit: Visit, id: str, draft: Draft, step: int, faults: dict[str, str], **context: Any
+) -> Response:
+    if step > 1 and not id or not 1 <= step <= STEPS:
+        raise Refused("There is no such step.")
+    if step > 4 and not draft.experiment:
+        raise Refused("This comes after the start.")
+    host = visit.request.app.state.host
+    context |= {"host": await asyncio.to_thread(host) if host else None}
+    if 1 < step <= 4 and not draft.experiment:
+        world = await _world(visit)
+        context |= choices.of_step(visit, draft, step, world, context["host"])
+        context["outlook"] = await _outlook(visit, draft, world, context["host"])
+    if step == 3 and not faults:
+        faults = _value_faults(visit, draft)
+    if step >= 4 and draft.experiment:
+        context |= await wizard_run.of_step(visit, draft.experiment, step)
+    context |= {"rights": _rights(visit), "places": await visit._namespaces() if step == 1 else ()}
+    return await visit.page(
+        "wizard.html", http=422 if faults and visit.form.get("do") and not visit.partial else 200,
+        id=id, draft=draft, step=step, faults=faults, titles=TITLES,
+        live=step == 2 or step > 3, action=visit.url("new", id, str(step)) if id else visit.url("new"),
+        **{"drafts": ()} | context,
+    )  # fmt: skip
+
+
+def _rights(visit: Visit) -> str:
+    """What the visitor lacks to use the wizard here; empty if nothing."""
+    for plural, group in (("finetuneexperiments", None), ("hyperparameters", None), ("configmaps", "")):
+        may = visit.may("create", plural) if group is None else visit.may("create", plural, group)
+        if not may:
+            return plural
+    return ""
+
+
+async def _world(visit: Visit) -> World:
+    found = [
+        {kinds.name_of(obj): obj for obj in await kinds.some(visit.api, kind, visit.namespace)}
+        for kind in ("LLM", "Dataset", "Hyperparameter", kinds.FINETUNE)
+    ]
+    return World(found[0], found[1], found[2], list(found[3].values()))
+
+
+async def _outlook(visit: Visit, draft: Draft, world: World | None = None, host: Any = None) -> Outlook:
+    """Of what was typed so far; nothing where it is not whole yet."""
+    if not draft.llm or not draft.dataset or _value_faults(visit, draft):
+        return Outlook()
+    return outlook(choices.bodies(draft), world or await _world(visit), host)
+
+
+async def _unfinished(visit: Visit) -> list[drafts.Kept]:
+    try:
+        return await drafts.unfinished(visit.api, visit.namespace, visit.user)
+    except ApiError as error:
+        if error.status == 403:
+            return []
+        raise
+
+
+def _id(visit: Visit) -> str:
+    return str(visit.request.path_params["draft"])
+
+
+def _step(visit: Visit) -> int:
+    text = str(visit.request.path_params["step"])
+    return int(text) if text in "123456" and text else 0
+
+
+routes = [
+    Page("/new", start),
+    Page("/new", begin, ("POST",)),
+    Page("/new/{draft}/drop", drop, ("POST",)),
+    Page("/new/{draft}/again", again, ("POST",)),
+    Page("/new/{draft}/{step}", show),
+    Page("/new/{draft}/{step}", save, ("POST",)),
+]

@@ -1,0 +1,93 @@
+"""The wizard after its start: what runs, what came of it, and how it is taken home."""
+
+from typing import Any
+
+from datatunerx.console import equal, figures, kinds, states
+from datatunerx.console.pages import experiment as pages
+from datatunerx.console.pages.experiments import row_of
+from datatunerx.console.pages.jobs import samples
+from datatunerx.console.progress import course
+from datatunerx.console.visit import Visit
+
+Json = dict[str, Any]
+SHOWN_GRIDS = 4
+"""Jobs whose answers are shown; the others have theirs on their pages."""
+
+
+async def of_step(visit: Visit, name: str, step: int) -> Json:
+    """What the template of a step after the start needs."""
+    obj = await kinds.find(visit.api, kinds.EXPERIMENT, name, visit.namespace)
+    jobs = [
+        job
+        for job in await kinds.some(visit.api, kinds.JOB, visit.namespace)
+        if kinds.owner(job, kinds.EXPERIMENT) == name
+    ]
+    names = {kinds.name_of(job) for job in jobs}
+    found = await kinds.some(visit.api, kinds.FINETUNE, visit.namespace)
+    tunes = {owner: tune for tune in found if (owner := kinds.owner(tune, kinds.JOB)) in names}
+    status = kinds.status_of(obj)
+    phase = states.phase(obj)
+    rows = pages.job_rows(jobs, tunes, status)
+    context: Json = {
+        "run": {
+            "row": row_of(obj), "phase": phase, "ended": phase in states.ENDED, "why": states.why(obj),
+            "suspended": bool(obj["spec"].get("suspend")), "failures": status.get("failures") or [],
+            "course": course(list(tunes.values()), (status.get("jobs") or {}).get("total", 0)),
+            "took": figures.took(status.get("startedAt"), status.get("finishedAt"), visit.now),
+                    },
+        "name": name, "jobs": rows, "short": pages.short(name), "status": status, "spec": obj["spec"],
+        "watched": _watched(visit, rows, tunes),
+    }  # fmt: skip
+    if step == 5:
+        context |= {"ranking": pages.ranking(status), "scale": pages._scale(status)}
+        context |= {"verdict": pages.beats_base(status), "grids": _grids(rows, tunes, status)}
+    if step == 6:
+        context["home"] = _home(visit, status)
+    context["yaml"] = figures.as_yaml(equal.manifest(obj))
+    at = equal.place(visit.namespace)
+    context["commands"] = [*equal.look(kinds.EXPERIMENT, name, visit.namespace), f"dtx watch {name}{at}"]
+    return context
+
+
+def _watched(visit: Visit, rows: list[Json], tunes: dict[str, Json]) -> Json:
+    """The job whose log is shown: the one that was asked for, else one that works, else the first."""
+    names = [row["name"] for row in rows]
+    asked = visit.query.get("job", "")
+    busy = [row["name"] for row in rows if row["phase"] in states.BUSY]
+    name = asked if asked in names else next(iter([*busy, *names]), "")
+    run = kinds.status_of(tunes[name]).get("run", "") if name in tunes else ""
+    return {"job": name, "run": run}
+
+
+def _grids(rows: list[Json], tunes: dict[str, Json], status: Json) -> list[Json]:
+    """The answers of the best jobs, by step and prompt, from step 0."""
+    order = {row["name"]: row.get("rank") or 10**6 for row in status.get("ranking") or ()}
+    best = sorted(
+        (row["name"] for row in rows if row["name"] in tunes), key=lambda name: order.get(name, 10**6)
+    )
+    grids = []
+    for name in best[:SHOWN_GRIDS]:
+        steps, prompts = samples(kinds.status_of(tunes[name]))
+        if prompts:
+            grids.append({"job": name, "steps": steps, "prompts": prompts})
+    return grids
+
+
+def _home(visit: Visit, status: Json) -> list[Json]:
+    """Each checkpoint, the best first: its base beside it to talk to, and the commands that take it along."""
+    best = (status.get("best") or {}).get("checkpoint")
+    ranked = [row for row in status.get("ranking") or () if row.get("checkpoint") and not row.get("base")]
+    ranked.sort(key=lambda row: (row["checkpoint"] != best, row.get("rank") or 10**6))
+    at = equal.place(visit.namespace)
+    return [
+        {
+            "name": row["checkpoint"], "score": row.get("score"), "best": row["checkpoint"] == best,
+            "base": row["llm"],
+            "commands": [
+                f"dtx chat {row['checkpoint']}{at}",
+                f"dtx export {row['checkpoint']} --to hf --output ./{row['checkpoint']}{at}",
+                f"dtx export {row['checkpoint']} --to gguf --output ./{row['checkpoint']}.gguf{at}",
+            ],
+        }
+        for row in ranked
+    ]  # fmt: skip
