@@ -1,8 +1,12 @@
 """An action says what it will send and what is lost; then it does that and nothing else."""
 
+import html
+import re
+
 from datatunerx.client.api import Plural
 
 EXPERIMENTS = Plural("datatunerx.io", "v1beta1", "finetuneexperiments")
+SERVICES = Plural("datatunerx.io", "v1beta1", "inferenceservices")
 JOBS = Plural("datatunerx.io", "v1beta1", "finetunejobs")
 
 
@@ -27,13 +31,51 @@ async def test_stop_and_keep_ends_the_jobs_that_have_not_ended(filled):
     assert stops == {"a": None, "b": "keep", "c": "keep"}
 
 
-async def test_retry_makes_an_experiment_of_the_jobs_that_failed(filled):
+async def test_retry_annotates_what_failed_and_nothing_else(filled):
+    asked = await filled.get("act?do=retry&target=fe/contracts-long-context")
+    assert "dtx retry fe/contracts-long-context" in asked and "kubectl patch finetunejobs" in asked
     await filled.get("experiments")
     await filled.post("act", {"do": "retry", "target": "fe/contracts-long-context"})
-    made = [e for e in await filled.api.list(EXPERIMENTS, "default") if "-retry-" in e["metadata"]["name"]]
-    assert [[job["hyperparameter"]["ref"] for job in each["spec"]["jobs"]] for each in made] == [
-        ["r16-lr2e-3"]
+    annotated = [
+        job["metadata"]["name"]
+        for job in await filled.api.list(JOBS, "default")
+        if job["metadata"].get("annotations", {}).get("datatunerx.io/retry")
     ]
+    assert annotated == ["contracts-long-context-a"]
+    assert "has nothing that failed" in await filled.get("act?do=retry&target=fe/support-tickets")
+
+
+async def test_a_service_is_unloaded_and_loaded_again(filled):
+    asked = await filled.get("act?do=stop&target=isvc/try-tickets")
+    assert "kubectl scale isvc/try-tickets --replicas=0" in asked
+    await filled.get("services")
+    for do, replicas in (("stop", 0), ("resume", 1)):
+        await filled.post("act", {"do": do, "target": "isvc/try-tickets"})
+        assert (await filled.api.get(SERVICES, "try-tickets"))["spec"]["replicas"] == replicas
+    assert "is not stopped" in await filled.get("act?do=resume&target=isvc/try-tickets")
+
+
+async def test_a_checkpoint_as_the_next_base_begins_as_it_was_trained(filled):
+    page = await filled.get("edit?from=ckpt/support-tickets-r8-lr2e-3")
+    assert "name: support-tickets-r8-lr2e-3-next" in page and "- r8-lr2e-3\n" in page
+    await filled.get("models")
+    text = html.unescape(re.search(r"<textarea[^>]*>(.*?)</textarea>", page, re.S)[1])
+    await filled.post("edit", {"yaml": text})
+    made = await filled.api.get(EXPERIMENTS, "support-tickets-r8-lr2e-3-next")
+    assert made["spec"]["matrix"]["llms"] == ["support-tickets-r8-lr2e-3"]
+
+
+async def test_a_list_offers_what_suits_its_rows(filled):
+    def offered(page):
+        return re.findall(r"act\?do=(\w+)", page.partition('class="selection"')[2])
+
+    assert offered(await filled.get("jobs")) == ["stop", "keep", "resume", "retry", "delete"]
+    assert offered(await filled.get("services")) == ["stop", "resume", "delete"]
+    assert offered(await filled.get("hyperparameters")) == ["delete"]
+    await filled.login("v" * 40)
+    for path, compares in (("jobs", True), ("models", True), ("hyperparameters", False)):
+        page = await filled.get(path)
+        assert offered(page) == [] and ('class="selection"' in page) == compares == ("data-all" in page)
 
 
 async def test_delete_says_in_numbers_what_is_lost(filled):

@@ -1,14 +1,15 @@
 """What an action does to which objects, what is lost by it, the same in commands; and doing it."""
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
 from datatunerx.client import Api, ApiError
-from datatunerx.console import equal, figures, kinds, states
+from datatunerx.console import equal, figures, kinds, offers, states
 from datatunerx.console.visit import Refused
-from datatunerx.resources.wire import API_VERSION, RETRY, now
+from datatunerx.resources.wire import RETRY
 
 Json = dict[str, Any]
 
@@ -38,7 +39,7 @@ class Change:
         return figures.as_yaml(*(step.body for step in self.steps if step.body is not None))
 
 
-DOES = ("stop", "keep", "resume", "retry", "delete")
+_INSPECTED = ("LLM", "Dataset")
 _TRAINS = (kinds.EXPERIMENT, kinds.JOB)
 
 
@@ -68,7 +69,7 @@ async def plan(api: Api, do: str, targets: Sequence[str], namespace: str) -> Cha
             case "stop" | "keep" | "resume":
                 _steer(change, do, kind, obj, mine, namespace)
             case "retry":
-                _retry(change, kind, obj, mine, namespace)
+                await _retry(change, api, kind, obj, mine, namespace)
             case "delete":
                 await _delete(change, api, kind, obj, mine, namespace)
             case _:
@@ -80,8 +81,10 @@ def _steer(change: Change, do: str, kind: str, obj: Json, jobs: list[Json], name
     name, phase = kinds.name_of(obj), states.phase(obj)
     title = f"{kinds.SHORT[kind]}/{name}"
     suspended = bool((obj.get("spec") or {}).get("suspend"))
-    if kind not in _TRAINS:
-        change.skipped.append((title, "only experiments and jobs can be stopped and resumed"))
+    if kind == offers.SERVICE and do != "keep":
+        _load(change, do, obj, namespace)
+    elif kind not in _TRAINS:
+        change.skipped.append((title, "only experiments, jobs and services can be stopped and resumed"))
     elif phase in states.ENDED:
         change.skipped.append((title, "has ended, and what has ended stays as it is"))
     elif do == "resume" and not suspended:
@@ -99,41 +102,56 @@ def _steer(change: Change, do: str, kind: str, obj: Json, jobs: list[Json], name
         change.commands.insert(0, f"dtx {do} {title}{equal.place(namespace)}")
 
 
-def _retry(change: Change, kind: str, obj: Json, jobs: list[Json], namespace: str) -> None:
-    """Failed jobs once more, as a new experiment; a model or dataset is inspected once more."""
+def _load(change: Change, do: str, service: Json, namespace: str) -> None:
+    """Unload a service until it is loaded again, or load it."""
+    name, loaded = kinds.name_of(service), service["spec"].get("replicas", 1) != 0
+    if loaded == (do == "resume"):
+        why = "is not stopped" if loaded else "is stopped already"
+        return change.skipped.append((f"isvc/{name}", why))
+    replicas = 1 if do == "resume" else 0
+    change.steps.append(Step("patch", offers.SERVICE, name, {"spec": {"replicas": replicas}}))
+    change.commands.append(f"kubectl scale isvc/{name} --replicas={replicas}{equal.place(namespace)}")
+
+
+async def _retry(change: Change, api: Api, kind: str, obj: Json, jobs: list[Json], namespace: str) -> None:
+    """What failed is tried again, by the annotation on which controllers act once."""
     name = kinds.name_of(obj)
-    if kind in ("LLM", "Dataset"):
-        return _patch(change, kind, name, {"metadata": {"annotations": {RETRY: now()}}}, namespace)
-    if kind == kinds.JOB:
-        jobs = [obj]
-    elif kind != kinds.EXPERIMENT:
+    if kind in _INSPECTED:
+        return _again(change, kind, name, namespace)
+    if kind not in _TRAINS:
         return change.skipped.append((name, "cannot be retried"))
-    failed = [job for job in jobs if states.phase(job) in ("Failed", "Stopped")]
-    if not failed:
-        return change.skipped.append((name, "has no job that failed"))
-    body: Json = {
-        "apiVersion": API_VERSION,
-        "kind": kinds.EXPERIMENT,
-        "metadata": {"name": f"{name[:200]}-retry-{now()[5:19].replace(':', '').replace('T', '-')}"},
-        "spec": _again(kind, obj, failed),
-    }
-    change.steps.append(Step("create", kinds.EXPERIMENT, body["metadata"]["name"], body))
-    change.commands.append(f"dtx apply -f -{equal.place(namespace)}   # the YAML below")
+    told = [obj] if kind == kinds.JOB else jobs
+    before = len(change.steps)
+    for each, material in await _broken(api, told, namespace):
+        if not any((step.kind, step.name) == (each, material) for step in change.steps):
+            _again(change, each, material, namespace)
+    for job in told:
+        if states.phase(job) == "Failed":
+            _again(change, kinds.JOB, kinds.name_of(job), namespace)
+    if kind == kinds.EXPERIMENT:
+        for scoring in await kinds.some(api, "Scoring", namespace):
+            if kinds.owner(scoring, kind) == name and states.phase(scoring) == "Failed":
+                _again(change, "Scoring", kinds.name_of(scoring), namespace)
+    if len(change.steps) == before:
+        return change.skipped.append((name, "has nothing that failed"))
+    change.commands.insert(0, f"dtx retry {kinds.SHORT[kind]}/{name}{equal.place(namespace)}")
 
 
-def _again(kind: str, obj: Json, failed: Sequence[Json]) -> Json:
-    """The spec of an experiment of these jobs."""
-    spec = {k: v for k, v in obj["spec"].items() if k not in ("jobs", "matrix", "suspend")}
-    if kind == kinds.JOB:
-        tune = obj["spec"]["finetune"]
-        spec = {key: obj["spec"][key] for key in ("scoring",) if obj["spec"].get(key)}
-        spec |= {key: tune[key] for key in ("samples", "resources", "retryLimit") if tune.get(key)}
-    templates = []
-    for n, job in enumerate(failed, 1):
-        tune = job["spec"]["finetune"]
-        parts = {key: tune[key] for key in ("llm", "dataset", "hyperparameter")}
-        templates.append({"name": f"again-{n}"} | parts)
-    return {"jobs": templates} | spec
+async def _broken(api: Api, jobs: Sequence[Json], namespace: str) -> list[tuple[str, str]]:
+    """Models and datasets of these jobs that failed their inspection: the jobs may wait for them."""
+    tunes = [job["spec"]["finetune"] for job in jobs]
+    wanted = {(kind, tune[key]) for kind, key in (("LLM", "llm"), ("Dataset", "dataset")) for tune in tunes}
+    return [
+        (kind, kinds.name_of(obj))
+        for kind in _INSPECTED
+        for obj in await kinds.some(api, kind, namespace)
+        if (kind, kinds.name_of(obj)) in wanted and states.phase(obj) == "NotReady"
+    ]
+
+
+def _again(change: Change, kind: str, name: str, namespace: str) -> None:
+    """Another value of the annotation than any before."""
+    _patch(change, kind, name, {"metadata": {"annotations": {RETRY: str(time.time_ns())}}}, namespace)
 
 
 async def _delete(change: Change, api: Api, kind: str, obj: Json, jobs: list[Json], namespace: str) -> None:

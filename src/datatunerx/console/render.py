@@ -7,7 +7,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
-from datatunerx.console import figures, states
+from datatunerx.console import charts, figures, offers, states
 
 
 @cache
@@ -22,7 +22,8 @@ def environment() -> Environment:
         "duration": figures.duration, "age": figures.age, "yaml": figures.as_yaml, "state": states.state,
         "phase": states.phase, "why": states.why,
     }  # fmt: skip
-    made.globals |= {"asset": asset}
+    made.globals |= {"asset": asset, "offered": offers.offered, "compared": offers.compared}
+    made.globals |= {"chart_axes": charts.AXES, "chart_titles": charts.TITLES}
     return made
 
 
