@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from datatunerx.console.kinds import PLURALS
 from datatunerx.resources import GROUP
 from datatunerx.resources.crds import crd_manifests
 from datatunerx.resources.wire import VERSION, now
+from datatunerx.server import uploads
 from datatunerx.server.app import create_app
 from datatunerx.server.state import open_state
 from datatunerx.server.tokens import Tokens, User
@@ -77,6 +79,7 @@ async def console(tmp_path):
         crd_manifests(),
         tokens=Tokens.of({ADMIN_TOKEN: admin, VIEWER_TOKEN: viewer}),
         log_root=tmp_path / "home" / "data",
+        mounts={uploads.PREFIX: uploads.Uploads(tmp_path / "home" / "data" / "uploads")},
         pages={PREFIX: create_console(lambda token: Api(Bearer(InProcess(app, user=""), token)), sessions)},
     )
     await app.start()
@@ -500,14 +503,13 @@ class Place:
         return done.stdout.strip()
 
 
-@pytest.fixture(scope="module")
-def place(tmp_path_factory) -> Iterator[Place]:
-    """`dtx up` without controllers, and the whole world in it."""
-    home = tmp_path_factory.mktemp("console") / "home"
+@contextmanager
+def _served(home: Path, *options: str) -> Iterator[Place]:
+    """`dtx up` in a process of its own."""
     environment = {**os.environ, "DTX_HOME": str(home), "NO_COLOR": "1"}
     environment.pop("DTX_KUBECONFIG", None)
     server = subprocess.Popen(
-        [sys.executable, "-m", "datatunerx.cli", "up", "--port", "0", "--no-controllers"],
+        [sys.executable, "-m", "datatunerx.cli", "up", "--port", "0", *options],
         env=environment,
         text=True,
         stdout=subprocess.PIPE,
@@ -516,18 +518,33 @@ def place(tmp_path_factory) -> Iterator[Place]:
     assert server.stdout is not None
     found = re.search(r"https://\S+:\d+", server.stdout.readline())
     assert found, server.communicate(timeout=10)
+    yield Place(found[0], home, environment)
+    server.terminate()
+    server.communicate(timeout=20)
+
+
+@pytest.fixture(scope="module")
+def alive(tmp_path_factory) -> Iterator[Place]:
+    """`dtx up` with controllers and nothing in it. A module that names it `place` browses there."""
+    with _served(tmp_path_factory.mktemp("console") / "home") as place:
+        yield place
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> Iterator[Place]:
+    """`dtx up` without controllers, and the whole world in it."""
+    home = tmp_path_factory.mktemp("console") / "home"
 
     async def filled() -> None:
         async with Https(load(home / "kubeconfig")) as transport:
             await fill(Api(transport))
             await tell(Api(transport), home / "data")
 
-    # Playwright has a loop in this thread already
-    with ThreadPoolExecutor(1) as thread:
-        thread.submit(lambda: asyncio.run(filled())).result()
-    yield Place(found[0], home, environment)
-    server.terminate()
-    server.communicate(timeout=20)
+    with _served(home, "--no-controllers") as place:
+        # Playwright has a loop in this thread already
+        with ThreadPoolExecutor(1) as thread:
+            thread.submit(lambda: asyncio.run(filled())).result()
+        yield place
 
 
 @pytest.fixture(scope="module")

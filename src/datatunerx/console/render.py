@@ -22,8 +22,8 @@ def environment() -> Environment:
         "duration": figures.duration, "age": figures.age, "yaml": figures.as_yaml, "state": states.state,
         "phase": states.phase, "why": states.why,
     }  # fmt: skip
-    made.globals |= {"asset": asset, "offered": offers.offered, "compared": offers.compared}
     made.globals |= {"chart_axes": charts.AXES, "chart_titles": charts.TITLES}
+    made.globals |= {"asset": asset, "offered": offers.offered, "compared": offers.compared}
     return made
 
 

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple, Protocol
 from urllib.parse import parse_qsl, quote, urlencode
 
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 
@@ -153,7 +153,7 @@ def _endpoint(answer: Callable[[Request], Awaitable[Response]]) -> Callable[[Req
     return endpoint
 
 
-def cookie_name(request: Request) -> str:
+def cookie_name(request: HTTPConnection) -> str:
     """A browser keeps cookies by host, not by port; two servers of one machine must not share theirs."""
     return f"__Host-dtx-{request.url.port or 443}"
 

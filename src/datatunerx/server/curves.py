@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import orjson
 
 from datatunerx.server.errors import Json, bad_request
@@ -37,62 +38,81 @@ def answer(events: Path, request: Request) -> bytes:
 
 
 def curves(known: Points, request: Request) -> dict[str, Any]:
-    """What was asked of some jobs: which series they have and, with `bins`, the curves of one of them.
+    """What was asked of some jobs: which series they have, and of one of them where it begins and ends.
 
+    With `bins` the curves themselves, cut to so many parts between `from` and `to`; with `raw` whole.
     Raises ApiError for what cannot be read.
     """
     query = request.query
-    jobs = _jobs(query.get("jobs", "{}"), known)
+    jobs = {job: {"zero": _began(known, job)} | how for job, how in _jobs(query, known).items()}
     x, y, bins = query.get("x", "step"), query.get("y", ""), min(request.number("bins") or 0, MAX_BINS)
     if x not in AXES:
         raise bad_request(f"x: {x!r} is not one of {', '.join(AXES)}")
-    weight = min(_number(query, "smooth", 0.0), 0.999)
-    found = {job: _curve(known, job, x, y, weight, how) for job, how in jobs.items()} if y else {}
-    found = {job: curve for job, curve in found.items() if len(curve.x)}
-    ends = {job: [float(curve.x[0]), float(curve.x[-1])] for job, curve in found.items()}
     told: dict[str, Any] = {
         "series": {job: known.names(job) for job in jobs},
-        "ends": ends,
-        "counts": {job: len(curve.x) for job, curve in found.items()},
-        "lowest": {job: _lowest(curve) for job, curve in found.items()},
-        "checkpoints": {job: _checkpoints(known, job, x, how) for job, how in jobs.items()},
+        "began": {job: _began(known, job) for job in jobs},
     }
-    if not bins or not found:
+    if not y:
         return told
-    low = _number(query, "from", min(end[0] for end in ends.values()))
-    high = _number(query, "to", max(end[1] for end in ends.values()))
-    cut = {job: _within(curve, low, high) for job, curve in found.items()}
-    if high > low and any(len(curve.x) > 2 * bins for curve in cut.values()):
-        edges = np.linspace(low, high, bins + 1)
-        cut = {job: points.reduced(curve, edges) for job, curve in cut.items()}
-        told["grid"] = next(iter(cut.values())).x
-        cut = {job: curve._replace(x=curve.x[:0]) for job, curve in cut.items()}
-    told["curves"] = {job: curve._asdict() for job, curve in cut.items()}
+    weight = min(_number(query, "smooth", 0.0), 0.999)
+    told["ends"] = ends = _ends(known, x, y, jobs)
+    if not (bins or request.flag("raw")) or not ends:
+        return told
+    found = {job: _curve(known, job, x, y, weight, jobs[job]) for job in ends}
+    told["facts"] = {job: _facts(known, job, y, curve, jobs[job]) for job, curve in found.items()}
+    told["checkpoints"] = {job: _checkpoints(known, job, x, how) for job, how in jobs.items()}
+    if bins:
+        low = _number(query, "from", min(end["x"][0] for end in ends.values()))
+        high = _number(query, "to", max(end["x"][1] for end in ends.values()))
+        found = {job: _within(curve, low, high) for job, curve in found.items()}
+        if high > low and any(len(curve.x) > 2 * bins for curve in found.values()):
+            edges = np.linspace(low, high, bins + 1)
+            found = {job: points.reduced(curve, edges) for job, curve in found.items()}
+            told["grid"] = next(iter(found.values())).x
+            found = {job: curve._replace(x=curve.x[:0]) for job, curve in found.items()}
+    told["curves"] = {job: curve._asdict() for job, curve in found.items()}
     return told
+
+
+def _ends(known: Points, x: str, y: str, jobs: dict[str, Json]) -> dict[str, Json]:
+    """By job the first and last step, time and x of a series, where it has one."""
+    found = {}
+    for job, how in jobs.items():
+        records = _until(known.edges(job, "evalLoss" if y == PERPLEXITY else y), how)
+        if len(records):
+            pairs = {name: [records[name][0].item(), records[name][-1].item()] for name in ("step", "time")}
+            places = _along(known.edges(job, x) if x in points.COURSE else records, x, records, how)
+            found[job] = pairs | {"x": [float(places[0]), float(places[-1])]}
+    return found
 
 
 def _curve(known: Points, job: str, x: str, y: str, weight: float, how: Json) -> Curve:
     """A whole curve. `how` may say `until`, a step that another run did again, and `zero`, when it began."""
-    records = known.read(job, "evalLoss" if y == PERPLEXITY else y)
-    if until := how.get("until"):
-        records = records[records["step"] < until]
-    values = records["value"]
-    if y == PERPLEXITY:
-        values = np.exp(np.minimum(values, 80)).astype(np.float32)
-    places = _along(known, job, x, records, how)
+    records = _until(known.read(job, "evalLoss" if y == PERPLEXITY else y), how)
+    values = _values(records, y)
+    places = _along(known.read(job, x) if x in points.COURSE else records, x, records, how)
     smooth = points.smoothed(values.astype(np.float64), weight).astype(np.float32) if weight else values[:0]
-    return Curve(places, np.ascontiguousarray(values), smooth)
+    return Curve(places, values, smooth)
 
 
-def _along(known: Points, job: str, x: str, records: points.Records, how: Json) -> points.Floats:
-    """Where records are on the x axis."""
-    if x == "step":
+def _values(records: points.Records, y: str) -> npt.NDArray[np.float32]:
+    if y == PERPLEXITY:
+        return np.asarray(np.exp(np.minimum(records["value"], 80)), np.float32)
+    return np.ascontiguousarray(records["value"], np.float32)
+
+
+def _until(records: points.Records, how: Json) -> points.Records:
+    return records[records["step"] < how["until"]] if how.get("until") else records
+
+
+def _along(course: points.Records, x: str, records: points.Records, how: Json) -> points.Floats:
+    """Where records are on the x axis; tokens and epochs by what was told of the course."""
+    if x == "step" or not len(records):
         return np.asarray(records["step"], np.float64)
     if x == "time":
-        return np.maximum.accumulate(records["time"]) - float(how.get("zero") or 0)
-    course = known.read(job, x)
+        return np.maximum.accumulate(records["time"]) - float(how.get("zero") or 0.0)
     if not len(course):
-        return np.asarray(records["step"], np.float64) * math.nan
+        return np.zeros(len(records))
     return np.maximum.accumulate(np.interp(records["step"], course["step"], course["value"]))
 
 
@@ -103,23 +123,37 @@ def _within(curve: Curve, low: float, high: float) -> Curve:
     return Curve(curve.x[kept], curve.y[kept], curve.smooth[kept])
 
 
-def _lowest(curve: Curve) -> list[float]:
-    place = int(np.argmin(curve.y))
-    return [float(curve.x[place]), float(curve.y[place])]
+def _facts(known: Points, job: str, y: str, curve: Curve, how: Json) -> Json:
+    """[step, x, value] of its first, last, lowest and highest point, and the mean at its end."""
+    records = _until(known.read(job, "evalLoss" if y == PERPLEXITY else y), how)
+    places = {"first": 0, "last": -1, "lowest": int(curve.y.argmin()), "highest": int(curve.y.argmax())}
+    facts = {
+        name: [int(records["step"][at]), float(curve.x[at]), float(curve.y[at])]
+        for name, at in places.items()
+    }
+    last = min(50, max(1, len(curve.y) // 10))
+    return facts | {"level": float(curve.y[-last:].mean())}
 
 
 def _checkpoints(known: Points, job: str, x: str, how: Json) -> list[list[float | None]]:
-    """[step, x] of each."""
-    records = known.read(job, CHECKPOINT)
-    if until := how.get("until"):
-        records = records[records["step"] < until]
-    places = _along(known, job, x, records, how)
-    return [[int(step), float(at)] for step, at in zip(records["step"], places, strict=True) if at == at]
+    """[step, x, eval loss] of each."""
+    records = _until(known.read(job, CHECKPOINT), how)
+    places = _along(known.read(job, x) if x in points.COURSE else records, x, records, how)
+    values = [float(value) if value == value else None for value in records["value"]]
+    return [
+        [int(step), float(at), value] for step, at, value in zip(records["step"], places, values, strict=True)
+    ]
 
 
-def _jobs(text: str, known: Points) -> dict[str, Json]:
+def _began(known: Points, job: str) -> float | None:
+    """When the job was first heard of in this run."""
+    times = [edge["time"][0] for name in known.names(job) if len(edge := known.edges(job, name))]
+    return float(min(times)) if times else None
+
+
+def _jobs(query: dict[str, str], known: Points) -> dict[str, Json]:
     try:
-        asked = orjson.loads(text)
+        asked = orjson.loads(query.get("jobs", "{}"))
         return {str(job): dict(how) for job, how in asked.items() if job in known.jobs()}
     except (orjson.JSONDecodeError, AttributeError, TypeError, ValueError):
         raise bad_request('jobs: must be JSON such as {"job-a": {"until": 400, "zero": 1.5}}') from None

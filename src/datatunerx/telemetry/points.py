@@ -20,6 +20,8 @@ from datatunerx.telemetry.measured import points_of
 FOLDER, STATE = "points", "state.json"
 RECORD = np.dtype([("time", "<f8"), ("step", "<i4"), ("value", "<f4")])
 """Seconds since 1970, optimizer step, what was measured."""
+COURSE = ("tokens", "epoch")
+"""Series that say how far a job was at a step."""
 CHUNK = 4 << 20
 MAX_SERIES = 20_000
 
@@ -71,6 +73,15 @@ class Points:
         later = np.minimum.accumulate(found["step"][::-1])[::-1]
         kept = np.append(found["step"][:-1] < later[1:], True)
         return found if kept.all() else found[kept]
+
+    def edges(self, job: str, name: str) -> Records:
+        """The first and the last record of a series, without reading what is between them."""
+        place = self._places.get((job, name))
+        if place is None:
+            return np.empty(0, RECORD)
+        file, size = self._folder / str(place), RECORD.itemsize
+        ends = (0, (self._counts[place] - 1) * size)
+        return np.concatenate([np.fromfile(file, RECORD, 1, offset=end) for end in ends])
 
     def _take(self) -> bool:
         """Read one chunk; False when there is no whole line more."""
