@@ -1,10 +1,13 @@
-"""What several rooms' tests need: a tiny model that trains in seconds, and an S3 store on loopback."""
+"""What several rooms' tests need: a tiny model that trains in seconds, and stores on loopback."""
 
 import json
 import os
+import shutil
+import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,6 +22,8 @@ CHATML = (
 )
 CONTROL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 COLOURS = ("red", "green", "blue")
+REGISTRY_HASH = "$2b$04$Ku9yAPCWU/CuV43pOY6p8O2rnAhhToDstuUpfkeiqdTQnTSEr9pRG"
+"""Of pass-word-1, by bcrypt: what ann shows the registry of the tests."""
 MOTO = (os.environ.get("DTX_MOTO_PYTHON"), Path(__file__).parents[1] / ".venv/moto/bin/python")
 """The S3 store of the tests, in an environment of its own: it wants other versions of what we use too."""
 
@@ -179,3 +184,34 @@ def fake_endpoint(tmp_path):
     yield FakeEndpoint(f"http://127.0.0.1:{port.read_text()}/v1", folder)
     process.terminate()
     process.wait(timeout=10)
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Iterator[str]:
+    """Debian's registry on loopback, with one user."""
+    if not shutil.which("docker-registry"):
+        pytest.skip("docker-registry is not installed; apt-get install docker-registry")
+    (tmp_path / "htpasswd").write_text(f"ann:{REGISTRY_HASH}\n")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    config = {
+        "version": 0.1, "storage": {"filesystem": {"rootdirectory": str(tmp_path / "registry")}},
+        "http": {"addr": f"127.0.0.1:{port}", "secret": "s"},
+        "auth": {"htpasswd": {"realm": "r", "path": str(tmp_path / "htpasswd")}},
+    }  # fmt: skip
+    (tmp_path / "config.yml").write_text(json.dumps(config))
+    with (tmp_path / "registry.log").open("wb") as log:
+        command = ["docker-registry", "serve", str(tmp_path / "config.yml")]
+        process = subprocess.Popen(command, stdout=log, stderr=log)
+    for _ in range(100):
+        try:
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/v2/")
+        except urllib.error.HTTPError as asks_who_we_are:
+            asks_who_we_are.close()
+            break
+        except OSError:
+            time.sleep(0.1)
+    yield f"127.0.0.1:{port}"
+    process.terminate()
+    process.wait()

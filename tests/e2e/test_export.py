@@ -1,21 +1,11 @@
 """From a winner onwards: taken home, pushed, trained again byte for byte, and a base of the next one."""
 
 import json
-import shutil
-import socket
-import subprocess
-import time
-import urllib.error
-import urllib.request
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
-HASH = "$2b$04$Ku9yAPCWU/CuV43pOY6p8O2rnAhhToDstuUpfkeiqdTQnTSEr9pRG"
-"""Of pass-word-1, by bcrypt."""
 PARAMETERS = {"batchSize": 4, "cutoffLength": 64, "learningRate": 0.01, "precision": "float32"}
 
 
@@ -31,37 +21,6 @@ def experiment(site, name: str, llm: str, dataset: str, **parameters) -> None:
          "spec": {"scoring": scoring, "jobs": [{
              "name": "j", "llm": llm, "dataset": dataset, "hyperparameter": {"ref": name}}]}},
     )  # fmt: skip
-
-
-@pytest.fixture
-def registry(tmp_path: Path) -> Iterator[str]:
-    """Debian's registry on loopback, with one user."""
-    if not shutil.which("docker-registry"):
-        pytest.skip("docker-registry is not installed; apt-get install docker-registry")
-    (tmp_path / "htpasswd").write_text(f"ann:{HASH}\n")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    config = {
-        "version": 0.1, "storage": {"filesystem": {"rootdirectory": str(tmp_path / "registry")}},
-        "http": {"addr": f"127.0.0.1:{port}", "secret": "s"},
-        "auth": {"htpasswd": {"realm": "r", "path": str(tmp_path / "htpasswd")}},
-    }  # fmt: skip
-    (tmp_path / "config.yml").write_text(json.dumps(config))
-    with (tmp_path / "registry.log").open("wb") as log:
-        command = ["docker-registry", "serve", str(tmp_path / "config.yml")]
-        process = subprocess.Popen(command, stdout=log, stderr=log)
-    for _ in range(100):
-        try:
-            urllib.request.urlopen(f"http://127.0.0.1:{port}/v2/")
-        except urllib.error.HTTPError as asks_who_we_are:
-            asks_who_we_are.close()
-            break
-        except OSError:
-            time.sleep(0.1)
-    yield f"127.0.0.1:{port}"
-    process.terminate()
-    process.wait()
 
 
 def test_a_winner_goes_home_and_on(site, tiny_model, colour_rows, registry, tmp_path):
@@ -134,8 +93,13 @@ def test_a_winner_goes_home_and_on(site, tiny_model, colour_rows, registry, tmp_
     done = site.dtx(*push, "right")
     assert done.returncode == 0, done.stdout + done.stderr
     assert site.dtx(*push, "right").stderr.count("there is such a tag already") == 1
+    layout = f"oci-layout:{tmp_path / 'layout'}"
+    done = site.dtx("export", "two-j", "--to", "adapter", "--output", layout)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "is there already" in site.dtx("export", "two-j", "--output", layout).stderr
     exports = site.status("ckpt", "two-j")["exports"]
-    assert [e["phase"] for e in exports] == ["Succeeded", "Failed", "Succeeded", "Failed"]
-    assert exports[2]["outcome"]["digest"].startswith("sha256:")
+    assert [e["phase"] for e in exports] == ["Succeeded", "Failed", "Succeeded", "Failed", "Succeeded"]
+    pushed, laid = (exports[n]["outcome"]["digest"] for n in (2, 4))
+    assert pushed == laid and (tmp_path / "layout/blobs" / laid.replace(":", "/")).is_file()
     unknown = site.dtx("export", "two-j", "--to", "gguf", "--type", "q9")
     assert unknown.returncode == 2 and "must be one of auto, f32, f16, bf16, q8_0" in unknown.stderr

@@ -15,6 +15,7 @@ from datatunerx.resources.enums import ExportFormat, ExportType, RunType
 from datatunerx.runs import RunPlan, RunResult
 from datatunerx.runs.plan import AdapterFiles, ExportPlan, identified
 from datatunerx.storage import DiskFull
+from datatunerx.storage.layout import TITLE, blob
 from datatunerx.training import checkpoints
 from datatunerx.worker.export import CannotExport, NotTheSame, export
 from datatunerx.worker.journal import Journal
@@ -85,6 +86,22 @@ def test_an_export_is_checked_and_described_before_it_is_there(leaving, to, type
 
         found = AutoModelForCausalLM.from_pretrained(folder)
         assert found.generation_config.eos_token_id == ChatTemplate.load(folder).stop_ids[0]
+
+
+def test_a_layout_holds_the_files_of_the_export_under_their_digests(leaving):
+    outcome = leaving.export(leaving.plan("adapter", layout=True)).export
+    folder = leaving.root / "out" / "adapter-auto"
+    assert sorted(path.name for path in folder.iterdir()) == ["blobs", "index.json", "oci-layout"]
+    (entry,) = json.loads((folder / "index.json").read_text())["manifests"]
+    assert entry["digest"] == outcome.digest
+    manifest = json.loads(blob(folder, outcome.digest).read_text())
+    record = json.loads(blob(folder, manifest["config"]["digest"]).read_text())
+    told = {
+        layer["annotations"][TITLE]: layer["digest"].removeprefix("sha256:") for layer in manifest["layers"]
+    }
+    del told["export.json"]
+    assert told == {name: file["sha256"] for name, file in record["files"].items()}
+    assert "adapter_model.safetensors" in told and record["check"]["differing"] == 0
 
 
 def test_what_is_refused_leaves_nothing(leaving, monkeypatch):

@@ -17,7 +17,10 @@ def export_checkpoint(
     type: Annotated[str, typer.Option(help="How weights are stored, as f16 or q8_0.")] = "auto",
     output: Annotated[
         str | None,
-        typer.Option(metavar="DIR|oci://...", help="A new folder, or a tag in a registry."),
+        typer.Option(
+            metavar="DIR|oci-layout:DIR|oci://...",
+            help="A new folder, one in OCI's image layout, or a tag in a registry.",
+        ),
     ] = None,
     secret: Annotated[
         str | None, typer.Option(help="Secret with username and password of the registry.")

@@ -11,7 +11,7 @@ from datatunerx.client import Api, NotFound
 from datatunerx.resources import LLMCheckpoint
 from datatunerx.resources.enums import ExportFormat, ExportPhase, ExportType
 from datatunerx.resources.export import ExportStatus, Rerun
-from datatunerx.runs.exporting import OCI
+from datatunerx.runs.exporting import OCI, OCI_LAYOUT
 
 POLL_SECONDS = 0.5
 ENDED = (ExportPhase.SUCCEEDED, ExportPhase.FAILED)
@@ -36,13 +36,22 @@ def checked(asked: Request) -> dict[str, Any]:
         raise BadInput(f"--type {asked.type}: must be one of {', '.join(types)}")
     entry: dict[str, Any] = {"to": asked.to, "type": asked.type}
     if asked.output:
-        far = asked.output.startswith(OCI)
-        entry["uri"] = asked.output if far else Path(asked.output).expanduser().absolute().as_uri()
-        if not far and Path(asked.output).expanduser().exists():
-            raise BadInput(f"--output {asked.output}: is there already; nothing is overwritten")
+        entry["uri"] = _place(asked.output)
     if asked.secret:
         entry["secret"] = asked.secret
     return entry | ({"plainHttp": True} if asked.plain_http else {})
+
+
+def _place(output: str) -> str:
+    """The URI of --output: a folder's, made absolute here, or a registry's. Raises BadInput for one there."""
+    if output.startswith(OCI):
+        return output
+    layout = output.startswith("oci-layout:")
+    folder = Path(output.removeprefix("oci-layout:").removeprefix("//") if layout else output).expanduser()
+    if folder.exists():
+        raise BadInput(f"--output {output}: is there already; nothing is overwritten")
+    uri = folder.absolute().as_uri()
+    return OCI_LAYOUT + uri.removeprefix("file://") if layout else uri
 
 
 async def export(api: Api, name: str, namespace: str, asked: Request, *, wait: bool) -> Exit:

@@ -19,6 +19,7 @@ from datatunerx.runs.exporting import (
     export_plan,
     rerun_plan,
     rerun_uri,
+    target_uri,
     work_uri,
 )
 from datatunerx.runs.files import in_folder
@@ -83,8 +84,7 @@ def _failed(request: Export, reason: str, message: str) -> ExportStatus:
 def _clear(request: Export, checkpoint: LLMCheckpoint, root_uri: str) -> None:
     """Remove what a killed worker left. Its name is ours alone, wherever the target lies."""
     uid = checkpoint.metadata.uid
-    target = request.uri or f"{root_uri}/exports/{uid}/{request.name}"
-    place = work_uri(target, uid, request.name, root_uri)
+    place = work_uri(target_uri(request, uid, root_uri), uid, request.name, root_uri)
     if storage.is_local(place) and place.endswith(EXPORTING):
         storage.delete_tree(place, under=place.rpartition("/")[0])
 

@@ -18,8 +18,8 @@ class Export(Wire):
     type: ExportType = ExportType.AUTO
     """How weights are stored; auto is the base's own for hf, f16 for gguf and ollama."""
     uri: Uri | None = None
-    """A folder of the server that is not there yet (file:///folder), or oci://registry/repository:tag.
-    Default: the platform's own exports folder."""
+    """A folder of the server that is not there yet (file:///folder), the same as an OCI image layout
+    (oci-layout:///folder), or oci://registry/repository:tag. Default: the platform's own exports folder."""
     secret: Name | None = None
     """Secret with username and password (or token) of the registry."""
     plain_http: bool = False

@@ -24,7 +24,8 @@ from datatunerx.runs.plan import (
 
 CHECKPOINT = "checkpoint://"
 """Source of an LLM that is a checkpoint merged into its base."""
-OCI = "oci://"
+OCI, OCI_LAYOUT = "oci://", "oci-layout://"
+"""A tag in a registry, and a folder that becomes an image layout."""
 EXPORTING = ".exporting"
 """End of the name of a folder in which an export is being made."""
 
@@ -49,10 +50,11 @@ def export_plan(
 ) -> RunPlan:
     """The run that makes one export. Scores may come later: the card's facts are not part of the id."""
     uid = checkpoint.metadata.uid
-    target = _as_uri(wanted.uri) if wanted.uri else f"{root_uri}/exports/{uid}/{wanted.name}"
+    target = target_uri(wanted, uid, root_uri)
     part = ExportPlan(
         checkpoint=checkpoint.metadata.name, adapter=adapter, to=wanted.to, type=wanted.type,
-        target_uri=target, work_uri=work_uri(target, uid, wanted.name, root_uri),
+        target_uri=target, layout=(wanted.uri or "").startswith(OCI_LAYOUT),
+        work_uri=work_uri(target, uid, wanted.name, root_uri),
         plain_http=wanted.plain_http, access=Access(secret=wanted.secret) if wanted.secret else None,
     )  # fmt: skip
     plan = identified(RunType.EXPORT, root_uri, {"export": part}, f"{uid} {wanted.name}")
@@ -66,6 +68,15 @@ def export_plan(
         }
     )
     return plan.model_copy(update={"export": told})
+
+
+def target_uri(wanted: Export, uid: str, root_uri: str) -> str:
+    """Where it is put; `uid` is the checkpoint's."""
+    if not wanted.uri:
+        return f"{root_uri}/exports/{uid}/{wanted.name}"
+    if wanted.uri.startswith(OCI_LAYOUT):
+        return f"file://{wanted.uri.removeprefix(OCI_LAYOUT)}"
+    return _as_uri(wanted.uri)
 
 
 def work_uri(target_uri: str, uid: str, name: str, root_uri: str) -> str:

@@ -244,6 +244,8 @@ class ExportPlan(Wire):
     type: ExportType
     target_uri: Uri
     """A folder that is not there yet, or oci://registry/repository:tag."""
+    layout: bool = False
+    """Whether the folder becomes an OCI image layout."""
     work_uri: Uri
     """Folder in which the export is made, beside its target so that it can be renamed."""
     plain_http: bool = False
@@ -273,6 +275,9 @@ class RunPlan(Wire):
     """What was uploaded: `upload://namespace/id/file` lies below it."""
     private_uri: Uri | None = None
     """Folder whose files no file:// source may be, but for the uploads: the server's keys lie there."""
+    allowed_uris: list[Uri] | None = None
+    """Folders that file:// sources must lie in, over links too; None is the whole machine, which is its
+    owner's to give. Not part of the id, as private_uri is not."""
     output_uri: Uri
     """Folder of this plan: events, result, log, commands, predictions."""
     tune: TunePlan | None = None

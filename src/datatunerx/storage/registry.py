@@ -4,19 +4,16 @@ The manifest comes last, so a push that breaks off leaves nothing that can be pu
 """
 
 import hashlib
+import json
 import re
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from datatunerx.storage.errors import Forbidden, Refused, StorageError, Unreachable
-from datatunerx.storage.objects import sha256_of
+from datatunerx.storage.layout import MANIFEST, blob, manifest_of
 from datatunerx.storage.remote import Credentials
 
 SCHEME = "oci://"
-ARTIFACT = "application/vnd.datatunerx.checkpoint.v1+json"
-LAYER = "application/octet-stream"
-MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 CHUNK_BYTES = 16 << 20
 SECONDS = 30
 _TARGET = re.compile(
@@ -43,32 +40,38 @@ def must_be_free(uri: str, credentials: Credentials, *, plain_http: bool) -> Non
         raise TargetExists(f"{uri}: there is such a tag already; choose another, nothing is overwritten")
 
 
-def push(uri: str, files: Sequence[Path], config: Path, credentials: Credentials, *, plain_http: bool) -> str:
-    """Push the files and read back what the registry then offers; the digest of its manifest.
+def push(uri: str, folder: Path, credentials: Credentials, *, plain_http: bool) -> str:
+    """Push the artifact of a layout and read back what the registry then offers; the digest of its manifest.
 
-    `config` is the file that says what the artifact is. Raises StorageError.
+    Raises StorageError.
     """
     import requests
 
     client, registry, repository, tag = _client(uri, credentials, plain_http)
+    container = client.get_container(f"{registry}/{repository}:{tag}")
+    manifest = manifest_of(folder)
+    parts = json.loads(manifest)
     try:
-        client.push(
-            f"{registry}/{repository}:{tag}",
-            files=[f"{path}:{LAYER}" for path in files],
-            manifest_config=f"{config}:{ARTIFACT}",
-            disable_path_validation=True, do_chunked=True, chunk_size=CHUNK_BYTES, quiet=True,
-        )  # fmt: skip
+        for part in (*parts["layers"], parts["config"]):
+            path = str(blob(folder, part["digest"]))
+            _taken(client.upload_blob(path, container, part, do_chunked=True, chunk_size=CHUNK_BYTES))
+        where = f"{client.prefix}://{container.manifest_url()}"
+        _taken(client.do_request(where, "PUT", data=manifest, headers={"Content-Type": MANIFEST}))
         answer = _manifest(client, registry, repository, tag)
     except (ValueError, requests.RequestException) as error:
         raise Forbidden(
             f"{uri}: the registry did not take it ({' '.join(str(error).split())[:300]}); "
             f"{credentials.secret} must be allowed to push there"
         ) from error
-    layers = answer.json()["layers"] if answer.status_code == 200 else []
-    offered = {layer["annotations"]["org.opencontainers.image.title"]: layer["digest"] for layer in layers}
-    if offered != {path.name: f"sha256:{sha256_of(path)}" for path in files}:
+    if answer.status_code != 200 or answer.content != manifest:
         raise StorageError(f"{uri}: the registry does not offer what was pushed")
-    return f"sha256:{hashlib.sha256(answer.content).hexdigest()}"
+    return f"sha256:{hashlib.sha256(manifest).hexdigest()}"
+
+
+def _taken(answer: Any) -> None:
+    """Raise ValueError with the registry's words unless it took what it was given."""
+    if not answer.ok:
+        raise ValueError(f"{answer.status_code} {answer.text[:300]}")
 
 
 def _client(uri: str, credentials: Credentials, plain_http: bool) -> tuple[Any, str, str, str]:

@@ -20,6 +20,7 @@ from datatunerx.resources.export import ExportCheck, ExportOutcome
 from datatunerx.runs import RunResult
 from datatunerx.runs.plan import AdapterFiles, ExportPlan
 from datatunerx.storage import registry
+from datatunerx.storage.layout import lay_out
 from datatunerx.storage.paths import refuse_private
 from datatunerx.worker.background import check_model, load
 from datatunerx.worker.card import card, in_words
@@ -78,10 +79,11 @@ def export(plan: ExportPlan, journal: Journal, secrets: Secrets) -> RunResult:
         record = _record(plan, place, kind, check, chats)
         size = sum(path.stat().st_size for path in place.iterdir())
         digest = hashlib.sha256(record.read_bytes()).hexdigest()
+        if pushed or plan.layout:
+            digest = lay_out(place, sorted(place.iterdir()), record)
         if pushed:
             journal.activity(f"pushing {size / 1e6:,.1f} MB to {plan.target_uri}")
-            files = sorted(place.iterdir())
-            digest = registry.push(plan.target_uri, files, record, who, plain_http=plan.plain_http)
+            registry.push(plan.target_uri, place, who, plain_http=plan.plain_http)
         else:
             target = storage.local_path(plan.target_uri)
             if not storage.publish_dir(place, target):
