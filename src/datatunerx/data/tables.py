@@ -2,6 +2,7 @@
 
 import _csv
 import csv
+import ctypes
 import io
 import os
 from collections.abc import Callable, Iterator, Mapping, Set
@@ -27,6 +28,8 @@ MAX_FOOTER_BYTES = 8 << 20
 MAX_EXPANSION = 500
 """A table may become this many times its file, and FREE_BYTES besides; more is no data but a bomb."""
 FREE_BYTES = 256 << 20
+M_MMAP_THRESHOLD = -3
+"""Of malloc.h."""
 EXPORT = "write the file again, or export it as JSONL"
 
 
@@ -135,6 +138,9 @@ def _pyarrow() -> tuple[Any, Any]:
     Its own pool takes a gigabyte ahead, which would be held against the limit; its thread starts with the
     first table that is read.
     """
+    # Once megabytes were freed, glibc takes the next from its heap, where the holes add up: map them always.
+    if mallopt := getattr(ctypes.CDLL(None), "mallopt", None):
+        mallopt(M_MMAP_THRESHOLD, 1 << 20)
     os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
     import pyarrow as pa
     import pyarrow.parquet as pq
