@@ -88,6 +88,7 @@ def test_the_language_changes_where_one_stands_and_stays(browse):
     page.get_by_role("button", name="中文").click()
     page.get_by_role("heading", name="实验").wait_for()
     assert page.locator("html").get_attribute("lang") == "zh-CN"
+    assert page.get_by_role("link", name="数据集").is_visible()  # what is around the page speaks it too
     page.reload()
     page.get_by_role("heading", name="实验").wait_for()
     page.get_by_role("button", name="EN").click()

@@ -105,7 +105,8 @@
     } else if ((found = at("[data-language]"))) {
       await remember("language", found.dataset.language);
       document.documentElement.lang = found.lang;
-      await htmx.ajax("GET", location.pathname + location.search, { target: "body", swap: "morph:innerHTML" });
+      const whole = { "HX-Target": "body" };  // which has no id that htmx would say
+      await htmx.ajax("GET", location.pathname + location.search, { target: "body", swap: "morph:innerHTML", headers: whole });
     } else if ((found = at("[data-copy]"))) {
       await navigator.clipboard.writeText(found.dataset.copy);
       toast(document.body.dataset.copied);
