@@ -13,7 +13,7 @@ import pytest
 
 from datatunerx.data import ChatTemplate, DataError, content_digest, questions, tokenise
 from datatunerx.data import cache as cache_module
-from datatunerx.data import rows as rows_module
+from datatunerx.data import pieces as pieces_module
 from datatunerx.data import tokens as tokens_module
 from datatunerx.data.digests import file_digest
 from datatunerx.resources.enums import Split, TooLong, Untrainable
@@ -251,9 +251,10 @@ def test_a_split_without_rows_gives_no_rows(tokenised, dataset, write_rows, chat
 
 
 def test_progress_is_told_in_rows_and_rows_per_second(tokenised, dataset, write_rows, chat_row, monkeypatch):
-    monkeypatch.setattr(rows_module, "BATCH_ROWS", 4)
+    path = write_rows([chat_row("a", "b")] * 10)
+    monkeypatch.setattr(pieces_module, "PIECE_BYTES", Path(path).stat().st_size * 4 // 10)
     said: list[tuple[int, float]] = []
-    files = dataset(write_rows([chat_row("a", "b")] * 10))
+    files = dataset(path)
     tokenised(files, on_progress=lambda rows, speed: said.append((rows, speed)))
     assert [rows for rows, _ in said] == [4, 8, 10] and all(speed > 0 for _, speed in said)
 
@@ -326,7 +327,7 @@ def test_the_code_version_is_that_of_the_sources():
     assert len(whole) == 64 and whole == cache_module.code_version()
 
 
-@pytest.mark.parametrize("name", ["ids.bin", "starts.npy", "meta.json"])
+@pytest.mark.parametrize("name", ["ids.bin", "starts.bin", "meta.json"])
 def test_a_cache_that_is_not_whole_is_made_again(name, tokenised, dataset, write_rows, chat_row):
     files = dataset(write_rows([chat_row("a", "b")] * 3))
     first = tokenised(files)
@@ -358,7 +359,7 @@ def test_rows_are_published_by_one_rename_after_they_are_synced(
     monkeypatch.setattr(Path, "rename", lambda self, to: (done.append("rename"), rename(self, to))[1])
     tokenised(dataset(write_rows([chat_row("a", "b")])))
     before = {Path(name).name for name in done[: done.index("rename")]}
-    assert before >= {"ids.bin", "labels.bin", "starts.npy", "origins.npy", "meta.json"}
+    assert before >= {"ids.bin", "labels.bin", "starts.bin", "origins.bin", "meta.json"}
     assert Path(done[-1]).name == "tokens"
 
 

@@ -1,7 +1,7 @@
 """Tokenised rows on disk: published whole or not at all, mapped into memory, shared by every process.
 
-A folder holds `ids.bin` and `labels.bin` (int32, rows end to end), `starts.npy` (int64 [rows + 1]),
-`origins.npy` (int64 [rows, 2]: file, line) and `meta.json`, which says how long the others are.
+A folder holds `ids.bin` and `labels.bin` (int32, rows end to end), `starts.bin` (int64 [rows + 1]),
+`origins.bin` (int64 [rows, 2]: file, line) and `meta.json`, which says how long the others are.
 """
 
 import fcntl
@@ -12,7 +12,7 @@ import shutil
 import uuid
 from array import array
 from collections.abc import Callable, Sequence
-from contextlib import closing
+from contextlib import ExitStack
 from functools import cache, cached_property
 from pathlib import Path
 from types import TracebackType
@@ -25,7 +25,8 @@ from datatunerx.data.encoding import Ints
 from datatunerx.data.errors import where
 from datatunerx.resources.material import DataReport
 
-IDS, LABELS, STARTS, ORIGINS, META = "ids.bin", "labels.bin", "starts.npy", "origins.npy", "meta.json"
+IDS, LABELS, STARTS, ORIGINS, META = "ids.bin", "labels.bin", "starts.bin", "origins.bin", "meta.json"
+COLUMNS = (IDS, LABELS, STARTS, ORIGINS)
 
 
 class TokenRows(Sequence[tuple[Ints, Ints]]):
@@ -41,9 +42,9 @@ class TokenRows(Sequence[tuple[Ints, Ints]]):
         self.folder, self.from_cache = folder, from_cache
         self.report = DataReport.model_validate(meta["report"])
         self._files: list[str] = meta["files"]
-        self._starts: NDArray[np.int64] = np.load(folder / STARTS)
-        self._origins: NDArray[np.int64] = np.load(folder / ORIGINS)
-        self._ids, self._labels = _mapped(folder / IDS), _mapped(folder / LABELS)
+        self._starts = _mapped(folder / STARTS, np.int64)
+        self._origins = _mapped(folder / ORIGINS, np.int64).reshape(-1, 2)
+        self._ids, self._labels = _mapped(folder / IDS, np.int32), _mapped(folder / LABELS, np.int32)
 
     def __len__(self) -> int:
         return len(self._starts) - 1
@@ -64,7 +65,8 @@ class TokenRows(Sequence[tuple[Ints, Ints]]):
     @property
     def lengths(self) -> NDArray[np.int64]:
         """Tokens of each row."""
-        return np.diff(self._starts)
+        lengths: NDArray[np.int64] = np.diff(self._starts)
+        return lengths
 
     def where(self, index: int) -> str:
         """file:line that row `index` was made of."""
@@ -96,37 +98,43 @@ class RowWriter:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._temporary = folder.with_name(f".{folder.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}")
-        self._starts, self._origins = array("q", [0]), array("q")
         self._files: dict[str, int] = {}
+        self._end = 0
 
     def __enter__(self) -> Self:
         self._temporary.mkdir(parents=True)
-        self._ids = (self._temporary / IDS).open("wb")
-        self._labels = (self._temporary / LABELS).open("wb")
+        with ExitStack() as opened:
+            self._ids, self._labels, self._starts, self._origins = (
+                opened.enter_context((self._temporary / name).open("wb")) for name in COLUMNS
+            )
+            self._opened = opened.pop_all()
+        self._starts.write(np.zeros(1, np.int64).tobytes())
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            with closing(self._ids), closing(self._labels):  # may write what is left, and find no room
-                pass
+            self._opened.close()  # may write what is left, and find no room
         finally:
             shutil.rmtree(self._temporary, ignore_errors=True)  # published, there is nothing left to remove
 
-    def append(self, ids: Ints, labels: Ints, file: str, line: int) -> None:
-        self._ids.write(ids.tobytes())
-        self._labels.write(labels.tobytes())
-        self._starts.append(self._starts[-1] + len(ids))
-        self._origins.extend((self._files.setdefault(file, len(self._files)), line))
+    def append(
+        self, ids: bytes, labels: bytes, lengths: "array[int]", file: str, lines: "array[int]"
+    ) -> None:
+        """Rows of one file, end to end: ids and labels int32; of each row its length and its line."""
+        self._ids.write(ids)
+        self._labels.write(labels)
+        ends = self._end + np.cumsum(np.frombuffer(lengths, np.int64)) if lengths else np.empty(0, np.int64)
+        self._end = int(ends[-1]) if lengths else self._end
+        number = self._files.setdefault(file, len(self._files))
+        self._starts.write(ends.tobytes())
+        self._origins.write(np.column_stack((np.full(len(lines), number), lines)).astype(np.int64).tobytes())
 
     def publish(self, report: DataReport) -> None:
         """Make the folder appear, whole. If another process was faster, its folder stays."""
-        self._ids.close()
-        self._labels.close()
-        np.save(self._temporary / STARTS, np.frombuffer(self._starts, dtype=np.int64))
-        np.save(self._temporary / ORIGINS, np.frombuffer(self._origins, dtype=np.int64).reshape(-1, 2))
-        sizes = {name: (self._temporary / name).stat().st_size for name in (IDS, LABELS, STARTS, ORIGINS)}
+        self._opened.close()
+        sizes = {name: (self._temporary / name).stat().st_size for name in COLUMNS}
         meta = {"files": list(self._files), "report": report.dump(), "sizes": sizes}
         (self._temporary / META).write_text(json.dumps(meta), encoding="utf-8")
         for name in (*sizes, META):
@@ -179,10 +187,10 @@ def code_version() -> str:
     return whole.hexdigest()
 
 
-def _mapped(path: Path) -> Any:
+def _mapped(path: Path, kind: type[np.int32] | type[np.int64]) -> Any:
     if path.stat().st_size == 0:  # an empty file cannot be mapped
-        return np.empty(0, dtype=np.int32)
-    return np.memmap(path, dtype=np.int32, mode="r")
+        return np.empty(0, dtype=kind)
+    return np.memmap(path, dtype=kind, mode="r")
 
 
 def _sync(path: Path) -> None:

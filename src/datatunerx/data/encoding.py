@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,6 +47,9 @@ class TextEncoder:
         self.added = {token.content: number for number, token in decoder.items()}
         self.special = {token.content for token in decoder.values() if token.special}
         self.control: frozenset[str] = frozenset(self.special)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _again, (self._source, self.control)
 
     @classmethod
     def load(cls, folder: Path) -> "TextEncoder":
@@ -137,6 +140,14 @@ class TextEncoder:
         """Finds any of the tokens, the longest first."""
         longest = sorted(tokens, key=len, reverse=True)
         return re.compile("|".join(map(re.escape, longest)) or "(?!)")
+
+
+def _again(source: str, control: frozenset[str]) -> TextEncoder:
+    """One that was sent to another process, with all that takes time to make."""
+    encoder = TextEncoder(source)
+    encoder.control = control
+    _ = encoder.words
+    return encoder
 
 
 def _bare(tokenizer: Tokenizer) -> Tokenizer:

@@ -4,18 +4,21 @@ import json
 import os
 import time
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import chain
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from datatunerx.data.errors import DataError, Problem
 from datatunerx.data.formats import Conversation
 from datatunerx.data.languages import Languages
 from datatunerx.data.lengths import without_loss
 from datatunerx.data.overlap import HeldOut, content_hash, copies
+from datatunerx.data.pieces import Piece, of_files, processes_for, rows_of, worked
 from datatunerx.data.report import Tally, problem_lines
 from datatunerx.data.rows import Row, batches, content_digest, read_files, recognised
 from datatunerx.data.splits import Decided, Division, made_shares
@@ -35,13 +38,14 @@ def inspect(
     template: str | None = None,
     report_path: Path | None = None,
     on_progress: Callable[[int, float], None] | None = None,
+    processes: int | None = None,
 ) -> DataFacts:
     """Digest and report of the dataset; with a tokenizer, in tokens too. Nothing is cut to length here.
 
     The report goes to `report_path` as JSON, with the first problems whole and the first rows as text with
     the characters that carry loss. `on_progress` is called with the rows read so far and rows per second, as
-    they are read the first time. Raises DataError for files that cannot be read and if no row, or no row
-    of the train split, can be used.
+    they are read the first time; `processes` is as for `tokenise`. Raises DataError for files that cannot be
+    read and if no row, or no row of the train split, can be used.
     """
     if not files.splits.get(Split.TRAIN):
         raise DataError(
@@ -50,14 +54,13 @@ def inspect(
     chat = ChatTemplate.load(tokenizer_path, template) if tokenizer_path is not None else None
     reading, begun = _Reading(files, chat), time.monotonic()
 
-    def told(found: Iterable[Sequence[Row]]) -> Iterator[Sequence[Row]]:
-        for batch in found:
-            yield batch
-            if on_progress is not None:
-                on_progress(reading.tally.read, reading.tally.read / max(time.monotonic() - begun, 1e-9))
-
     for split in Split:
-        reading.take(split, told(batches(read_files(files, split))))
+        many = processes or processes_for(files, split)
+        with closing(worked(_Inspecting(files, split, chat), of_files(files, split), many)) as blocks:
+            for block in blocks:
+                reading.take(split, block)
+                if on_progress is not None:
+                    on_progress(reading.tally.read, reading.tally.read / max(time.monotonic() - begun, 1e-9))
     facts = DataFacts(digest=content_digest(files), report=reading.report())
     if report_path is not None:
         facts.report_uri = report_path.absolute().as_uri()
@@ -70,6 +73,63 @@ def inspect(
     return facts
 
 
+class Block(NamedTuple):
+    """What is known of the rows of a piece."""
+
+    tally: Tally
+    contents: "array[int]"
+    """What each conversation says."""
+    kept: bytes
+    """Of each 1 if it can be used, else 0."""
+    division: Division
+    languages: Languages
+    first: list[tuple[Row, Example | None]]
+    """A few that can be used, with their tokens if there is a tokenizer."""
+
+
+@dataclass(frozen=True)
+class _Inspecting:
+    """Rows into what is told of them, in whichever process."""
+
+    files: DataFiles
+    split: Split
+    chat: ChatTemplate | None
+
+    def __call__(self, piece: Piece) -> Block:
+        tally, kept = Tally(self.chat.end_ids if self.chat else ()), bytearray()
+        made = Block(tally, array("Q"), b"", _division(self.files), Languages(), [])
+        for row, example in self._encoded(rows_of(piece, self.files)):
+            if isinstance(row.value, Conversation):
+                content = content_hash(row.value)
+                made.contents.append(content)
+                kept.append(not isinstance(example, Problem))
+                if self.split is Split.TRAIN and made.division.shares:
+                    made.division.add(row)
+            if isinstance(example, Problem):
+                made.tally.drop(example)
+                continue
+            assert isinstance(row.value, Conversation)
+            made.languages.add(content, row.value)
+            made.tally.keep(self.split, [example.labels] if example else ())
+            if len(made.first) < PREVIEWED:
+                made.first.append((row, example))
+        return made._replace(kept=bytes(kept))
+
+    def _encoded(self, rows: Iterator[Row]) -> Iterator[tuple[Row, Example | Problem | None]]:
+        """The rows, each with its tokens if there is a tokenizer."""
+        if self.chat is None:
+            for row in rows:
+                yield row, row.value if isinstance(row.value, Problem) else None
+            return
+        for row, made in encoded(rows, self.chat):
+            silent = isinstance(made, Example) and not (made.labels >= 0).any()
+            yield row, without_loss(row) if silent else made
+
+
+def _division(files: DataFiles) -> Division:
+    return Division(made_shares(files), files.auto_split.seed)
+
+
 class _Reading:
     """What is known of the rows read so far; about 30 bytes of memory a row."""
 
@@ -78,47 +138,24 @@ class _Reading:
         self.tally = Tally(chat.end_ids if chat else ())
         self.previews: list[dict[str, Any]] = []
         self._languages = Languages()
-        self._division = Division(made_shares(files), files.auto_split.seed)
-        # Of the rows of train files: where they stand among all; of those that are kept, too.
-        self._places, self._kept = array("Q"), array("Q")
-        # What they say; of the rows of other files, too.
+        self._division = _division(files)
+        # Of the conversations of train files: whether they can be used.
+        self._kept = bytearray()
+        # What they say; of those of other files, too.
         self._trained, self._held_out = array("Q"), array("Q")
 
-    def take(self, split: Split, rows: Iterable[Sequence[Row]]) -> None:
-        """All rows of the files that are named for the split."""
-        for row, made in self._counted(rows):
-            if isinstance(row.value, Conversation):
-                self._compare_later(split, row, row.value, kept=not isinstance(made, Problem))
-            if isinstance(made, Problem):
-                self.tally.drop(made)
-                continue
-            self.tally.keep(split, [made.labels] if made else ())
-            if len(self.previews) < PREVIEWED:
-                self.previews.append(self._preview(row, made))
-
-    def _counted(self, rows: Iterable[Sequence[Row]]) -> Iterator[tuple[Row, Example | Problem | None]]:
-        """The rows, each with its tokens if there is a tokenizer."""
-        if self.chat is None:
-            for row in chain.from_iterable(rows):
-                yield row, row.value if isinstance(row.value, Problem) else None
-            return
-        for row, made in chain.from_iterable(encoded(rows, self.chat)):
-            silent = isinstance(made, Example) and not (made.labels >= 0).any()
-            yield row, without_loss(row) if silent else made
-
-    def _compare_later(self, split: Split, row: Row, value: Conversation, *, kept: bool) -> None:
-        content = content_hash(value)
-        if kept:
-            self._languages.add(content, value)
+    def take(self, split: Split, block: Block) -> None:
+        """The next rows of the files that are named for the split."""
+        self.tally.add(block.tally)
+        self._languages.extend(block.languages)
+        left = PREVIEWED - len(self.previews)
+        self.previews += [self._preview(row, made) for row, made in block.first[:left]]
         if split is not Split.TRAIN:
-            self._held_out.append(content)
+            self._held_out.extend(block.contents)
             return
-        self._trained.append(content)
-        if self._division.shares:
-            place = self._division.add(row)
-            self._places.append(place)
-            if kept:
-                self._kept.append(place)
+        self._trained.extend(block.contents)
+        self._kept += block.kept
+        self._division.extend(block.division)
 
     def _preview(self, row: Row, made: Example | None) -> dict[str, Any]:
         """The row as its tokens say it, with the characters that carry loss; or as it was read."""
@@ -133,18 +170,20 @@ class _Reading:
         if not self.tally.kept[Split.TRAIN]:
             raise self.tally.nothing_kept(Split.TRAIN)
         decided = self._division.decided() if self._division.shares else None
-        if decided:
-            moved = np.bincount(decided.numbers(_numbers(self._kept)), minlength=len(decided.splits)).tolist()
+        numbers = self._division.numbers(decided) if decided else None
+        if decided and numbers is not None:
+            kept = numbers[np.frombuffer(self._kept, dtype=np.bool_)]
+            moved = np.bincount(kept, minlength=len(decided.splits)).tolist()
             self.tally.kept[Split.TRAIN] -= sum(moved)
             for split, count in zip(decided.splits, moved, strict=True):
                 self.tally.kept[split] += count
         report = self.tally.report(recognised(self.files))
         report.languages = self._languages.counted()
-        report.overlap = self._overlap(decided)
+        report.overlap = self._overlap(decided, numbers)
         return report
 
-    def _overlap(self, decided: Decided | None) -> Overlap:
-        made = decided.numbers(_numbers(self._places)) > 0 if decided else np.zeros(len(self._trained), bool)
+    def _overlap(self, decided: Decided | None, numbers: NDArray[np.int8] | None) -> Overlap:
+        made = np.zeros(len(self._trained), bool) if numbers is None else numbers > 0
         held = np.concatenate([made, np.ones(len(self._held_out), bool)])
         contents = np.concatenate([_numbers(self._trained), _numbers(self._held_out)])
         index = HeldOut()

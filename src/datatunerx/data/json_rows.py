@@ -4,21 +4,31 @@ import codecs
 import json
 import math
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from typing import Any, BinaryIO
 
 import orjson
 
 from datatunerx.data.errors import DataError, Problem, Refused, shown
-from datatunerx.data.raw import CHUNK_BYTES, MAX_COLUMNS, MAX_ROW_BYTES, RawRow, not_utf8, too_large, too_wide
+from datatunerx.data.raw import (
+    CHUNK_BYTES,
+    MAX_COLUMNS,
+    MAX_ROW_BYTES,
+    Part,
+    RawRow,
+    not_utf8,
+    too_large,
+    too_wide,
+)
 
 SPACE = re.compile(r"[ \t\r\n]*")
 REWRITE = "write the file as a JSON array of objects, or as JSONL"
 
 
-def jsonl(stream: BinaryIO, uri: str) -> Iterator[RawRow]:
+def jsonl(stream: BinaryIO, uri: str, part: Part | None = None) -> Iterator[RawRow]:
     """One row a line; blank lines are none."""
-    for number, line in lines_of(stream):
+    for number, line in lines_of(stream, part):
         if line is None:
             yield RawRow(number, too_large())
             continue
@@ -28,9 +38,9 @@ def jsonl(stream: BinaryIO, uri: str) -> Iterator[RawRow]:
             yield RawRow(number, row_of(line))
 
 
-def text_lines(stream: BinaryIO, uri: str) -> Iterator[RawRow]:
+def text_lines(stream: BinaryIO, uri: str, part: Part | None = None) -> Iterator[RawRow]:
     """Plain text: each line that is not blank is a row with the one column `text`."""
-    for number, line in lines_of(stream):
+    for number, line in lines_of(stream, part):
         if line is None:
             yield RawRow(number, too_large())
             continue
@@ -143,10 +153,30 @@ _decoder = json.JSONDecoder(object_pairs_hook=_pairs, parse_constant=_constant, 
 _skimmer = json.JSONDecoder()
 
 
-def lines_of(stream: BinaryIO) -> Iterator[tuple[int, bytes | None]]:
+def parts_of(stream: BinaryIO, size: int) -> Iterator[Part]:
+    """All lines in parts of at least `size` bytes, none of them read into memory as a whole."""
+    start = place = 0
+    first = line = 1
+    while chunk := stream.read(min(size, CHUNK_BYTES)):
+        line += chunk.count(b"\n")
+        end = place + chunk.rfind(b"\n") + 1
+        if end > place and end - start >= size:
+            yield Part(start, end - start, first)
+            start, first = end, line
+        place += len(chunk)
+    if place > start:
+        yield Part(start, place - start, first)
+
+
+def lines_of(stream: BinaryIO, part: Part | None = None) -> Iterator[tuple[int, bytes | None]]:
     """Numbered lines without their ends; None for one longer than MAX_ROW_BYTES, which is never held."""
     number, held, skipping = 1, b"", False
-    while chunk := stream.read(CHUNK_BYTES):
+    left = sys.maxsize
+    if part:
+        stream.seek(part.start)
+        number, left = part.line, part.size
+    while chunk := stream.read(min(left, CHUNK_BYTES)):
+        left -= len(chunk)
         *lines, rest = chunk.split(b"\n")
         for line in lines:
             whole = held + line

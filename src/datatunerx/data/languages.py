@@ -36,7 +36,14 @@ class Languages:
         if len(self._sample) == SAMPLED and -content <= self._sample[0][0]:
             return
         texts = (str(message["content"]) for message in value.messages if message["role"] != "system")
-        entry = (-content, " ".join(texts)[:MAX_CHARACTERS])
+        self._take((-content, " ".join(texts)[:MAX_CHARACTERS]))
+
+    def extend(self, other: "Languages") -> None:
+        """The sample of both."""
+        for entry in other._sample:
+            self._take(entry)
+
+    def _take(self, entry: tuple[int, str]) -> None:
         (heapq.heappush if len(self._sample) < SAMPLED else heapq.heappushpop)(self._sample, entry)
 
     def counted(self) -> list[Language]:

@@ -1,5 +1,6 @@
 """What becomes of rows that are too long, and of those without a trained token: as told, and counted."""
 
+import sys
 from typing import NamedTuple
 
 from datatunerx.data.errors import DataError, Problem
@@ -35,6 +36,16 @@ class Cut:
         self.cutoff, self.too_long, self.untrainable, self.side = cutoff_length, too_long, untrainable, side
         self.longest_prompt = 0
         self.shortest_too_long: int | None = None
+
+    def anew(self) -> "Cut":
+        """The same policies, of no rows yet."""
+        return Cut(self.cutoff, self.too_long, self.untrainable, self.side)
+
+    def learn(self, other: "Cut") -> None:
+        """What another one of the same policies has seen."""
+        self.longest_prompt = max(self.longest_prompt, other.longest_prompt)
+        if other.shortest_too_long is not None:
+            self.shortest_too_long = min(other.shortest_too_long, self.shortest_too_long or sys.maxsize)
 
     def apply(self, row: Row, example: Example) -> Used | Problem:
         """The row as it is used. Raises DataError where a policy is error."""

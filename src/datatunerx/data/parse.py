@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 from datatunerx.data import json_rows, sheets, tables
 from datatunerx.data.errors import DataError
-from datatunerx.data.raw import RawRow
+from datatunerx.data.raw import Part, RawRow
 from datatunerx.data.sources import head_of, open_source
 
 
@@ -42,31 +42,42 @@ OLD_OFFICE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 PROGRAMS = (".py", ".sh", ".ipynb", ".js", ".exe", ".pkl", ".pickle", ".pt", ".bin")
 
 
-def raw_rows(uri: str, wanted: Set[str]) -> Iterator[RawRow]:
-    """Every row of the file. Of large tables only the columns `wanted` are read, the others are only named.
+def raw_rows(uri: str, wanted: Set[str], part: Part | None = None) -> Iterator[RawRow]:
+    """Every row of the file, or of the part. Of large tables only the columns `wanted` are read, the others
+    are only named.
 
     Raises DataError if the file cannot be read at all.
     """
     with open_source(uri) as stream:
-        if _is_workbook(stream, uri):
-            yield from sheets.xlsx(stream, uri)
-            return
-        kind = _kind(uri, head_of(stream, uri))
-        if kind == "json" and json_rows.is_lines(stream):
-            kind = "jsonl"
-        match kind:
+        match kind := _kind_of(stream, uri):
+            case "xlsx":
+                yield from sheets.xlsx(stream, uri)
             case "parquet":
                 yield from tables.parquet(stream, uri, wanted)
             case "arrow":
                 yield from tables.arrow(stream, uri, wanted)
+            case "jsonl" | "text":
+                yield from _LINES[kind](stream, uri, part)
             case _:
                 yield from _TEXTS[kind](stream, uri)
 
 
-_TEXTS = {
-    "jsonl": json_rows.jsonl, "json": json_rows.json_array, "text": json_rows.text_lines,
-    "csv": tables.separated(None), "tsv": tables.separated("\t"),
-}  # fmt: skip
+def parts(uri: str, size: int) -> Iterator[Part]:
+    """A file of lines in parts of at least `size` bytes, for `raw_rows`; none of any other file."""
+    with open_source(uri) as stream:
+        if _kind_of(stream, uri) in _LINES:
+            yield from json_rows.parts_of(stream, size)
+
+
+_LINES = {"jsonl": json_rows.jsonl, "text": json_rows.text_lines}
+_TEXTS = {"json": json_rows.json_array, "csv": tables.separated(None), "tsv": tables.separated("\t")}
+
+
+def _kind_of(stream: BinaryIO, uri: str) -> str:
+    if _is_workbook(stream, uri):
+        return "xlsx"
+    kind = _kind(uri, head_of(stream, uri))
+    return "jsonl" if kind == "json" and json_rows.is_lines(stream) else kind
 
 
 def _suffix(uri: str) -> str:

@@ -23,6 +23,16 @@ class RawRow(NamedTuple):
     value: Mapping[str, Any] | Problem
 
 
+class Part(NamedTuple):
+    """Whole lines of a file of lines."""
+
+    start: int
+    size: int
+    """Bytes."""
+    line: int
+    """The number of the first one."""
+
+
 def too_large() -> Problem:
     size = f"more than {MAX_ROW_BYTES >> 20} MiB"
     return Problem("row too large", found=size, fix="shorten the row, or put a line break between rows")

@@ -28,7 +28,7 @@ class Tally:
         """The first MAX_DETAILED of them, whole."""
         self._ends = frozenset(end_ids)
         self._reasons: dict[str, Dropped] = {}
-        self._lengths = array("q")
+        self._lengths = array("i")
 
     def drop(self, problem: Problem) -> None:
         self.read += 1
@@ -48,6 +48,19 @@ class Tally:
         self.cut_tokens += cut_tokens
         for one in labels:
             self._count(one)
+
+    def add(self, other: "Tally") -> None:
+        """The counts of rows that come after."""
+        for name in ("read", "truncated", "split", "cut_tokens", "trained", "turns", "turns_ended"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        for split, count in other.kept.items():
+            self.kept[split] += count
+        for entry in other._reasons.values():
+            mine = self._reasons.setdefault(entry.reason, Dropped(reason=entry.reason, count=0))
+            mine.count += entry.count
+            mine.where += entry.where[: MAX_PLACES - len(mine.where)]
+        self.problems += other.problems[: MAX_DETAILED - len(self.problems)]
+        self._lengths.extend(other._lengths)
 
     def _count(self, labels: Ints) -> None:
         self._lengths.append(len(labels))
@@ -87,10 +100,11 @@ class Tally:
     def _tokens(self) -> Tokens | None:
         if not self._lengths:
             return None
-        lengths = np.frombuffer(self._lengths, dtype=np.int64)
+        lengths = np.frombuffer(self._lengths, dtype=np.int32)
         p50, p95 = np.percentile(lengths, [50, 95], method="inverted_cdf")
         return Tokens(
-            rows=len(lengths), p50=int(p50), p95=int(p95), max=int(lengths.max()), total=int(lengths.sum()),
+            rows=len(lengths), p50=int(p50), p95=int(p95), max=int(lengths.max()),
+            total=int(lengths.sum(dtype=np.int64)),
             trained=self.trained, turns=self.turns, turns_ended=self.turns_ended,
         )  # fmt: skip
 
@@ -98,7 +112,7 @@ class Tally:
         """Rows by length, in bins each twice as wide as the one before; from the first to the last in use."""
         if not self._lengths:
             return []
-        powers = np.ceil(np.log2(np.frombuffer(self._lengths, dtype=np.int64))).astype(int)
+        powers = np.ceil(np.log2(np.frombuffer(self._lengths, dtype=np.int32))).astype(int)
         counts = np.bincount(powers)
         first = int(powers.min())
         return [Bin(up_to=1 << power, rows=int(counts[power])) for power in range(first, len(counts))]

@@ -4,7 +4,8 @@ A split without files of its own gets its share of the train rows (`splits`).
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,7 +16,7 @@ from datatunerx.data.digests import file_digest
 from datatunerx.data.errors import DataError, Problem, shown, where
 from datatunerx.data.formats import COLUMNS, Conversation, Layout, conversation, layout_of, unknown
 from datatunerx.data.parse import raw_rows
-from datatunerx.data.raw import RawRow
+from datatunerx.data.raw import Part, RawRow
 from datatunerx.data.splits import Division, made_shares
 from datatunerx.data.turns import Message
 from datatunerx.resources.enums import DataFormat, Split
@@ -71,17 +72,40 @@ def read_rows(files: DataFiles, split: Split) -> Iterator[Row]:
 def read_files(files: DataFiles, split: Split) -> Iterator[Row]:
     """Every row of the files that are named for the split, before some go to a split that is made."""
     for uri in files.splits.get(split, []):
-        place = files.copies.get(uri, uri)
-        rows = read_file(place, files.format, files.features, files.auto_split)
-        yield from rows if place == uri else _named(rows, place, uri)
+        yield from read_named(files, uri)
+
+
+def read_named(
+    files: DataFiles, uri: str, part: Part | None = None, layout: Layout | None = None
+) -> Iterator[Row]:
+    """The rows of one of the dataset's files under its own name, wherever it lies."""
+    place = files.copies.get(uri, uri)
+    rows = read_file(place, files.format, files.features, files.auto_split, part, layout)
+    yield from rows if place == uri else _named(rows, place, uri)
+
+
+def layout_at_once(files: DataFiles, uri: str) -> Layout | None:
+    """What the file's first row tells; None if it tells nothing."""
+    rows = raw_rows(files.copies.get(uri, uri), wanted_columns(files.features))
+    first = next(rows, None)
+    if first is None or isinstance(first.value, Problem):
+        return None
+    return layout_of(first.value, files.format, files.features)
 
 
 def _named(rows: Iterator[Row], place: str, uri: str) -> Iterator[Row]:
     """Rows and errors of a copy under the name that the user knows."""
-    try:
+    with under_its_name(place, uri):
         for row in rows:
             value = row.value.at(uri, row.line) if isinstance(row.value, Problem) else row.value
             yield row._replace(file=uri, value=value)
+
+
+@contextmanager
+def under_its_name(place: str, uri: str) -> Iterator[None]:
+    """Errors of the file at `place` name it as the user does."""
+    try:
+        yield
     except DataError as error:
         error.file = uri if error.file == place else error.file
         raise
@@ -172,19 +196,27 @@ def content_digest(files: DataFiles, memory: Path | None = None) -> str:
     return whole.hexdigest()
 
 
+def wanted_columns(features: Mapping[str, str], keys: Iterable[str | None] = ()) -> Set[str]:
+    return COLUMNS | set(features.values()) | {key.partition(".")[0] for key in keys if key}
+
+
 def read_file(
-    uri: str, format: DataFormat, features: dict[str, str], split: AutoSplit | None = None
+    uri: str,
+    format: DataFormat,
+    features: dict[str, str],
+    split: AutoSplit | None = None,
+    part: Part | None = None,
+    layout: Layout | None = None,
 ) -> Iterator[Row]:
-    """The rows of one file, their format recognised from the first rows if it is not given.
+    """The rows of one file, or of a part of it; their format recognised from the first rows if `layout` is
+    not known.
 
     What groups and strata rows have is read as `split` says.
     """
     keys = (split.group_by, split.stratify_by) if split else (None, None)
-    wanted = COLUMNS | set(features.values()) | {key.partition(".")[0] for key in keys if key}
-    layout: Layout | None = None
     held: list[RawRow] = []
     count = 0
-    for row in raw_rows(uri, wanted):
+    for row in raw_rows(uri, wanted_columns(features, keys), part):
         count += 1
         if layout is None:
             if isinstance(row.value, Problem):
@@ -198,7 +230,7 @@ def read_file(
             if layout is None:
                 continue
         yield _row(row, layout, uri, keys)
-    if not count:
+    if not count and part is None:
         raise DataError("has no rows", uri, fix="remove it from the splits or write rows into it")
     yield from _held(held, layout, format, features, uri)
 
@@ -257,7 +289,7 @@ def recognised(files: DataFiles) -> str:
         return files.format.value
     found: list[str] = []
     for uri in files.splits.get(Split.TRAIN, []):
-        rows = raw_rows(files.copies.get(uri, uri), COLUMNS | set(files.features.values()))
+        rows = raw_rows(files.copies.get(uri, uri), wanted_columns(files.features))
         good = (row.value for row in islice(rows, FIRST_ROWS) if not isinstance(row.value, Problem))
         layouts = (layout_of(value, files.format, files.features) for value in good)
         layout = next((layout for layout in layouts if layout), None)

@@ -72,6 +72,19 @@ class Division:
         self._strata.append(self._numbers.setdefault(row.stratum or "", len(self._numbers)))
         return place
 
+    def extend(self, other: "Division") -> None:
+        """Add the rows of another one of the same shares and seed."""
+        self._places.extend(other._places)
+        numbers = [self._numbers.setdefault(name, len(self._numbers)) for name in other._numbers]
+        self._strata.extend(numbers[stratum] for stratum in other._strata)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def numbers(self, decided: "Decided") -> NDArray[np.int8]:
+        """Of each row the number of its split: train is 0, then those that are made, in order."""
+        return decided.numbers(np.frombuffer(self._places, dtype=np.uint64))
+
     def place_of(self, row: Placed) -> int:
         """A hash of the row's group, or else of its content, 64 bits."""
         assert isinstance(row.value, Conversation)
@@ -86,7 +99,8 @@ class Division:
     def decided(self) -> "Decided":
         """The split of each place: as near to the shares as whole groups allow."""
         places = np.frombuffer(self._places, dtype=np.uint64)
-        strata = np.frombuffer(self._strata, dtype=np.uint32)
+        # Of one stratum only nothing is said, which saves memory.
+        strata = np.frombuffer(self._strata, dtype=np.uint32) if len(self._numbers) > 1 else None
         names = sorted(self._numbers, key=lambda name: hashlib.blake2b(name.encode()).digest())
         return divide(places, self.shares, strata, [self._numbers[name] for name in names])
 
@@ -101,8 +115,12 @@ def divide(
 
     Two rows or more may have one place. Its stratum is that of most of them.
     """
-    distinct, where, counts = np.unique(places, return_inverse=True, return_counts=True)
-    of = np.zeros(len(distinct), dtype=np.int64) if strata is None else _majority(where, strata)
+    if strata is None:
+        distinct, counts = np.unique(places, return_counts=True)
+        of = np.zeros(len(distinct), dtype=np.int64)
+    else:
+        distinct, where, counts = np.unique(places, return_inverse=True, return_counts=True)
+        of = _majority(where, strata)
     owner = np.zeros(len(distinct), dtype=np.int8)  # 0 trains, then the splits in order
     if len(distinct) >= MIN_ROWS_TO_SPLIT and shares:
         bounds = np.cumsum(list(shares.values()))

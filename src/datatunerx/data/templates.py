@@ -65,6 +65,13 @@ class ChatTemplate:
         # What stands between a control token and an answer is the same in most rows.
         self._alone = lru_cache(maxsize=1024)(self._ids_alone)
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_alone"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._alone = lru_cache(maxsize=1024)(self._ids_alone)
+
     @classmethod
     def load(cls, model_dir: Path, override: str | None = None) -> "ChatTemplate":
         """The folder's template, or `override`: Jinja text or the name of a built-in one."""

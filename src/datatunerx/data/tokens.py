@@ -2,19 +2,23 @@
 
 import hashlib
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from array import array
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
 from datetime import date
 from importlib.metadata import version
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from datatunerx.data.cache import RowWriter, TokenRows, cached, code_version
 from datatunerx.data.errors import DataError, Problem, TemplateError
 from datatunerx.data.formats import Conversation
 from datatunerx.data.lengths import Cut
+from datatunerx.data.pieces import Piece, of_split, processes_for, rows_of, worked
 from datatunerx.data.report import Tally
-from datatunerx.data.rows import Row, batches, read_rows, unchanged_digest
+from datatunerx.data.rows import BATCH_ROWS, Row, unchanged_digest
 from datatunerx.data.templates import MASKING_VERSION, ChatTemplate, Example, Rendered
 from datatunerx.resources.enums import Split, TooLong, TruncateSide, Untrainable
 from datatunerx.resources.material import DataReport
@@ -38,8 +42,12 @@ def tokenise(
     truncate_side: TruncateSide = TruncateSide.RIGHT,
     on_progress: Progress | None = None,
     model_digest: str = "",
+    processes: int | None = None,
 ) -> TokenRows:
     """The split's rows as tokens, from the cache under `cache_dir` or into it.
+
+    `processes` is in how many they are made, which changes nothing in them; as many as the data is worth and
+    there are cores for, if it is not said.
 
     Raises DataError if the files are not those that were inspected, if a policy says so, or if the split has
     rows and none can be trained on. A split without rows gives no rows.
@@ -50,7 +58,10 @@ def tokenise(
     key = cache_key(files, split, digest, chat, tokenizer_dir, cut, model_digest)
 
     def build(writer: RowWriter) -> DataReport:
-        return _write(writer, _single_answers(read_rows(files, split)), split, chat, cut, on_progress)
+        many = processes or processes_for(files, split)
+        made = worked(_Tokenising(files, split, chat, cut), of_split(files, split, many), many)
+        with closing(made):
+            return _write(writer, made, split, chat, cut, on_progress)
 
     return cached(cache_dir / "tokens" / key, build)
 
@@ -85,24 +96,60 @@ def cache_key(
     return digest_of(made_of)
 
 
+class Block(NamedTuple):
+    """What becomes of a piece: the rows that are used, end to end, and the account of all."""
+
+    file: str
+    ids: bytes
+    labels: bytes
+    """Both int32 [tokens]."""
+    lengths: "array[int]"
+    lines: "array[int]"
+    """Of each row its number of tokens, and the line it was made of."""
+    tally: Tally
+    cut: Cut
+
+
+@dataclass(frozen=True)
+class _Tokenising:
+    """Rows into tokens, in whichever process."""
+
+    files: DataFiles
+    split: Split
+    chat: ChatTemplate
+    cut: Cut
+
+    def __call__(self, piece: Piece) -> Block:
+        tally, cut = Tally(self.chat.end_ids), self.cut.anew()
+        ids, labels, lengths, lines = list[bytes](), list[bytes](), array("q"), array("q")
+        rows = _single_answers(rows_of(piece, self.files))
+        for row, example in encoded(rows, self.chat):
+            used = example if isinstance(example, Problem) else cut.apply(row, example)
+            if isinstance(used, Problem):
+                tally.drop(used)
+                continue
+            for one in used.examples:
+                ids.append(one.ids.tobytes())
+                labels.append(one.labels.tobytes())
+                lengths.append(len(one.ids))
+                lines.append(row.line)
+            tally.keep(self.split, [one.labels for one in used.examples], cut_tokens=used.cut_tokens)
+        return Block(piece.uri, b"".join(ids), b"".join(labels), lengths, lines, tally, cut)
+
+
 def _write(
     writer: RowWriter,
-    rows: Iterator[Row],
+    blocks: Iterable[Block],
     split: Split,
     chat: ChatTemplate,
     cut: Cut,
     on_progress: Progress | None,
 ) -> DataReport:
     tally, begun = Tally(chat.end_ids), time.monotonic()
-    for batch in encoded(batches(rows), chat):
-        for row, example in batch:
-            used = example if isinstance(example, Problem) else cut.apply(row, example)
-            if isinstance(used, Problem):
-                tally.drop(used)
-                continue
-            for ids, labels in used.examples:
-                writer.append(ids, labels, row.file, row.line)
-            tally.keep(split, [example.labels for example in used.examples], cut_tokens=used.cut_tokens)
+    for block in blocks:
+        writer.append(block.ids, block.labels, block.lengths, block.file, block.lines)
+        tally.add(block.tally)
+        cut.learn(block.cut)
         if on_progress is not None:
             on_progress(tally.read, tally.read / max(time.monotonic() - begun, 1e-9))
     if tally.read and not tally.kept[split]:
@@ -129,34 +176,16 @@ def _single_answers(rows: Iterator[Row]) -> Iterator[Row]:
         yield row
 
 
-Made = list[tuple[Row, Example | Problem]]
-
-
-def encoded(batches: Iterable[Sequence[Row]], chat: ChatTemplate) -> Iterator[Made]:
-    """Per batch the rows in order, each with its tokens or the Problem that keeps it from having any.
-
-    While a batch is tokenised here, the next one is rendered in the templates' own process.
-    """
-    ahead: tuple[Sequence[Row], Future[list[Rendered | TemplateError]]] | None = None
-    with ThreadPoolExecutor(1) as renderer:
-        for batch in batches:
-            good = [row.value for row in batch if isinstance(row.value, Conversation)]
-            rendering = renderer.submit(chat.rendered_batch, good)
-            if ahead is not None:
-                yield _encoded(ahead[0], ahead[1].result(), chat)
-            ahead = (batch, rendering)
-        if ahead is not None:
-            yield _encoded(ahead[0], ahead[1].result(), chat)
-
-
-def _encoded(batch: Sequence[Row], rendered: Sequence[Rendered | TemplateError], chat: ChatTemplate) -> Made:
-    examples = iter(chat.encode_batch([one for one in rendered if isinstance(one, Rendered)]))
-    made = iter([next(examples) if isinstance(one, Rendered) else one for one in rendered])
-    found: Made = []
-    for row in batch:
-        example = row.value if isinstance(row.value, Problem) else next(made)
-        found.append((row, _unmasked(row, example) if isinstance(example, TemplateError) else example))
-    return found
+def encoded(rows: Iterator[Row], chat: ChatTemplate) -> Iterator[tuple[Row, Example | Problem]]:
+    """The rows in order, each with its tokens or the Problem that keeps it from having any."""
+    while batch := list(islice(rows, BATCH_ROWS)):
+        good = [row.value for row in batch if isinstance(row.value, Conversation)]
+        rendered = chat.rendered_batch(good)
+        examples = iter(chat.encode_batch([one for one in rendered if isinstance(one, Rendered)]))
+        made = iter([next(examples) if isinstance(one, Rendered) else one for one in rendered])
+        for row in batch:
+            example = row.value if isinstance(row.value, Problem) else next(made)
+            yield row, _unmasked(row, example) if isinstance(example, TemplateError) else example
 
 
 def _unmasked(row: Row, error: TemplateError) -> Problem:

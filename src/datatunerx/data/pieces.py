@@ -1,0 +1,159 @@
+"""A dataset's rows in pieces, which several processes read and work on; what comes of them is in order.
+
+A file of lines is cut at line breaks, and each process reads its pieces itself. Of other files the rows are
+read here, and handed on.
+"""
+
+import os
+from array import array
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from datatunerx.data.crew import SOLO, CrewError, in_order, num_processes
+from datatunerx.data.errors import DataError, Problem
+from datatunerx.data.formats import Layout
+from datatunerx.data.parse import parts
+from datatunerx.data.raw import Part
+from datatunerx.data.rows import Row, batches, layout_at_once, read_named, under_its_name
+from datatunerx.data.sources import local_path
+from datatunerx.data.splits import Division, made_shares
+from datatunerx.resources.enums import Split
+from datatunerx.runs.plan import DataFiles
+
+PIECE_BYTES = 1 << 20
+BYTES_PER_PROCESS = 4 << 20
+"""Less is done sooner than another process has started."""
+B = TypeVar("B")
+
+
+class ProcessEnded(DataError):
+    """A process was killed while it worked on rows, most often for want of memory."""
+
+
+class Piece(NamedTuple):
+    """Rows of one file that stand together: a part of a file of lines, or the rows themselves."""
+
+    uri: str
+    part: Part | None = None
+    layout: Layout | None = None
+    rows: Sequence[Row] = ()
+    chosen: bytes | None = None
+    """For each conversation in it 1 if it is in the split, else 0; None if all rows are."""
+    has_problems: bool = True
+    """Whether the rows that are none are in the split."""
+
+    @property
+    def line(self) -> int:
+        return self.part.line if self.part else self.rows[0].line
+
+
+def of_split(files: DataFiles, split: Split, processes: int) -> Iterator[Piece]:
+    """All rows of the split, as `read_rows` has them. Raises DataError for a file that cannot be read."""
+    shares = made_shares(files)
+    if split is not Split.TRAIN and split not in shares:
+        yield from of_files(files, split)
+    elif not shares:
+        yield from of_files(files, Split.TRAIN)
+    else:
+        owners, counts = _divided(files, processes)
+        yield from _chosen(files, split, owners == [Split.TRAIN, *shares].index(split), counts)
+
+
+def of_files(files: DataFiles, split: Split) -> Iterator[Piece]:
+    """All rows of the files that are named for the split."""
+    for uri in files.splits.get(split, []):
+        place = files.copies.get(uri, uri)
+        with under_its_name(place, uri):
+            layout = layout_at_once(files, uri)
+            piece: Piece | None = None
+            for part in parts(place, PIECE_BYTES) if layout else ():
+                piece = Piece(uri, part, layout)
+                yield piece
+        if piece is None:
+            for batch in batches(read_named(files, uri)):
+                yield Piece(uri, rows=batch)
+
+
+def rows_of(piece: Piece, files: DataFiles) -> Iterator[Row]:
+    """The rows of the piece that are in the split."""
+    rows = iter(piece.rows)
+    if piece.part:
+        rows = read_named(files, piece.uri, piece.part, piece.layout)
+    if piece.chosen is None:
+        yield from rows
+        return
+    chosen = iter(piece.chosen)
+    for row in rows:
+        if isinstance(row.value, Problem):
+            if piece.has_problems:
+                yield row
+        elif (is_mine := next(chosen, None)) is None:
+            raise _changed(files)
+        elif is_mine:
+            yield row
+    if next(chosen, None) is not None:
+        raise _changed(files)
+
+
+def worked(work: Callable[[Piece], B], pieces: Iterable[Piece], processes: int) -> Generator[B, None, None]:
+    """What `work` makes of each piece, in order. Raises DataError and MemoryError as `work` does, and
+    ProcessEnded."""
+    with closing(in_order(work, pieces, processes)) as answers:
+        try:
+            yield from answers
+        except CrewError as error:
+            said = f"the process that worked on the rows from here on {error}"
+            raise ProcessEnded(said, error.thing.uri, error.thing.line, fix=SOLO) from error
+
+
+def processes_for(files: DataFiles, split: Split) -> int:
+    """As many as there are cores for; one for little data."""
+    uris = files.splits.get(split) or files.splits.get(Split.TRAIN, [])
+    places = (local_path(files.copies.get(uri, uri)) for uri in uris)
+    size = sum(os.path.getsize(place) for place in places if place and place.is_file())
+    return max(1, min(num_processes(), size // BYTES_PER_PROCESS))
+
+
+@dataclass(frozen=True)
+class _Placing:
+    files: DataFiles
+
+    def __call__(self, piece: Piece) -> Division:
+        division = Division(made_shares(self.files), self.files.auto_split.seed)
+        for row in rows_of(piece, self.files):
+            if not isinstance(row.value, Problem):
+                division.add(row)
+        return division
+
+
+def _divided(files: DataFiles, processes: int) -> tuple[NDArray[np.int8], "array[int]"]:
+    """Of each conversation of the train files the number of its split; and how many each piece has."""
+    division, counts = Division(made_shares(files), files.auto_split.seed), array("I")
+    for part in worked(_Placing(files), of_files(files, Split.TRAIN), processes):
+        division.extend(part)
+        counts.append(len(part))
+    return division.numbers(division.decided()), counts
+
+
+def _chosen(
+    files: DataFiles, split: Split, is_mine: NDArray[np.bool_], counts: "array[int]"
+) -> Iterator[Piece]:
+    place, left = 0, iter(counts)
+    for piece in of_files(files, Split.TRAIN):
+        count = next(left, 0)
+        mine = is_mine[place : place + count]
+        place += count
+        if split is Split.TRAIN or mine.any():
+            yield piece._replace(chosen=mine.tobytes(), has_problems=split is Split.TRAIN)
+    if next(left, None) is not None:
+        raise _changed(files)
+
+
+def _changed(files: DataFiles) -> DataError:
+    fix = "leave the files alone while they are read"
+    return DataError(f"the files of dataset {files.name} changed while they were read", fix=fix)
