@@ -31,7 +31,8 @@ TITLES = {
 }
 """Of the charts that are offered. A job may have measured more."""
 AXES = {"step": "Step", "epoch": "Epoch", "tokens": "Tokens", "time": "Time"}
-NAMES = ("loss", "evalLoss", "perplexity", "learningRate")
+NOISY = ("loss", "gradNorm", "tokensPerSecond")
+"""What smoothing helps to read; it would only bend the others."""
 
 
 @dataclass(frozen=True)
@@ -48,12 +49,12 @@ class Asked:
     @classmethod
     def of(cls, query: Mapping[str, str]) -> "Asked":
         """Read a query; what makes no sense is the default."""
-        x = query.get("x", "step")
+        name, x = query.get("name", "loss")[:64], query.get("x", "step")
         bins = query.get("bins", "")
         return cls(
-            query.get("name", "loss")[:64],
+            name,
             x if x in AXES else "step",
-            min(0.99, max(0.0, _number(query.get("smooth")) or 0.0)),
+            min(0.99, max(0.0, _number(query.get("smooth")) or 0.0)) if name in NOISY else 0.0,
             min(4000, max(50, int(bins))) if bins.isascii() and bins.isdigit() and len(bins) < 6 else 800,
             *(text if _number(text := query.get(end, "")) is not None else "" for end in ("from", "to")),
         )
@@ -168,6 +169,7 @@ def _drawn(drawn: Sequence[Line], told: Mapping[str, Json], asked: Asked) -> Jso
     curves: list[Json] = []
     marks: list[Json] = []
     facts: dict[str, Json] = {}
+    saved: dict[str, dict[int, float | None]] = {}
     grid = None
     for line in drawn:
         for n, run in enumerate(line.runs):
@@ -177,14 +179,13 @@ def _drawn(drawn: Sequence[Line], told: Mapping[str, Json], asked: Asked) -> Jso
                 continue
             grid = part.get("grid", grid)
             curves.append({"job": line.job, "finetune": line.finetune, **curve})
-            marks += [
-                {"job": line.job, "x": x, "step": step} for step, x, _ in part["checkpoints"][line.finetune]
-            ]
+            for step, x, loss in part["checkpoints"][line.finetune]:
+                marks.append({"job": line.job, "x": x, "step": step})
+                saved.setdefault(line.job, {})[step] = loss
             if n and len(curve["x"]):
                 marks.append({"job": line.job, "x": curve["x"][0], "step": None})
             facts[line.job] = _merged(facts.get(line.job), part["facts"][line.finetune])
     labels = {line.job: line.label for line in drawn}
-    steps = {job: sorted({m["step"] for m in marks if m["job"] == job and m["step"]}) for job in labels}
     best = _best(asked.name, facts)
     began = {line.finetune: told[run]["began"].get(line.finetune) for line in drawn for run in line.runs[:1]
              if "began" in told[run]}  # fmt: skip
@@ -192,13 +193,14 @@ def _drawn(drawn: Sequence[Line], told: Mapping[str, Json], asked: Asked) -> Jso
         "lines": [line._asdict() for line in drawn],
         "curves": curves,
         "grid": grid,
+        "smooth": asked.smooth,
         "marks": marks,
         "best": {"job": best, "x": facts[best]["lowest"][1], "y": facts[best]["lowest"][2]} if best else None,
         "live": {run: part["offset"] for run, part in told.items() if "offset" in part},
         "began": began,
         "behind": sum(part.get("behind", 0) for part in told.values()),
         "open": any(not line.ended for line in drawn),
-        "said": sentence(asked.name, facts, labels, steps),
+        "said": sentence(asked.name, facts, labels, saved),
     }
 
 
@@ -221,14 +223,17 @@ def _best(name: str, facts: Mapping[str, Json]) -> str:
 
 
 def sentence(
-    name: str, facts: Mapping[str, Json], labels: Mapping[str, str], checkpoints: Mapping[str, Sequence[int]]
+    name: str,
+    facts: Mapping[str, Json],
+    labels: Mapping[str, str],
+    saved: Mapping[str, Mapping[int, float | None]],
 ) -> Said | None:
     """What a reader should see in the curves; None where there are none."""
     if not facts:
         return None
     number = figures.number
     if name in (BEST, "perplexity"):
-        return _of_held_out(name, facts, labels, checkpoints)
+        return _of_held_out(name, facts, labels, saved)
     if len(facts) == 1:
         one = next(iter(facts.values()))
         if name == "learningRate":
@@ -249,14 +254,25 @@ def sentence(
     }
 
 
+def best_saved(saved: Mapping[int, float | None], step: int) -> int:
+    """The checkpoint with the lowest eval loss, else the one nearest to a step; 0 where there is none."""
+    measured = {at: loss for at, loss in saved.items() if loss is not None}
+    if measured:
+        return min(measured, key=lambda at: (measured[at] or 0.0, at))
+    return min(saved, key=lambda at: abs(at - step), default=0)
+
+
 def _of_held_out(
-    name: str, facts: Mapping[str, Json], labels: Mapping[str, str], checkpoints: Mapping[str, Sequence[int]]
+    name: str,
+    facts: Mapping[str, Json],
+    labels: Mapping[str, str],
+    saved: Mapping[str, Mapping[int, float | None]],
 ) -> Said:
     best = min(facts, key=lambda job: float(facts[job]["lowest"][2]))
     step, _, value = facts[best]["lowest"]
     last = facts[best]["last"][0]
     risen = [job for job, each in facts.items() if each["lowest"][0] < each["last"][0]]
-    near = min(checkpoints.get(best) or [0], key=lambda at: abs(at - step))
+    near = best_saved(saved.get(best) or {}, step)
     values = {
         "what": TITLES[name].split(" ")[0].lower() if name != BEST else "eval loss",
         "value": figures.number(value, 3), "step": step, "checkpoint": near, "job": labels[best],
@@ -264,7 +280,7 @@ def _of_held_out(
     }  # fmt: skip
     if len(facts) > 1:
         text = "{job} is lowest, {value} at step {step}. "
-        more = "It has risen again in {n} of {all}." if risen else "None has risen again."
+        more = "The curve rises again in {n} of {all} jobs." if risen else "None rises again."
         return text + more, values
     if step == last:
         return "Still falling: {value} at step {step} is the lowest so far.", values

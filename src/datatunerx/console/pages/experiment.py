@@ -4,13 +4,19 @@ from typing import Any
 
 from starlette.responses import Response
 
-from datatunerx.console import equal, figures, kinds, parameters, states
+from datatunerx.console import charts, equal, figures, kinds, parameters, samples, states
 from datatunerx.console.pages.experiments import higher_is_better, row_of
 from datatunerx.console.progress import course, eta_seconds, share
 from datatunerx.console.visit import Page, Visit
 
 Json = dict[str, Any]
-TABS = (("overview", "Overview"), ("differences", "What differs"), ("config", "Config"))
+TABS = (
+    ("overview", "Overview"),
+    ("charts", "Charts"),
+    ("samples", "Samples"),
+    ("differences", "What differs"),
+    ("config", "Config"),
+)
 
 
 async def show(visit: Visit) -> Response:
@@ -30,6 +36,8 @@ async def show(visit: Visit) -> Response:
     if tab == "differences":
         groups = await kinds.some(visit.api, "Hyperparameter", visit.namespace)
         unlike, rows = parameters.differences(jobs, {kinds.name_of(group): group for group in groups})
+    last = visit.query.get("steps") != "all"
+    told = samples.told_by(sorted(jobs, key=kinds.created), tunes) if tab == "samples" else ({}, {})
     return await visit.page(
         "experiment.html",
         live=True,
@@ -40,7 +48,12 @@ async def show(visit: Visit) -> Response:
         ranking=ranking(status),
         scale=_scale(status),
         jobs=job_rows(jobs, tunes, status),
+        hues=charts.hues(jobs),
         tab=tab,
+        grids=samples.grids(*told, last=last),
+        last=last,
+        last_url=visit.url("experiments", visit.name, tab="samples"),
+        all_url=visit.url("experiments", visit.name, tab="samples", steps="all"),
         unlike=unlike,
         settings=rows,
         course=course(list(tunes.values()), (status.get("jobs") or {}).get("total", 0)),

@@ -165,7 +165,7 @@
         home.soon(AGAIN_MS);
         return null;
       }
-      this.smooth = smooth;
+      this.smooth = this.data.smooth;
       this.axis = x;
       this.tails = this.data.curves.map(() => ({ x: [], y: [], smooth: [] }));
       this.said.textContent = this.data.said || (this.data.behind ? home.dataset.reading.replace("{mb}", number(Math.ceil(this.data.behind / 1e6))) : home.dataset.none);
@@ -212,6 +212,7 @@
       this.plot?.destroy();
       this.plot = null;
       this.box.replaceChildren();
+      this.palette = {};
       const [data, series] = this.table();
       this.dirty = false;
       this.node.classList.toggle("bare", !series.length);
@@ -230,7 +231,7 @@
         select: { show: true },
         scales: { x: { time: false, range: (u, low, high) => this.range(low, high) }, y: { distr: home.settings.log ? 3 : 1 } },
         axes: [
-          { stroke: ink, grid, ticks, font, size: 30, values: (u, values) => values.map((v) => v == null ? "" : this.axis === "time" ? clock(v) : short(v)), space: 60 },
+          { stroke: ink, grid, ticks, font, size: 30, values: (u, values) => values.map((v) => v == null ? "" : this.axis === "time" ? clock(v) : short(v)), space: 60, ...(this.axis === "time" ? { incrs: [1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 14400, 28800, 86400] } : {}) },
           { stroke: ink, grid, ticks, font, size: 54, values: (u, values) => values.map((v) => v == null ? "" : short(v)) },
         ],
         series: [{}, ...series.map(([curve, mean]) => {
@@ -276,13 +277,16 @@
     }
     /* A colour as the style sheet gives it in this theme. */
     colour(name) {
-      const probe = (this.probe ??= this.box.parentNode.appendChild(made("i")));
-      probe.hidden = true;
-      probe.style.color = `var(${name})`;
-      return getComputedStyle(probe).color;
+      if (!(name in this.palette)) {
+        const probe = this.box.appendChild(made("i"));
+        probe.style.color = `var(${name})`;
+        this.palette[name] = getComputedStyle(probe).color;
+        probe.remove();
+      }
+      return this.palette[name];
     }
     shade(colour, alpha, job) {
-      const dim = this.home.focused && this.data.lines.some((line) => line.job === this.home.focused) && this.home.focused !== job;
+      const dim = this.home.focused && this.home.focused !== job && !this.home.off.has(this.home.focused) && this.data.lines.some((line) => line.job === this.home.focused);
       const all = alpha * (dim ? 0.15 : 1);
       return all === 1 ? colour : colour.replace(/^rgba?\(([^)]+)\)$/, (_, parts) => `rgba(${parts.split(",").slice(0, 3).join(",")}, ${all})`);
     }
