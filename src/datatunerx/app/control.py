@@ -38,6 +38,7 @@ async def controlled(api: Api, settings: Settings) -> AsyncIterator[asyncio.Task
     told = ControllerSettings(
         root_uri=data.as_uri(),
         private_uri=settings.home.as_uri(),
+        allowed_uris=tuple(folder.as_uri() for folder in settings.allow_paths),
         devices=here.devices,
         gpus=here.gpus,
         memory_bytes=here.memory_bytes,

@@ -1,7 +1,7 @@
 """What the environment says. Read here and nowhere else in the control plane."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +22,8 @@ class Settings:
     tls_certificate: Path | None = None
     """Served instead of the self-made one, with `tls_key`."""
     tls_key: Path | None = None
+    allow_paths: tuple[Path, ...] = ()
+    """Folders below which others than the machine's owner may name files."""
     poll_seconds: float = 1.0
     """How often a run that works is looked at."""
     gpus: int | None = None
@@ -40,9 +42,8 @@ class Settings:
 
 
 def settings_from(environment: Mapping[str, str] = os.environ) -> Settings:
-    """DTX_HOME, _HOST, _PORT, _TLS_CERT, _TLS_KEY, _POLL_SECONDS, _GPUS, _KUBECONFIG; and KUBECONFIG.
-
-    Raises SettingsError.
+    """DTX_HOME, _HOST, _PORT, _TLS_CERT, _TLS_KEY, _ALLOW_PATHS, _POLL_SECONDS, _GPUS, _KUBECONFIG, and
+    KUBECONFIG. Raises SettingsError.
     """
     gpus = environment.get("DTX_GPUS")
     return Settings(
@@ -51,11 +52,21 @@ def settings_from(environment: Mapping[str, str] = os.environ) -> Settings:
         port=int(_number(environment, "DTX_PORT", DEFAULT_PORT, 0, 65535, whole=True)),
         tls_certificate=_path(environment, "DTX_TLS_CERT"),
         tls_key=_path(environment, "DTX_TLS_KEY"),
+        allow_paths=folders(environment.get("DTX_ALLOW_PATHS", "").split(os.pathsep), "DTX_ALLOW_PATHS"),
         poll_seconds=_number(environment, "DTX_POLL_SECONDS", 1.0, 0.05, 60),
         gpus=int(_number(environment, "DTX_GPUS", 0, 0, 64, whole=True)) if gpus else None,
         kubectl_kubeconfig=environment.get("KUBECONFIG") or "",
         other_kubeconfig=_path(environment, "DTX_KUBECONFIG"),
     )
+
+
+def folders(texts: Iterable[str | Path], named_by: str) -> tuple[Path, ...]:
+    """Absolute paths of folders that are there. Raises SettingsError."""
+    found = tuple(Path(text).expanduser().absolute() for text in texts if str(text))
+    for folder in found:
+        if not folder.is_dir():
+            raise SettingsError(f"{named_by}: {folder} is no folder; name one that is there")
+    return found
 
 
 def _path(environment: Mapping[str, str], name: str) -> Path | None:

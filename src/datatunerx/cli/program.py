@@ -110,6 +110,10 @@ def up(
     no_controllers: Annotated[
         bool, typer.Option("--no-controllers", help="Serve only; `dtx operator` acts on the objects.")
     ] = False,
+    allow_path: Annotated[
+        list[Path] | None,
+        typer.Option(help="Folder whose files other users may name, too. Default: DTX_ALLOW_PATHS."),
+    ] = None,
 ) -> None:
     """Start the platform: API server and controllers. Runs until Ctrl-C; what trains then goes on.
 
@@ -118,8 +122,13 @@ def up(
     from datatunerx.cli.connect import run
     from datatunerx.cli.serve import up as command
 
-    controllers = not no_controllers
-    run(command(host, port, detach=detach, controllers=controllers, tls_cert=tls_cert, tls_key=tls_key))
+    controllers, paths = not no_controllers, allow_path or ()
+    run(
+        command(
+            host, port, detach=detach, controllers=controllers, tls_cert=tls_cert, tls_key=tls_key,
+            allow_paths=paths,
+        )
+    )  # fmt: skip
 
 
 @app.command(rich_help_panel=START)

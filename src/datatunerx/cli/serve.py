@@ -7,10 +7,11 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from datatunerx.app.settings import Settings
+from datatunerx.app.settings import Settings, SettingsError, folders
 from datatunerx.cli.connect import access, answers, connected, settings
 from datatunerx.cli.errors import BadInput, CommandError, Exit, NoServer
 from datatunerx.client import NotFound
@@ -22,7 +23,7 @@ END_SECONDS = 5.0
 
 async def up(
     host: str | None, port: int | None, *, detach: bool, controllers: bool = True,
-    tls_cert: Path | None = None, tls_key: Path | None = None,
+    tls_cert: Path | None = None, tls_key: Path | None = None, allow_paths: Sequence[Path] = (),
 ) -> Exit:  # fmt: skip
     """Serve until Ctrl-C or SIGTERM, or start a process that does."""
     found = settings()
@@ -31,6 +32,11 @@ async def up(
     if tls_cert or tls_key:
         files = [path.expanduser().absolute() if path else None for path in (tls_cert, tls_key)]
         found = replace(found, tls_certificate=files[0], tls_key=files[1])
+    if allow_paths:
+        try:
+            found = replace(found, allow_paths=folders(allow_paths, "--allow-path"))
+        except SettingsError as error:
+            raise BadInput(str(error)) from None
     if detach:
         return await _detached(found)
     from datatunerx.app.up import StartError, serve_until_stopped
@@ -81,7 +87,7 @@ async def _detached(found: Settings) -> Exit:
         said_before = output.tell()
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
-            env={**os.environ, "DTX_HOME": str(found.home), **_tls(found)},
+            env={**os.environ, "DTX_HOME": str(found.home), **_tls(found), **_allowed(found)},
         )  # fmt: skip
     answered = False
     try:
@@ -103,6 +109,10 @@ async def _detached(found: Settings) -> Exit:
 def _tls(found: Settings) -> dict[str, str]:
     files = {"DTX_TLS_CERT": found.tls_certificate, "DTX_TLS_KEY": found.tls_key}
     return {name: str(path) for name, path in files.items() if path}
+
+
+def _allowed(found: Settings) -> dict[str, str]:
+    return {"DTX_ALLOW_PATHS": os.pathsep.join(map(str, found.allow_paths))}
 
 
 async def _answered(found: Settings, process: "subprocess.Popen[bytes]", before: int) -> bool:

@@ -21,6 +21,8 @@ class Settings:
     """Folder of all data: runs, artifacts, models and cache lie below it. file:// only."""
     private_uri: str | None = None
     """Folder with the server's own files, which no Dataset and no LLM may name."""
+    allowed_uris: tuple[str, ...] = ()
+    """Folders whose files everybody's Datasets and LLMs may name; beyond them only their owner's may."""
     devices: int = 1
     """Runs that may train at the same time: GPUs, or 1 for the CPU."""
     gpus: int = 0

@@ -10,7 +10,7 @@ from datatunerx.resources.enums import RunPhase
 from datatunerx.resources.kinds import BY_MODEL
 from datatunerx.resources.material import LLM, DataPlugin, Dataset
 from datatunerx.resources.outcome import Run, RunSpec, ScoringPlugin
-from datatunerx.resources.wire import RETRY
+from datatunerx.resources.wire import CONFINED, RETRY
 from datatunerx.runs.compile import run_name
 from datatunerx.runs.plan import RunPlan
 from datatunerx.runs.result import RunResult
@@ -78,6 +78,14 @@ async def inspect(context: Context, obj: Inspectable, plan: RunPlan) -> Inspecte
     return await follow(context, obj, plan)
 
 
+def _allowed(context: Context, obj: Inspectable) -> list[str] | None:
+    """Where the files that it names must lie; None is anywhere."""
+    if CONFINED not in obj.metadata.annotations:
+        return None
+    uploads = f"{context.settings.root_uri}/uploads/{obj.metadata.namespace}"
+    return [uploads, *context.settings.allowed_uris]
+
+
 async def follow(context: Context, obj: Inspectable, plan: RunPlan) -> Inspected:
     """How the plan's Run stands; it is started if it is not there."""
     namespace, name = obj.metadata.namespace, run_name(plan)
@@ -87,7 +95,8 @@ async def follow(context: Context, obj: Inspectable, plan: RunPlan) -> Inspected
         # what a plugin made lies among the server's own files; what it read did not
         is_made = isinstance(obj, Dataset) and obj.spec.plugin is not None and plan.inspect_data is not None
         private = None if is_made else context.settings.private_uri
-        plan = plan.model_copy(update={"private_uri": private})
+        allowed = None if is_made else _allowed(context, obj)
+        plan = plan.model_copy(update={"private_uri": private, "allowed_uris": allowed})
         spec = RunSpec(
             type=plan.type,
             plan_id=plan.id,

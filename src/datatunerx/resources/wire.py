@@ -12,6 +12,8 @@ API_VERSION = f"{GROUP}/{VERSION}"
 RETRY = f"{GROUP}/retry"
 """Annotation: another value has an LLM, a Dataset or a plugin inspected again, and a training, a job or a
 Scoring that failed tried again."""
+CONFINED = f"{GROUP}/confined"
+"""Annotation that the server sets: the object names files of its machine and was not written by its owner."""
 WANTED = f"{GROUP}/wanted"
 """Annotation of an InferenceService: when it was last asked for while unloaded, in seconds since 1970."""
 

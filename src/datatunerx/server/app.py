@@ -50,8 +50,10 @@ class KubeApp:
         mounts: Mapping[str, ASGIApp],
         log_root: Path | None,
         pages: Mapping[str, ASGIApp],
+        allow_paths: Sequence[Path],
     ) -> None:
         self.store = store
+        self._allow_paths = tuple(allow_paths)
         self.tokens = tokens
         self.watches = watch.Watches(tokens.valid)
         self._crds = crds
@@ -196,7 +198,7 @@ class KubeApp:
         user = self._user(scope, request)
         if user is None:
             raise unauthorized()
-        request.user = user
+        request.user, request.allowed_paths = user, self._allow_paths
         if request.header("impersonate-user"):
             why = "this server knows no impersonation; use a token of that user"
             raise forbidden(f'User "{user.name}" cannot impersonate anyone: {why}')
@@ -294,6 +296,7 @@ def create_app(
     mounts: Mapping[str, ASGIApp] | None = None,
     log_root: Path | None = None,
     pages: Mapping[str, ASGIApp] | None = None,
+    allow_paths: Sequence[Path] = (),
 ) -> KubeApp:
     """An ASGI app that serves the kinds of `crds` from `store`.
 
@@ -302,9 +305,11 @@ def create_app(
     `mounts` are apps for other path prefixes; they get `scope["user"]`, and only with a token.
     `pages` are apps for path prefixes that know their visitors by themselves; they get everything from this
     origin, with or without a token. A browser that asks for / is led to the first of them.
+    `allow_paths`: folders of this machine below which others than its owner may name files, too.
     `log_root`: worker logs outside it are not served.
     A call with `scope["extensions"]["datatunerx.user"]`, which only this process can make, is that user's:
     a `User` with its own rights, or the name of an administrator.
     Start it by the lifespan protocol, or with `start` and `stop`.
     """
-    return KubeApp(store, [dict(crd) for crd in crds], tokens, hosts, mounts or {}, log_root, pages or {})
+    own = [dict(crd) for crd in crds]
+    return KubeApp(store, own, tokens, hosts, mounts or {}, log_root, pages or {}, allow_paths)

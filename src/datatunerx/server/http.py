@@ -1,7 +1,8 @@
 """One HTTP exchange over raw ASGI: what was asked, and answering it."""
 
 import zlib
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -34,6 +35,8 @@ class Request:
             name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]
         }
         self.user = User("system:anonymous", ("system:unauthenticated",))
+        self.allowed_paths: Sequence[Path] = ()
+        """Folders of this machine that others than its owner may name files of."""
         self.warnings: list[str] = []
         self.started = False
         """Whether an answer has begun."""

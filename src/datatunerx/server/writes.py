@@ -13,7 +13,17 @@ from dataclasses import replace as replaced
 
 import orjson
 
-from datatunerx.server import admission, apply, body, builtin, managed, negotiate, patches, structural
+from datatunerx.server import (
+    admission,
+    apply,
+    body,
+    builtin,
+    local_files,
+    managed,
+    negotiate,
+    patches,
+    structural,
+)
 from datatunerx.server.errors import (
     Json,
     already_exists,
@@ -128,12 +138,15 @@ async def _create(
         obj.pop("status", None)
     admission.decode(kind, obj, request)
     admission.validate(kind, obj, None)
+    confined = local_files.judge(kind, obj, None, request.user, request.allowed_paths)
+    local_files.mark(obj, False)
     if store.latest(target.key) is not None:
         raise already_exists(kind.resource, target.name)
     if managers is None:
         before = managed.read(claimed) if claimed else []
         managers = managed.after_update(before, kind, None, obj, _writer(request, target))
     meta["managedFields"] = managed.write(managers, claimed)
+    local_files.mark(obj, confined)
     if dry_run(request):
         return orjson.dumps(obj)
     return (await commit(store, target, obj, 0)).data
@@ -190,6 +203,7 @@ async def settle(
     claimed = new["metadata"].get("managedFields", live["metadata"].get("managedFields") or [])
     new = _keep(kind, new, live, target.subresource)
     admission.validate(kind, new, live)
+    local_files.mark(new, local_files.judge(kind, new, live, request.user, request.allowed_paths))
     if managers is None:
         found = managed.after_update(managed.read(claimed), kind, live, new, _writer(request, target))
     else:

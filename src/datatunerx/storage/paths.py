@@ -1,7 +1,7 @@
 """URIs as places: which are local, what lies below what, and what is refused. Nothing here reads a file."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -79,6 +79,17 @@ def refuse_private(path: Path, uri: str, home: Path | None, uploads: Path | None
         raise PrivatePlace(
             f"{uri}: leads to {real}, which is the server's own; copy it elsewhere, or upload it with "
             "dtx upload and name the upload:// that it prints"
+        )
+
+
+def refuse_outside(path: Path, uri: str, folders: Sequence[Path]) -> None:
+    """Raise `PrivatePlace` unless the path leads, over links too, to something below one of the folders."""
+    real = Path(os.path.realpath(path))
+    if not any(real.is_relative_to(os.path.realpath(folder)) for folder in folders):
+        opened = ", ".join(map(str, folders))
+        raise PrivatePlace(
+            f"{uri}: leads out of the folders that are open to its namespace ({opened}); copy it there, "
+            "upload it, or have the machine's owner apply this"
         )
 
 
