@@ -211,12 +211,18 @@ async def send(api: Api, change: Change, namespace: str) -> list[str]:
     faults = []
     for step in change.steps:
         try:
-            if step.verb == "patch":
-                await api.patch(kinds.PLURALS[step.kind], step.name, step.body or {}, namespace)
-            elif step.verb == "create":
-                await api.create_raw(kinds.PLURALS[step.kind], step.body or {}, namespace)
-            else:
-                await api.delete(kinds.PLURALS[step.kind], step.name, namespace)
+            await do(api, step, namespace)
         except ApiError as error:
             faults.append(f"{step.name}: {error.message}")
     return faults
+
+
+async def do(api: Api, step: Step, namespace: str) -> None:
+    """One request. Raises ApiError."""
+    at = kinds.PLURALS[step.kind]
+    if step.verb == "patch":
+        await api.patch(at, step.name, step.body or {}, namespace)
+    elif step.verb == "create":
+        await api.create_raw(at, step.body or {}, namespace)
+    else:
+        await api.delete(at, step.name, namespace)

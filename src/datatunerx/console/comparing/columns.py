@@ -4,12 +4,10 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from datatunerx.client import Api
-from datatunerx.console import kinds, states
+from datatunerx.console import charts, kinds, states
 from datatunerx.resources.outcome import ModelRef
 
 Json = dict[str, Any]
-SERIES = 8
-"""Colours of the style sheet."""
 MAX_COLUMNS = 16
 BASE, TUNED = "LLM", "LLMCheckpoint"
 
@@ -131,6 +129,24 @@ def _of_job(job: Json, world: World) -> Column:
         return _tuned(str(made), world)._replace(job=name)
     why = states.why(job) or states.state(states.phase(job)).word
     return Column(kinds.JOB, name, name, f"no checkpoint yet: {why}", str(job["spec"]["finetune"]["llm"]))
+
+
+def hues(columns: Sequence[Column], world: World) -> dict[str, int]:
+    """The colour of each column, as charts have it for its job; a base has none, 0. Where jobs of several
+    experiments have the same, the next free one is taken."""
+    jobs = list(world.of(kinds.JOB).values())
+    found: dict[str, int] = {}
+    for column in columns:
+        job = world.of(kinds.JOB).get(column.job)
+        if column.kind == BASE:
+            found[column.name] = 0
+            continue
+        owner = kinds.owner(job, kinds.EXPERIMENT) if job else ""
+        mates = [each for each in jobs if owner and kinds.owner(each, kinds.EXPERIMENT) == owner]
+        own = charts.hues(mates).get(column.job, (1, 0))[0]
+        order = [(own + n - 1) % charts.HUES + 1 for n in range(charts.HUES)]
+        found[column.name] = next((hue for hue in order if hue not in found.values()), own)
+    return found
 
 
 def _not_ready(obj: Json) -> str:

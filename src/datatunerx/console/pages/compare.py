@@ -1,5 +1,6 @@
 """Compare: the curves of some models, what differs between them, and their answers to one question."""
 
+import functools
 import json
 import re
 from collections.abc import AsyncIterator, Sequence
@@ -54,10 +55,13 @@ class Table:
         """Against whom answers are marked."""
         return next((c.name for c in self.asked if c.kind == BASE), self.asked[0].name if self.asked else "")
 
+    @functools.cached_property
+    def _hues(self) -> dict[str, int]:
+        return columns.hues(self.columns, self.world)
+
     def series(self, name: str) -> int:
-        """The colour of a model, from 1."""
-        found = next((n for n, column in enumerate(self.columns) if column.name == name), 0)
-        return found % columns.SERIES + 1
+        """The colour of a model, from 1; 0 is grey."""
+        return self._hues.get(name, 0)
 
     def url(self, visit: Visit, *, without: str = "", **query: str) -> str:
         """The page with these columns, but for one."""

@@ -5,7 +5,7 @@ from typing import Any
 from starlette.responses import Response
 
 from datatunerx.client import ApiError
-from datatunerx.console import equal, figures, kinds, parameters, states
+from datatunerx.console import equal, figures, kinds, parameters, samples, states
 from datatunerx.console.progress import activity, eta_seconds, share
 from datatunerx.console.tables import Cell, Empty, Line, ago, columns, name_cell, show, state_cell
 from datatunerx.console.visit import Page, Visit
@@ -77,7 +77,7 @@ async def page(visit: Visit) -> Response:
         by_name = {kinds.name_of(group): group for group in groups}
         context["settings"] = parameters.settings(job["spec"]["finetune"], by_name)
     if tab == "samples":
-        context["steps"], context["prompts"] = samples(seen)
+        context["grids"] = samples.of_job(visit.name, seen)
     if tab == "overview":
         context["events"] = (await visit.api.events(kinds.JOB, visit.name, visit.namespace))[::-1][:20]
     experiment = kinds.owner(job, kinds.EXPERIMENT)
@@ -114,14 +114,6 @@ async def _tune(visit: Visit, name: str) -> Json | None:
         if error.status == 404:
             return None
         raise
-
-
-def samples(seen: Json) -> tuple[list[int], dict[str, dict[int, str]]]:
-    """The steps at which prompts were answered, and each prompt's answers by step."""
-    prompts: dict[str, dict[int, str]] = {}
-    for each in seen.get("samples") or ():
-        prompts.setdefault(each["prompt"], {})[each["step"]] = each["answer"]
-    return sorted({step for answers in prompts.values() for step in answers}), prompts
 
 
 routes = [Page("/jobs", table), Page("/jobs/{name}", page)]

@@ -4,7 +4,7 @@ from typing import Any
 
 from starlette.responses import Response
 
-from datatunerx.console import equal, figures, kinds, parameters, states
+from datatunerx.console import equal, exported, figures, kinds, parameters, states
 from datatunerx.console.tables import Cell, Empty, Line, ago, columns, name_cell, object_url, show, state_cell
 from datatunerx.console.visit import Page, Refused, Visit
 
@@ -132,7 +132,8 @@ async def model(visit: Visit) -> Response:
     if kind == "LLM":
         found = await kinds.some(visit.api, "LLMCheckpoint", visit.namespace)
         checkpoints = [each for each in found if each["spec"]["llm"] == visit.name]
-    return await _detail(visit, obj, "model.html", "models", "Models", checkpoints=checkpoints)
+    exports = exported.shown(obj) if kind == "LLMCheckpoint" else []
+    return await _detail(visit, obj, "model.html", "models", "Models", checkpoints=checkpoints, exports=exports)
 
 
 async def hyperparameter(visit: Visit) -> Response:

@@ -1,4 +1,4 @@
-"""What runs where and what happened: services, devices and the queue, events, settings."""
+"""What runs where and what happened: devices and the queue, events, settings."""
 
 import json
 from typing import Any
@@ -12,7 +12,6 @@ from datatunerx.console.visit import Page, Visit
 
 Json = dict[str, Any]
 TOKENS = Plural("auth.datatunerx.io", "v1", "tokens", namespaced=False)
-SERVICES = columns("Name", "State", "Models", "Ready", "URL", "Age", numbers=("Ready", "Age"))
 RUNS = columns(
     "Run",
     "State",
@@ -26,36 +25,10 @@ RUNS = columns(
 HAPPENED = columns("Reason", "About", "What happened", "Times", "Last", numbers=("Times", "Last"))
 
 
-async def services(visit: Visit) -> Response:
-    lines = []
-    for obj in await kinds.all_of(visit.api, "InferenceService", visit.namespace):
-        status, name = kinds.status_of(obj), kinds.name_of(obj)
-        served = ", ".join(each["name"] for each in obj["spec"]["models"])
-        cells = (
-            Cell("name", name, url=visit.url("services", name)),
-            state_cell(obj),
-            Cell("text", served),
-            Cell("number", status.get("modelsReady")),
-            Cell("text", status.get("url")),
-            ago(kinds.created(obj)),
-        )
-        lines.append(Line(cells, states.phase(obj), f"isvc/{name}"))
-    may = visit.may("create", "inferenceservices")
-    empty = Empty(
-        "No services yet",
-        "A service answers with base models and checkpoints by an address that "
-        "every OpenAI client understands.",
-        visit.url("edit", kind="InferenceService") if may else "",
-        "New service",
-    )
-    return await show(visit, "Services", "services", SERVICES, lines, empty)
-
-
 async def one(visit: Visit) -> Response:
-    """A service, or a run."""
-    kind = "Run" if visit.request.url.path.startswith(visit.url("devices")) else "InferenceService"
+    """A run."""
+    kind = "Run"
     obj = await kinds.find(visit.api, kind, visit.name, visit.namespace)
-    page, title = (("devices", "Devices & queue"), ("services", "Services"))[kind != "Run"]
     return await visit.page(
         "running.html",
         live=True,
@@ -66,7 +39,7 @@ async def one(visit: Visit) -> Response:
         kind=kind,
         phase=states.phase(obj),
         why=states.why(obj),
-        trail=[(visit.say(title), visit.url(page))],
+        trail=[(visit.say("Devices & queue"), visit.url("devices"))],
         used_by=(),
         target=[f"{kinds.SHORT[kind]}/{visit.name}"],
         plural=kinds.PLURALS[kind].plural,
@@ -172,8 +145,6 @@ async def settings(visit: Visit) -> Response:
 
 
 routes = [
-    Page("/services", services),
-    Page("/services/{name}", one),
     Page("/devices", devices),
     Page("/devices/{name}", one),
     Page("/events", events),

@@ -2,16 +2,13 @@
 
 from typing import Any
 
-from datatunerx.console import equal, figures, kinds, states
+from datatunerx.console import charts, equal, figures, kinds, samples, states
 from datatunerx.console.pages import experiment as pages
 from datatunerx.console.pages.experiments import row_of
-from datatunerx.console.pages.jobs import samples
 from datatunerx.console.progress import course
 from datatunerx.console.visit import Visit
 
 Json = dict[str, Any]
-SHOWN_GRIDS = 4
-"""Jobs whose answers are shown; the others have theirs on their pages."""
 
 
 async def of_step(visit: Visit, name: str, step: int) -> Json:
@@ -36,11 +33,14 @@ async def of_step(visit: Visit, name: str, step: int) -> Json:
             "took": figures.took(status.get("startedAt"), status.get("finishedAt"), visit.now),
                     },
         "name": name, "jobs": rows, "short": pages.short(name), "status": status, "spec": obj["spec"],
-        "watched": _watched(visit, rows, tunes),
+        "hues": charts.hues(jobs), "watched": _watched(visit, rows, tunes),
     }  # fmt: skip
     if step == 5:
         context |= {"ranking": pages.ranking(status), "scale": pages._scale(status)}
-        context |= {"verdict": pages.beats_base(status), "grids": _grids(rows, tunes, status)}
+        context |= {
+            "verdict": pages.beats_base(status),
+            "grids": samples.grids(*samples.told_by(sorted(jobs, key=kinds.created), tunes), last=False),
+        }
     if step == 6:
         context["home"] = _home(visit, status)
     context["yaml"] = figures.as_yaml(equal.manifest(obj))
@@ -56,21 +56,8 @@ def _watched(visit: Visit, rows: list[Json], tunes: dict[str, Json]) -> Json:
     busy = [row["name"] for row in rows if row["phase"] in states.BUSY]
     name = asked if asked in names else next(iter([*busy, *names]), "")
     run = kinds.status_of(tunes[name]).get("run", "") if name in tunes else ""
-    return {"job": name, "run": run}
-
-
-def _grids(rows: list[Json], tunes: dict[str, Json], status: Json) -> list[Json]:
-    """The answers of the best jobs, by step and prompt, from step 0."""
-    order = {row["name"]: row.get("rank") or 10**6 for row in status.get("ranking") or ()}
-    best = sorted(
-        (row["name"] for row in rows if row["name"] in tunes), key=lambda name: order.get(name, 10**6)
-    )
-    grids = []
-    for name in best[:SHOWN_GRIDS]:
-        steps, prompts = samples(kinds.status_of(tunes[name]))
-        if prompts:
-            grids.append({"job": name, "steps": steps, "prompts": prompts})
-    return grids
+    runs = {kinds.status_of(tune).get("run") for tune in tunes.values()}
+    return {"job": name, "run": run, "shared": len(runs) == 1}
 
 
 def _home(visit: Visit, status: Json) -> list[Json]:
