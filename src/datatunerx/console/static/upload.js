@@ -216,13 +216,14 @@
       this.addEventListener("input", (event) => { if (event.target.name === "name") event.target.dataset.typed = "yes"; });
       this.guard = (event) => { if (this.entries.some((each) => each.busy)) event.preventDefault(); };
       addEventListener("beforeunload", this.guard);
+      this.redraw = () => this.entries.forEach((each) => each.draw()); // a page in another language, say
+      document.addEventListener("htmx:afterSwap", this.redraw);
     }
     disconnectedCallback() {
       removeEventListener("beforeunload", this.guard);
+      document.removeEventListener("htmx:afterSwap", this.redraw);
       this.entries.forEach((each) => each.busy && each.cancel());
     }
-    static observedAttributes = ["data-texts"];
-    attributeChangedCallback() { this.entries.forEach((each) => each.draw()); }
 
     text(name, values = {}) {
       return JSON.parse(this.dataset.texts)[name]?.replace(/\{(\w+)\}/g, (whole, key) => values[key] ?? whole) ?? "";
