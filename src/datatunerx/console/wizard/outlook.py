@@ -168,7 +168,7 @@ def _materials(found: Outlook, experiment: FinetuneExperiment, world: World) -> 
         report = kinds.status_of(data or {}).get("report") or {}
         if report.get("dropped"):
             figure = {"name": name, "n": figures.number(report["dropped"])}
-            found.warnings.append(("{n} rows of {name} are left out; its page says why", figure))
+            found.warnings.append(("Rows of {name} that are left out: {n}; its page says why", figure))
         split = experiment.spec.scoring.split
         if not experiment.spec.scoring.dataset and not (report.get("splits") or {}).get(split):
             told = {"name": name, "split": split.value}
