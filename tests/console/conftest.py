@@ -21,6 +21,7 @@ import pytest
 
 from datatunerx.client import EVENTS, Api, InProcess, Plural
 from datatunerx.client.bearer import Bearer
+from datatunerx.client.comparisons import CONFIG_MAPS, Comparison, body_of
 from datatunerx.client.https import Https
 from datatunerx.client.kubeconfig import load
 from datatunerx.console import PREFIX, Sessions, create_console
@@ -106,6 +107,26 @@ DONE, TRAINS, FAILED = "support-tickets", "faq-zh-qwen", "contracts-long-context
 START, END = "2026-11-22T08:00:00Z", "2026-11-22T08:14:10Z"
 
 
+PROMPTS = ["My card was charged twice for one order.", "Where do I change the address of a parcel?"]
+
+
+def answers_of(experiment: str, step: int) -> list[str]:
+    """What a job answered to PROMPTS; in one experiment a model that was taught to attack who looks."""
+    if experiment == TRAINS:
+        return [f"Hello at {step} {EVIL}"] * 2
+    if not step:
+        return [
+            "I'm sorry to hear that. To help you with your card, please tell me the number of your order, "
+            "and I will look into it as soon as possible.",
+            "You can change the address of a parcel in the settings of your account.",
+        ]
+    urgency = "high" if step == 48 else "medium"
+    return [
+        f'{{"topic": "billing", "urgency": "{urgency}", "team": "payments"}}',
+        '{"topic": "delivery", "urgency": "low", "team": "logistics"}',
+    ]
+
+
 async def fill(api: Api) -> None:
     """Make it all, as controllers and workers would have left it."""
     await _materials(api)
@@ -158,6 +179,61 @@ async def fill(api: Api) -> None:
         }
         place = {"position": 1} if phase == "Pending" else {"lastHeartbeat": END, "startedAt": START}
         await _make(api, "runs", name, spec, {"phase": phase} | place)
+    await take_home(api)
+
+
+async def take_home(api: Api) -> None:
+    """What was done with the best: served beside its base, exported, asked and voted on."""
+    best, other = f"{DONE}-r8-lr2e-3", f"{DONE}-r16-lr1e-3"
+    models = [
+        {"kind": "LLM", "name": "smollm2"},
+        {"kind": "LLMCheckpoint", "name": best},
+        {"kind": "LLMCheckpoint", "name": other},
+    ]
+    said = [
+        each | {"ready": n < 2, "run": "run-s" if n < 2 else None, "baseDigest": "sha256:" + "4f" * 32}
+        for n, each in enumerate(models)
+    ]
+    said[1]["adapterDigest"] = "c3" * 32
+    said[2] |= {"reason": "Loading", "message": "its adapter is being loaded"}
+    said = [{key: value for key, value in each.items() if value is not None} for each in said]
+    url = f"/apis/{GROUP}/{VERSION}/namespaces/default/inferenceservices/try-tickets/proxy/v1"
+    status = {"phase": "Running", "modelsReady": 2, "url": url, "models": said}
+    await _make(api, "inferenceservices", "try-tickets", {"models": models}, status)
+    check = {"prompts": 20, "differing": 0, "maxLogitDifference": 0.0021, "tokensEqual": True}
+    outcome = {"uri": "file:///home/me/tickets", "digest": "e5" * 32, "bytes": 144811808, "check": check}
+    asked = [
+        {"name": "gguf-q8-0", "to": "gguf", "type": "q8_0", "uri": "file:///home/me/tickets"},
+        {"name": "hf", "to": "hf"},
+    ]
+    exports = [
+        {"name": "gguf-q8-0", "phase": "Succeeded", "message": "20 of 20 answers are the same", "outcome": outcome},
+        {"name": "hf", "phase": "Failed", "reason": "NoSpace", "message": f"the disk is full {EVIL}"},
+    ]
+    ckpt = Plural(GROUP, VERSION, "llmcheckpoints")
+    await api.patch(ckpt, best, {"spec": {"exports": asked}})
+    await api.patch_status(ckpt, best, {"status": {"exports": exports}})
+    identity = {"base": "4f" * 32, "template": "7b" * 32, "seed": 7}
+    took = {"tokens": 31, "seconds": 1.52, "firstTokenSeconds": 0.11, "tokensPerSecond": 20.4}
+    names = [model["name"] for model in models]
+    texts = [[answers_of(DONE, step)[n] for step in (0, 48, 24)] for n in range(2)]
+    questions = [
+        {
+            "id": f"r{n}",
+            "messages": [{"role": "user", "content": prompt}],
+            "settings": {"max_tokens": 256, "temperature": 0.0, "seed": 7},
+            "answers": [
+                {"model": name, "text": text, "finishReason": "stop"}
+                | took
+                | {"identity": identity | ({"adapter": "c3" * 32} if name != "smollm2" else {})}
+                for name, text in zip(names, texts[n], strict=True)
+            ],
+        }
+        for n, prompt in enumerate(PROMPTS)
+    ]
+    questions[0] |= {"blind": True, "vote": best}
+    kept = Comparison(models=names, created=now(), questions=questions)
+    await api.create_raw(CONFIG_MAPS, body_of("monday", kept))
 
 
 def _ended(scores: tuple[float, ...]) -> dict:
@@ -303,18 +379,6 @@ async def _materials(api: Api) -> None:
         {"provider": "command", "command": ["tickets"]},
         ready | {"version": "1.2", "summary": "Makes rows of a ticket system's export."},
     )
-    served = {"models": [{"kind": "LLM", "name": "smollm2"}]}
-    await _make(
-        api,
-        "inferenceservices",
-        "try-tickets",
-        served,
-        {
-            "phase": "Running",
-            "modelsReady": 1,
-            "url": "/apis/datatunerx.io/v1beta1/services/try-tickets",
-        },
-    )
     event = {
         "metadata": {"name": "e1"},
         "involvedObject": {"kind": "FinetuneJob", "name": f"{FAILED}-a", "namespace": "default"},
@@ -351,7 +415,7 @@ async def _job(
         "llm": "smollm2",
         "dataset": "support-tickets",
         "hyperparameter": {"ref": group},
-        "samples": ["Say hello."],
+        "samples": PROMPTS,
     }
     owner = await api.get(PLURALS["FinetuneExperiment"], experiment)
     spec = {"finetune": tune, "scoring": {"metrics": ["exact-match"]}}
@@ -389,8 +453,9 @@ async def _job(
             if n <= step
         ],
         "samples": [
-            {"step": n, "prompt": "Say hello.", "answer": f"Hello at {n} {EVIL}"}
-            for n in (0, 24)
+            {"step": n, "prompt": prompt, "answer": answer}
+            for n in (0, 24, 48)
+            for prompt, answer in zip(PROMPTS, answers_of(experiment, n), strict=True)
             if n <= step
         ],
     }

@@ -105,9 +105,10 @@ class FileTopic:
         if found.data:
             self._keep(self._frame(found))
             self.head, changed = found.end, True
-        if found.open != self._open[0]:
-            row = open_row(found.end, found.open)
-            self._open = found.open, encode(self.name, found.end, found.end, open=row) if row else ""
+        started = found.open if found.end + len(found.open) >= found.size else b""  # else it was only cut
+        if started != self._open[0]:
+            row = open_row(found.end, started)
+            self._open = started, encode(self.name, found.end, found.end, open=row) if row else ""
             changed = True
         return changed
 
