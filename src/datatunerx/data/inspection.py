@@ -7,6 +7,7 @@ from array import array
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,11 +18,11 @@ from datatunerx.data.errors import DataError, Problem
 from datatunerx.data.formats import Conversation
 from datatunerx.data.languages import Languages
 from datatunerx.data.lengths import without_loss
-from datatunerx.data.overlap import HeldOut, content_hash, copies
-from datatunerx.data.pieces import Piece, of_files, processes_for, rows_of, worked
+from datatunerx.data.overlap import HeldOut, Signed, content_hash, copies, signed
+from datatunerx.data.pieces import Piece, chosen, of_files, processes_for, rows_of, worked
 from datatunerx.data.report import Tally, problem_lines
-from datatunerx.data.rows import Row, batches, content_digest, read_files, recognised
-from datatunerx.data.splits import Decided, Division, made_shares
+from datatunerx.data.rows import Row, content_digest, recognised
+from datatunerx.data.splits import Division, made_shares
 from datatunerx.data.templates import ChatTemplate, Example
 from datatunerx.data.tokens import encoded
 from datatunerx.resources.enums import Split
@@ -61,7 +62,8 @@ def inspect(
                 reading.take(split, block)
                 if on_progress is not None:
                     on_progress(reading.tally.read, reading.tally.read / max(time.monotonic() - begun, 1e-9))
-    facts = DataFacts(digest=content_digest(files), report=reading.report())
+    many = processes or processes_for(files, Split.TRAIN)
+    facts = DataFacts(digest=content_digest(files), report=reading.report(many))
     if report_path is not None:
         facts.report_uri = report_path.absolute().as_uri()
         document = facts.dump() | {
@@ -141,6 +143,8 @@ class _Reading:
         self._division = _division(files)
         # Of the conversations of train files: whether they can be used.
         self._kept = bytearray()
+        # How many each piece has of them.
+        self._counts = array("I")
         # What they say; of those of other files, too.
         self._trained, self._held_out = array("Q"), array("Q")
 
@@ -155,6 +159,7 @@ class _Reading:
             return
         self._trained.extend(block.contents)
         self._kept += block.kept
+        self._counts.append(len(block.kept))
         self._division.extend(block.division)
 
     def _preview(self, row: Row, made: Example | None) -> dict[str, Any]:
@@ -165,7 +170,7 @@ class _Reading:
         text, trained = self.chat.decoded(made)
         return {"row": row.where, "text": text, "trained": trained}
 
-    def report(self) -> DataReport:
+    def report(self, processes: int) -> DataReport:
         """The counts of all. Raises DataError if nothing can be trained on."""
         if not self.tally.kept[Split.TRAIN]:
             raise self.tally.nothing_kept(Split.TRAIN)
@@ -179,34 +184,59 @@ class _Reading:
                 self.tally.kept[split] += count
         report = self.tally.report(recognised(self.files))
         report.languages = self._languages.counted()
-        report.overlap = self._overlap(decided, numbers)
+        report.overlap = self._overlap(numbers, processes)
         return report
 
-    def _overlap(self, decided: Decided | None, numbers: NDArray[np.int8] | None) -> Overlap:
+    def _overlap(self, numbers: NDArray[np.int8] | None, processes: int) -> Overlap:
         made = np.zeros(len(self._trained), bool) if numbers is None else numbers > 0
         held = np.concatenate([made, np.ones(len(self._held_out), bool)])
-        contents = np.concatenate([_numbers(self._trained), _numbers(self._held_out)])
-        index = HeldOut()
+        duplicates, leaked = copies(np.concatenate([_numbers(self._trained), _numbers(self._held_out)]), held)
+        index, found = HeldOut(), dict[int, str]()
         if held.any():
-            self._hold_against(index, decided)
-        return index.overlap(*copies(contents, held))
+            found = self._hold_against(index, made, processes)
+        return Overlap(
+            duplicates=duplicates, held_out=int(held.sum()), compared=len(index), leaked=leaked,
+            near=len(found), where=index.where(found),
+        )  # fmt: skip
 
-    def _hold_against(self, index: HeldOut, decided: Decided | None) -> None:
+    def _hold_against(self, index: HeldOut, made: NDArray[np.bool_], processes: int) -> dict[int, str]:
         """Train rows against held-out ones. The files are read again, which keeps memory small."""
-        for split in (Split.VALIDATE, Split.TEST):
-            for row in read_files(self.files, split):
-                if isinstance(row.value, Conversation):
-                    index.add(row.value, row.where)
-        if decided:
-            for row in read_files(self.files, Split.TRAIN):
-                if isinstance(row.value, Conversation) and self._is_held_out(row, decided):
-                    index.add(row.value, row.where)
-        for batch in batches(read_files(self.files, Split.TRAIN)):
-            good = [(row.value, row) for row in batch if isinstance(row.value, Conversation)]
-            index.compare([(value, row.where) for value, row in good if not self._is_held_out(row, decided)])
+        files, found = self.files, dict[int, str]()
+        given = (piece for split in (Split.VALIDATE, Split.TEST) for piece in of_files(files, split))
+        held_out = chain(given, chosen(files, Split.TEST, made, self._counts) if made.any() else ())
+        with closing(worked(_Signing(files), held_out, processes)) as lists:
+            for rows in lists:
+                index.add(rows)
+                if index.is_full:
+                    break
+        train = chosen(files, Split.TRAIN, ~made, self._counts)
+        with closing(worked(_Comparing(files, index), train, processes)) as mets:
+            for met in mets:
+                found = met | found  # the first train row that comes near is told
+        return found
 
-    def _is_held_out(self, row: Row, decided: Decided | None) -> bool:
-        return decided is not None and decided(self._division.place_of(row)) is not Split.TRAIN
+
+@dataclass(frozen=True)
+class _Signing:
+    files: DataFiles
+
+    def __call__(self, piece: Piece) -> list[Signed]:
+        return list(signed(_said(piece, self.files)))
+
+
+@dataclass(frozen=True)
+class _Comparing:
+    files: DataFiles
+    index: HeldOut
+
+    def __call__(self, piece: Piece) -> dict[int, str]:
+        return self.index.near(signed(_said(piece, self.files)))
+
+
+def _said(piece: Piece, files: DataFiles) -> Iterator[tuple[Conversation, str]]:
+    for row in rows_of(piece, files):
+        if isinstance(row.value, Conversation):
+            yield row.value, row.where
 
 
 def _numbers(values: "array[int]") -> np.ndarray[Any, np.dtype[np.uint64]]:

@@ -1,12 +1,13 @@
 """Rows that say the same: repeated ones, and held-out ones that training has seen.
 
 Exact copies are found by hash. Near ones are found by MinHash: held-out rows are put into an index of bands,
-and the train rows are held against it one batch at a time, so memory grows with what is held out only.
+and the train rows are held against it piece by piece, so memory grows with what is held out only.
 """
 
 import hashlib
-from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import NamedTuple
 
 import numpy as np
 import orjson
@@ -14,7 +15,6 @@ from numpy.typing import NDArray
 from rensa import RMinHash, RMinHashLSH
 
 from datatunerx.data.formats import Conversation
-from datatunerx.resources.material import Overlap
 
 NEAR = 0.8
 """Share of common shingles (Jaccard) from which on two rows are near copies."""
@@ -27,6 +27,7 @@ MAX_COMPARED_CHARACTERS = 20_000
 MAX_HELD_OUT = 50_000
 """Held-out rows that are compared; about 1.5 KB of memory each."""
 MAX_PLACES = 20
+SIGNED_AT_ONCE = 64
 
 
 def content_hash(value: Conversation) -> int:
@@ -42,51 +43,67 @@ def copies(contents: NDArray[np.uint64], held_out: NDArray[np.bool_]) -> tuple[i
     return len(contents) - len(np.unique(contents)), int(leaked.sum())
 
 
+class Signed(NamedTuple):
+    """A row as it is compared."""
+
+    hashed: RMinHash
+    content: int
+    place: str
+
+
+def signed(rows: Iterable[tuple[Conversation, str]]) -> Iterator[Signed]:
+    """Rows with their places, but for those that say nothing; a few at a time, since shingles are large."""
+    rows = iter(rows)
+    while few := list(islice(rows, SIGNED_AT_ONCE)):
+        shingled = [(shingles, value, place) for value, place in few if (shingles := _shingles(value))]
+        hashed = RMinHash.from_token_sets([shingles for shingles, _, _ in shingled], PERMUTATIONS, 42)
+        for one, (_, value, place) in zip(hashed, shingled, strict=True):
+            yield Signed(one, content_hash(value), place)
+
+
 class HeldOut:
     """Held-out rows, against which train rows are held."""
 
     def __init__(self) -> None:
         self._index = RMinHashLSH(threshold=NEAR, num_perm=PERMUTATIONS, num_bands=BANDS)
-        self._hashes: list[RMinHash] = []
-        self._contents = array("Q")
-        self._places: list[str] = []
-        self._found: dict[int, str] = {}
-        self.rows = 0
+        self._rows: list[Signed] = []
 
-    def add(self, value: Conversation, place: str) -> None:
-        self.rows += 1
-        shingles = _shingles(value)
-        if len(self._hashes) == MAX_HELD_OUT or not shingles:
-            return
-        (hashed,) = RMinHash.from_token_sets([shingles], PERMUTATIONS, 42)
-        self._index.insert(len(self._hashes), hashed)
-        self._hashes.append(hashed)
-        self._contents.append(content_hash(value))
-        self._places.append(place)
+    @property
+    def is_full(self) -> bool:
+        return len(self._rows) == MAX_HELD_OUT
 
-    def compare(self, rows: Sequence[tuple[Conversation, str]]) -> None:
-        """Hold train rows against what is held out; exact copies are not near ones."""
-        shingled = [(shingles, value, place) for value, place in rows if (shingles := _shingles(value))]
-        if not shingled or not self._hashes:
-            return
-        hashed = RMinHash.from_token_sets([shingles for shingles, _, _ in shingled], PERMUTATIONS, 42)
-        met = self._index.query_all(hashed)
-        for one, keys, (_, value, place) in zip(hashed, met, shingled, strict=True):
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def add(self, rows: Iterable[Signed]) -> None:
+        for row in rows:
+            if not self.is_full:
+                self._index.insert(len(self._rows), row.hashed)
+                self._rows.append(row)
+
+    def near(self, rows: Iterable[Signed]) -> dict[int, str]:
+        """The held-out rows that train rows come near to, by number, each with the place of the first that
+        does; exact copies are not near ones."""
+        compared = list(rows)
+        found: dict[int, str] = {}
+        met = self._index.query_all([row.hashed for row in compared])
+        for row, keys in zip(compared, met, strict=True):
             for key in keys:
-                near = key not in self._found and self._hashes[key].jaccard(one) >= NEAR
-                if near and self._contents[key] != content_hash(value):
-                    self._found[key] = place
+                known = self._rows[key]
+                near = key not in found and known.hashed.jaccard(row.hashed) >= NEAR
+                if near and known.content != row.content:
+                    found[key] = row.place
+        return found
 
-    def overlap(self, duplicates: int, leaked: int) -> Overlap:
-        where = [f"{self._places[key]} ~ {place}" for key, place in sorted(self._found.items())[:MAX_PLACES]]
-        return Overlap(
-            duplicates=duplicates, held_out=self.rows, compared=len(self._hashes), leaked=leaked,
-            near=len(self._found), where=[text[-256:] for text in where],
-        )  # fmt: skip
+    def where(self, found: dict[int, str]) -> list[str]:
+        """What `near` found, to be read."""
+        told = [f"{self._rows[key].place} ~ {place}" for key, place in sorted(found.items())[:MAX_PLACES]]
+        return [text[-256:] for text in told]
 
 
 def _shingles(value: Conversation) -> list[str]:
     """Runs of characters in what was said, but for case and spaces; a common system turn says nothing."""
     texts: Iterable[str] = (str(m["content"]) for m in value.messages if m["role"] != "system")
     text = " ".join(" ".join(texts).casefold().split())[:MAX_COMPARED_CHARACTERS]
-    return list({text[i : i + SHINGLE] for i in range(max(1, len(text) - SHINGLE + 1))}) if text else []
+    # What stands there twice has the same hash, of which the least counts.
+    return [text[i : i + SHINGLE] for i in range(max(1, len(text) - SHINGLE + 1))] if text else []

@@ -61,7 +61,7 @@ def of_split(files: DataFiles, split: Split, processes: int) -> Iterator[Piece]:
         yield from of_files(files, Split.TRAIN)
     else:
         owners, counts = _divided(files, processes)
-        yield from _chosen(files, split, owners == [Split.TRAIN, *shares].index(split), counts)
+        yield from chosen(files, split, owners == [Split.TRAIN, *shares].index(split), counts)
 
 
 def of_files(files: DataFiles, split: Split) -> Iterator[Piece]:
@@ -140,9 +140,10 @@ def _divided(files: DataFiles, processes: int) -> tuple[NDArray[np.int8], "array
     return division.numbers(division.decided()), counts
 
 
-def _chosen(
+def chosen(
     files: DataFiles, split: Split, is_mine: NDArray[np.bool_], counts: "array[int]"
 ) -> Iterator[Piece]:
+    """Of the train files' conversations those that are in the split; `counts` are those of each piece."""
     place, left = 0, iter(counts)
     for piece in of_files(files, Split.TRAIN):
         count = next(left, 0)
