@@ -57,7 +57,7 @@ docs: $(STAMP) ## write docs/kinds.md, docs/cli.md and deploy/crds from the code
 	$(BIN)/python docs/generate.py
 
 screenshots: $(STAMP) ## every page of the console in both themes, into docs/images (needs Debian's chromium)
-	DTX_IMAGES=docs/images $(BIN)/python -m pytest -q tests/console/test_chromium.py -k drawn
+	DTX_IMAGES=docs/images $(BIN)/python -m pytest -q tests/console -k drawn
 
 picture: $(STAMP) ## draw docs/terminal.svg from the last demo's experiment
 	$(BIN)/python docs/make_picture.py

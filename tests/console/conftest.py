@@ -207,7 +207,12 @@ async def take_home(api: Api) -> None:
         {"name": "hf", "to": "hf"},
     ]
     exports = [
-        {"name": "gguf-q8-0", "phase": "Succeeded", "message": "20 of 20 answers are the same", "outcome": outcome},
+        {
+            "name": "gguf-q8-0",
+            "phase": "Succeeded",
+            "message": "20 of 20 answers are the same",
+            "outcome": outcome,
+        },
         {"name": "hf", "phase": "Failed", "reason": "NoSpace", "message": f"the disk is full {EVIL}"},
     ]
     ckpt = Plural(GROUP, VERSION, "llmcheckpoints")
