@@ -1,5 +1,10 @@
-"""lm-evaluation-harness as a scorer: what it is told, and its results as ours. It is pretended here."""
+"""lm-evaluation-harness as a scorer: what it is told, and its results as ours.
 
+It is pretended, but for one test that runs where it is installed: pip install -c constraints.txt
+'datatunerx[lm-eval]'.
+"""
+
+import importlib.util
 import json
 import subprocess
 import sys
@@ -72,6 +77,42 @@ def test_it_is_given_base_and_adapter_and_the_parameters(tmp_path, monkeypatch):
     told = json.loads((tmp_path / "told.json").read_text())
     assert told["model_args"] == {"pretrained": "/base", "peft": "/adapter"}
     assert (told["tasks"], told["limit"], told["task_manager"]) == (["arc", "gsm"], 20, "/tasks")
+
+
+TASK = """
+task: own_colours
+dataset_path: json
+dataset_kwargs: {data_files: {test: ROWS}}
+test_split: test
+output_type: multiple_choice
+doc_to_text: "{{question}}"
+doc_to_choice: [red, green, blue]
+doc_to_target: label
+metric_list: [{metric: acc}]
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_a_task_of_ones_own_is_asked_of_a_model_of_ones_own(tmp_path, tiny_model, monkeypatch):
+    if importlib.util.find_spec("lm_eval") is None:
+        pytest.skip("lm_eval is not installed: pip install -c constraints.txt 'datatunerx[lm-eval]'")
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("".join(json.dumps({"question": f"say {n}", "label": n % 3}) + "\n" for n in range(12)))
+    tasks, work = tmp_path / "tasks", tmp_path / "work"
+    tasks.mkdir()
+    work.mkdir()
+    (tasks / "own_colours.yaml").write_text(TASK.replace("ROWS", str(rows)))
+    (work / "predictions.jsonl").write_text("")
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    limits = PluginLimits(timeout_seconds=280, memory_bytes=16 << 30)
+    call = PluginCall(name="h", group=SCORERS, entry_point="lm-eval", limits=limits)
+    wanted = {"tasks": ["own_colours"], "includePath": str(tasks), "device": "cpu", "batchSize": 4}
+    found = read_result("h", process.score(call, wanted, work, tiny_model, None), 0).values
+    score = found["h/own_colours.acc"]
+    assert score.n == 12 and 0 <= score.low <= score.value <= score.high <= 1
+    assert abs(score.value * 12 - round(score.value * 12)) < 1e-9  # a share of twelve rows
 
 
 def test_where_it_is_missing_it_is_refused_by_the_name_of_its_extra(tmp_path):

@@ -1,15 +1,20 @@
 """A checkpoint leaves in other forms: each is checked, whole, or not there at all."""
 
+import importlib.util
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
+from tokenizers import Tokenizer
 
 from datatunerx.data import ChatTemplate
 from datatunerx.modeling.adapters import AdapterShape, make_adapter
 from datatunerx.modeling.base import load_base
-from datatunerx.modeling.peft_format import adapter_files
+from datatunerx.modeling.generate import Decoding, Prompt, generate
+from datatunerx.modeling.peft_format import adapter_files, load_adapter
 from datatunerx.modeling.to_gguf import CannotWriteGguf
 from datatunerx.resources.enums import ExportFormat, ExportType, RunType
 from datatunerx.runs import RunPlan, RunResult
@@ -165,3 +170,49 @@ def test_a_killed_export_is_not_offered_and_the_same_again_is(leaving):
     assert {path.name for path in (leaving.root / "out").iterdir()} == {".work"}
     assert leaving.export(plan).export.bytes > 1000
     assert {path.name for path in (leaving.root / "out").iterdir()} == {"gguf-auto"}
+
+
+LLAMA_CPP = """
+import json, sys
+import xllamacpp
+
+params = xllamacpp.CommonParams()
+params.model.path, params.n_ctx, params.n_parallel, params.use_jinja = sys.argv[1], 128, 1, True
+params.cache_type_k = params.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32  # it rounds them by itself
+params.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
+params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1
+server = xllamacpp.Server(params)
+asked = {"max_tokens": 16, "temperature": 0, "cache_prompt": False}
+answers = [server.handle_chat_completions(asked | {"messages": one}) for one in json.load(sys.stdin)]
+print(json.dumps([[a["choices"][0]["message"]["content"], a["usage"]["prompt_tokens"]] for a in answers]))
+"""
+
+
+@pytest.mark.parametrize(("type", "chars", "same"), [("f32", 99, 20), ("q8_0", 2, 12)])
+def test_llama_cpp_reads_the_file_and_writes_prompts_and_answers_alike(leaving, type, chars, same):
+    if importlib.util.find_spec("xllamacpp") is None:
+        pytest.skip("xllamacpp, which has llama.cpp in it, is not installed: pip install xllamacpp")
+    leaving.export(leaving.plan("gguf", type))
+    folder = leaving.root / "out" / f"gguf-{type}"
+    prompts = json.loads((folder / "export.json").read_text())["prompts"]
+    command = [sys.executable, "-c", LLAMA_CPP, str(folder / "model.gguf")]
+    done = subprocess.run(command, input=json.dumps(prompts), capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr[-2000:]
+    theirs = json.loads(done.stdout.splitlines()[-1])
+
+    template = ChatTemplate.load(leaving.checkpoint.path)
+    base = load_base(leaving.room.model_dir)
+    adapter = load_adapter(leaving.checkpoint.path, base)
+    ids = [template.prompt_ids(messages) for messages in prompts]
+    assert [tokens for _, tokens in theirs] == [len(one) for one in ids]
+    given = generate(base, [Prompt(one, adapter) for one in ids], template.stop_ids, Decoding(16))
+    tokenizer = Tokenizer.from_file(str(leaving.room.model_dir / "tokenizer.json"))
+    ours = [tokenizer.decode(answer.ids) for answer in given]
+    alike = sum(_begins_like(b, a, chars) for a, (b, _) in zip(ours, theirs, strict=True))
+    assert alike >= same, (ours, theirs)
+
+
+def _begins_like(said: str, right: str, chars: int) -> bool:
+    """A random model's bytes make broken characters, which llama.cpp shows otherwise or holds back."""
+    said, right = (text.replace("\ufffd", "")[:chars] for text in (said, right))
+    return len(said) >= min(len(right), 4) and right.startswith(said)
