@@ -137,6 +137,8 @@ async def test_each_gpu_is_a_slot_and_no_two_runs_see_the_same(place, until):
     until(lambda: place.ready(pair.run) and place.ready(single.run))
     seen = [json.loads((place.folder(r.run) / "environment").read_text()) for r in (pair, single)]
     assert [e["CUDA_VISIBLE_DEVICES"] for e in seen] == ["0,1", "2"]
+    held = [(await backend.phase(run.run)).devices for run in (pair, single, waiting)]
+    assert held == [("0", "1"), ("2",), ()]
     assert (await backend.phase(waiting.run)).phase is RunPhase.PENDING
     refusal = await backend.phase(too_big.run)
     assert refusal.reason == "NotEnoughDevices" and "4 GPUs" in refusal.message and "has 3" in refusal.message

@@ -14,6 +14,7 @@ from typing import Any
 from datatunerx.app.control import claim_compute, controlled
 from datatunerx.app.machine import Machine, machine
 from datatunerx.app.settings import Settings
+from datatunerx.app.usage import used
 from datatunerx.client import Api
 from datatunerx.client.bearer import Bearer
 from datatunerx.client.transport import InProcess, Transport
@@ -122,7 +123,7 @@ async def serve_until_stopped(settings: Settings, say: Callable[[str], None]) ->
 def _host(settings: Settings, here: Machine) -> Host:
     """What the pages may say of this machine."""
     free = shutil.disk_usage(settings.home).free
-    return Host(here.gpus, here.devices, here.memory_bytes, free, here.precision)
+    return Host(here.gpus, here.devices, here.memory_bytes, free, here.precision, partial(used, here.gpus))
 
 
 def _opened(home: Path) -> State:

@@ -43,6 +43,8 @@ class RunState:
     """One word, such as WorkerDied."""
     message: str = ""
     """For the user: what happened and what to do."""
+    devices: tuple[str, ...] = ()
+    """What it holds, by the names of this backend."""
 
 
 class Backend(Protocol):

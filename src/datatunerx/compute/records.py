@@ -63,8 +63,9 @@ class Record(Wire):
 
     def state(self) -> RunState:
         if self.alive and self.stop_asked is not None:
-            return RunState(RunPhase.RUNNING, reason="Stopping")
-        return RunState(self.phase, self.exit_code, None, self.reason, self.message)
+            return RunState(RunPhase.RUNNING, reason="Stopping", devices=tuple(self.slots))
+        held = tuple(self.slots) if self.alive else ()
+        return RunState(self.phase, self.exit_code, None, self.reason, self.message, held)
 
     def folder_uri(self) -> str:
         return self.plan_uri.rpartition("/")[0]

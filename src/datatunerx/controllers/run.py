@@ -107,6 +107,7 @@ class RunReconciler:
         status = wanted.status
         status.phase = state.phase
         status.position = state.position
+        status.devices = list(state.devices)
         status.reason = state.reason or None
         status.message = state.message or view.activity
         status.log_uri = log_uri(wanted.spec.plan_uri)

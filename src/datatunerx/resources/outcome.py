@@ -196,6 +196,8 @@ class RunStatus(Status):
     """Of the worker process; negative is the signal that ended it."""
     position: int | None = None
     """Place in the queue while it waits, 1 is next."""
+    devices: Annotated[list[ShortText], Field(max_length=64)] = []
+    """What it runs on: numbers of GPUs, or cpu. Empty for what only reads, and needs none."""
     last_heartbeat: ShortText | None = None
     log_uri: Uri | None = None
     previous_log_uri: Uri | None = None
