@@ -61,6 +61,13 @@ def test_printed_yaml_is_read_back_unchanged_by_readers_of_1_1_and_of_1_2():
     assert "'2e-4'" in as_yaml([body]) and scalar("'2e-4'") == "2e-4"
 
 
+def test_what_kubectl_would_read_as_a_boolean_is_quoted_and_nothing_is_an_alias():
+    shared = {"n": "y", "on": "no"}
+    text = as_yaml([{"a": shared, "b": shared}])
+    assert text.count("'n': 'y'") == 2 and text.count("'on': 'no'") == 2
+    assert "&" not in text and "*" not in text
+
+
 def test_a_description_cuts_long_lists_and_says_so():
     body = {
         "kind": "Finetune",

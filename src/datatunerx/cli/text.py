@@ -86,7 +86,14 @@ def age(timestamp: str | None, now: datetime) -> str:
     return "".join(part for part in parts[:2] if not part.startswith("0")) or "0s"
 
 
+_BOOLEANS = frozenset("yYnN")
+"""Read as booleans by kubectl, also as keys, though PyYAML writes them plain."""
+
+
 class _Dumper(yaml.SafeDumper):
+    def ignore_aliases(self, data: Any) -> bool:
+        return True  # what is the same twice is written twice: our own server takes no aliases
+
     def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:
         del indentless
         super().increase_indent(flow, False)
@@ -94,7 +101,8 @@ class _Dumper(yaml.SafeDumper):
 
 def _text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
     # the dumper quotes what YAML 1.1 would misread; 2e-4 is a number in 1.2 only
-    style = "|" if "\n" in value else None if isinstance(scalar(value), str) else "'"
+    plain = isinstance(scalar(value), str) and value not in _BOOLEANS
+    style = "|" if "\n" in value else None if plain else "'"
     return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
 
 
