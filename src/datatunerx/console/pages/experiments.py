@@ -9,6 +9,7 @@ from datatunerx.console import kinds, states
 from datatunerx.console.listing import Asked, Column, listing
 from datatunerx.console.progress import Course, course
 from datatunerx.console.visit import Page, Visit
+from datatunerx.console.wizard.draft import unfinished
 from datatunerx.resources.enums import Metric
 
 Json = dict[str, Any]
@@ -58,7 +59,8 @@ async def show(visit: Visit) -> Response:
         order=lambda row: states.attention(row.phase),
     )
     courses = await _courses(visit, [row for row in found.rows if row.phase not in states.ENDED])
-    return await visit.page("experiments.html", live=True, list=found, courses=courses)
+    drafts = await unfinished(visit.api, visit.namespace, visit.user)
+    return await visit.page("experiments.html", live=True, list=found, courses=courses, drafts=drafts)
 
 
 async def _courses(visit: Visit, rows: list[Row]) -> dict[str, Course]:

@@ -2,12 +2,15 @@
 
 import asyncio
 import re
+from contextlib import suppress
 from typing import Any
+from urllib.parse import quote
 
 from starlette.responses import Response
 
-from datatunerx.client import AlreadyExists, ApiError, Invalid
+from datatunerx.client import AlreadyExists, ApiError, Conflict, Invalid
 from datatunerx.console import figures, forms, kinds, states
+from datatunerx.console.host import Host, Look
 from datatunerx.console.pages import wizard_run
 from datatunerx.console.pages.datasets import DRAFT, is_draft
 from datatunerx.console.visit import PREFIX, Page, Refused, Visit
@@ -23,29 +26,24 @@ Json = dict[str, Any]
 TITLES = ("Place", "Model and data", "Parameters", "Start", "Results", "Take it home")
 FIELD = "v:"
 """Before the key of a field of the form."""
+ATTEMPTS = 3
 MAX_NAME = 200
 """A job's name is the experiment's and more."""
 
 
 async def start(visit: Visit) -> Response:
     """The first step, before there is a draft, and the drafts that wait."""
-    open_ones = await _unfinished(visit)
-    return await _page(visit, "", Draft(name=visit.query.get("name", "")), 1, {}, drafts=open_ones)
+    return await _page(visit, "", Draft(), 1, {})
 
 
 async def begin(visit: Visit) -> Response:
     """A draft is made, in the namespace that was chosen."""
-    name = visit.form.get("name", "").strip()
-    draft = Draft(name=name)
-    place = visit.form.get("namespace", visit.namespace)
-    if place != visit.namespace:
-        return visit.go(f"{PREFIX}/ns/{place}/new?name={name}")
-    faults = await _name_faults(visit, name)
-    if faults or visit.form.get("do") != "next":
-        return await _page(visit, "", draft, 1, faults, drafts=await _unfinished(visit))
-    draft.step = 2
-    id = await drafts.begin(visit.api, draft, visit.namespace, visit.user, now())
-    return visit.go(visit.url("new", id, "2"))
+    draft = Draft(name=visit.form.get("name", "").strip(), step=2)
+    place = visit.form.get("namespace") or visit.namespace
+    if faults := await _name_faults(visit, draft.name, place):
+        return await _page(visit, "", draft, 1, faults)
+    id = await drafts.begin(visit.api, draft, place, visit.user, now())
+    return visit.go(f"{PREFIX}/ns/{quote(place, safe='')}/new/{id}/2")
 
 
 async def show(visit: Visit) -> Response:
@@ -59,19 +57,24 @@ async def show(visit: Visit) -> Response:
 
 async def save(visit: Visit) -> Response:
     """Keep what was typed, do what was pressed, and lead on, or say what is wrong where it is wrong."""
+    for _ in range(ATTEMPTS):
+        with suppress(Conflict):  # what was typed just before it arrived in between
+            return await _save(visit)
+    return await _save(visit)
+
+
+async def _save(visit: Visit) -> Response:
     kept = await drafts.load(visit.api, _id(visit), visit.namespace)
     draft, step, do = kept.draft, _step(visit), visit.form.get("do", "")
     if draft.experiment:
         raise Refused("This draft has become an experiment already; make a new one.")
     _take(visit, draft, step)
     faults = await _done(visit, draft, do)
-    faults |= await _faults(visit, draft, step) if do in ("next", "start") else {}
-    if do == "start" and not faults:
-        faults = await _begin_training(visit, kept.id, draft)
+    faults |= await _faults(visit, draft, step) if do == "next" else {}
     if do == "next" and not faults:
         draft.step = max(draft.step, step + 1)
-    await drafts.keep(visit.api, kept.id, draft, visit.namespace, now())
-    if do == "start" and not faults:
+    await drafts.keep(visit.api, kept.id, draft, visit.namespace, now(), kept.version)
+    if do == "start" and not (faults := await _begin_training(visit, kept.id, draft)):
         return visit.go(visit.url("new", kept.id, "4"))
     if faults or not do:
         return await _page(visit, kept.id, draft, step, faults)
@@ -175,7 +178,7 @@ async def _register(visit: Visit, draft: Draft, field: str) -> dict[str, str]:
 async def _faults(visit: Visit, draft: Draft, step: int) -> dict[str, str]:
     """Why this step cannot be left forwards, by field."""
     if step == 1:
-        return await _name_faults(visit, draft.name)
+        return await _name_faults(visit, draft.name, visit.namespace)
     if step == 2:
         return await _material_faults(visit, draft)
     if step == 3:
@@ -210,7 +213,7 @@ def _value_faults(visit: Visit, draft: Draft) -> dict[str, str]:
     return found
 
 
-async def _name_faults(visit: Visit, name: str) -> dict[str, str]:
+async def _name_faults(visit: Visit, name: str, namespace: str) -> dict[str, str]:
     """By a dry run of the API, which knows the rules and what is there."""
     if not name:
         return {"name": visit.say("Give it a name.")}
@@ -220,7 +223,7 @@ async def _name_faults(visit: Visit, name: str) -> dict[str, str]:
         return {"name": visit.say("At most {n} letters.", n=MAX_NAME)}
     body = new_object(kinds.EXPERIMENT, name, {"matrix": _ANY})
     try:
-        await visit.api.create_raw(kinds.PLURALS[kinds.EXPERIMENT], body, visit.namespace, dry_run=True)
+        await visit.api.create_raw(kinds.PLURALS[kinds.EXPERIMENT], body, namespace, dry_run=True)
     except AlreadyExists:
         return {"name": visit.say("There is an experiment of this name already.")}
     except Invalid as error:
@@ -239,7 +242,7 @@ _ANY = {"llms": ["x"], "datasets": ["x"], "hyperparameters": ["x"]}
 async def _begin_training(visit: Visit, id: str, draft: Draft) -> dict[str, str]:
     """Send the objects; the fault that the server finds first, or nothing."""
     bodies = choices.bodies(draft)
-    if blocked := (await _outlook(visit, draft)).blocked:
+    if blocked := (await _outlook(visit, draft, await _world(visit), await _host(visit))).blocked:
         text, values = blocked[0]
         return {"start": visit.say(text, **values)}
     try:
@@ -253,6 +256,7 @@ async def _begin_training(visit: Visit, id: str, draft: Draft) -> dict[str, str]
     except ApiError as error:
         return {"start": error.message}
     draft.experiment, draft.step = kinds.name_of(made), STEPS
+    await drafts.keep(visit.api, id, draft, visit.namespace, now())
     await drafts.hand_over(visit.api, id, made, visit.namespace)
     return {}
 
@@ -260,15 +264,12 @@ async def _begin_training(visit: Visit, id: str, draft: Draft) -> dict[str, str]
 # Drawing
 
 
-async def _page(
-    visit: Visit, id: str, draft: Draft, step: int, faults: dict[str, str], **context: Any
-) -> Response:
+async def _page(visit: Visit, id: str, draft: Draft, step: int, faults: dict[str, str]) -> Response:
     if step > 1 and not id or not 1 <= step <= STEPS:
         raise Refused("There is no such step.")
     if step > 4 and not draft.experiment:
         raise Refused("This comes after the start.")
-    host = visit.request.app.state.host
-    context |= {"host": await asyncio.to_thread(host) if host else None}
+    context: Json = {"host": await _host(visit)}
     if 1 < step <= 4 and not draft.experiment:
         world = await _world(visit)
         context |= choices.of_step(visit, draft, step, world, context["host"])
@@ -277,12 +278,12 @@ async def _page(
         faults = _value_faults(visit, draft)
     if step >= 4 and draft.experiment:
         context |= await wizard_run.of_step(visit, draft.experiment, step)
-    context |= {"rights": _rights(visit), "places": await visit._namespaces() if step == 1 else ()}
+    context["drafts"] = [] if id else await drafts.unfinished(visit.api, visit.namespace, visit.user)
     return await visit.page(
         "wizard.html", http=422 if faults and visit.form.get("do") and not visit.partial else 200,
         id=id, draft=draft, step=step, faults=faults, titles=TITLES,
         live=step == 2 or step > 3, action=visit.url("new", id, str(step)) if id else visit.url("new"),
-        **{"drafts": ()} | context,
+        rights=_rights(visit), **context,
     )  # fmt: skip
 
 
@@ -303,20 +304,16 @@ async def _world(visit: Visit) -> World:
     return World(found[0], found[1], found[2], list(found[3].values()))
 
 
-async def _outlook(visit: Visit, draft: Draft, world: World | None = None, host: Any = None) -> Outlook:
+async def _host(visit: Visit) -> Host | None:
+    look: Look | None = visit.request.app.state.host
+    return await asyncio.to_thread(look) if look else None
+
+
+async def _outlook(visit: Visit, draft: Draft, world: World, host: Host | None) -> Outlook:
     """Of what was typed so far; nothing where it is not whole yet."""
     if not draft.llm or not draft.dataset or _value_faults(visit, draft):
         return Outlook()
-    return outlook(choices.bodies(draft), world or await _world(visit), host)
-
-
-async def _unfinished(visit: Visit) -> list[drafts.Kept]:
-    try:
-        return await drafts.unfinished(visit.api, visit.namespace, visit.user)
-    except ApiError as error:
-        if error.status == 403:
-            return []
-        raise
+    return outlook(choices.bodies(draft), world, host)
 
 
 def _id(visit: Visit) -> str:

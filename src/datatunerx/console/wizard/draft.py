@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
-from datatunerx.client import Api, NotFound, Plural
+from datatunerx.client import Api, ApiError, NotFound, Plural
 from datatunerx.console import kinds
 from datatunerx.resources.enums import Method
 from datatunerx.resources.wire import API_VERSION, GROUP, Wire
@@ -52,6 +52,8 @@ class Kept(NamedTuple):
     draft: Draft
     user: str
     changed: str
+    version: str = ""
+    """To write over this one and no newer one."""
 
 
 async def begin(api: Api, draft: Draft, namespace: str, user: str, now: str) -> str:
@@ -71,8 +73,11 @@ async def load(api: Api, id: str, namespace: str) -> Kept:
     return found
 
 
-async def keep(api: Api, id: str, draft: Draft, namespace: str, now: str) -> None:
+async def keep(api: Api, id: str, draft: Draft, namespace: str, now: str, version: str = "") -> None:
+    """Raises Conflict when there is a newer one than `version`."""
     patch: Json = {"data": _data(draft), "metadata": {"annotations": {CHANGED: now}}}
+    if version:
+        patch["metadata"]["resourceVersion"] = version
     if draft.experiment:
         patch["metadata"]["labels"] = {LABEL: STARTED}
     await api.patch(CONFIG_MAPS, id, patch, namespace)
@@ -91,8 +96,13 @@ async def drop(api: Api, id: str, namespace: str) -> None:
 
 
 async def unfinished(api: Api, namespace: str, user: str) -> list[Kept]:
-    """The user's drafts that have not become experiments, the latest first."""
-    found = await api.list(CONFIG_MAPS, namespace, labels=f"{LABEL}={OPEN}")
+    """The user's drafts that have not become experiments, the latest first; none where they may not look."""
+    try:
+        found = await api.list(CONFIG_MAPS, namespace, labels=f"{LABEL}={OPEN}")
+    except ApiError as error:
+        if error.status == 403:
+            return []
+        raise
     mine = [kept for each in found if (kept := _kept(each)) and kept.user == user]
     return sorted(mine, key=lambda kept: kept.changed, reverse=True)
 
@@ -111,4 +121,5 @@ def _kept(found: Json) -> Kept | None:
         draft = Draft.model_validate_json((found.get("data") or {}).get(KEY, ""))
     except ValidationError:
         return None
-    return Kept(str(metadata["name"]), draft, str(notes.get(USER, "")), str(notes.get(CHANGED, "")))
+    user, changed = str(notes.get(USER, "")), str(notes.get(CHANGED, ""))
+    return Kept(str(metadata["name"]), draft, user, changed, str(metadata.get("resourceVersion", "")))

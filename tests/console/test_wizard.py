@@ -1,0 +1,296 @@
+"""The wizard over the real API: what is typed stays, what is wrong is told, what starts is what was shown."""
+
+import asyncio
+import html
+import re
+
+import pytest
+import yaml
+
+from datatunerx.console.host import Host
+from datatunerx.console.kinds import PLURALS
+from datatunerx.console.wizard import draft as drafts
+from datatunerx.console.wizard import making
+from datatunerx.console.wizard.draft import Draft
+from datatunerx.console.wizard.outlook import World, outlook
+from datatunerx.resources.enums import Precision
+
+HOST = Host(0, 1, 8 << 30, 50 << 30, Precision.FLOAT32)
+
+
+async def begun(console, name="first", **fields):
+    """A draft at its second step; its path below the namespace."""
+    await console.get("new")
+    answer = await console.post("new", {"name": name, "do": "next", "namespace": "default"} | fields)
+    return answer.headers["hx-redirect"].partition("/ns/default/")[2].rpartition("/")[0]
+
+
+async def ready(console, name="first"):
+    """A draft with a model and data that were inspected."""
+    path = await begun(console, name)
+    await console.post(
+        f"{path}/2", {"method": "lora", "llm": "smollm2", "dataset": "support-tickets", "do": "next"}
+    )
+    return path
+
+
+async def test_an_empty_workspace_leads_to_the_wizard_and_the_wizard_to_a_draft(console):
+    await console.login()
+    assert "/console/ns/default/new" in await console.get("experiments")
+    page = await console.get("new")
+    assert 'name="name"' in page and "Where things go" in page
+    path = await begun(console, "my-first-model")
+    assert re.fullmatch(r"new/draft-[0-9a-f]{8}", path)
+    page = await console.get(f"{path}/2")
+    assert "my-first-model" in page and "There is no dataset here yet" in page
+
+
+async def test_a_name_that_cannot_be_is_told_at_its_field(filled):
+    await filled.get("new")
+    for name, told in (
+        ("", "Give it a name."),
+        ("My Model", "Only small letters, digits and dashes"),
+        ("support-tickets", "There is an experiment of this name already."),
+        ("x" * 201, "At most 200 letters."),
+    ):
+        answer = await filled.post("new", {"name": name, "do": "next"})
+        fault = re.search(r'id="fault-name"[^>]*>([^<]*)<', answer.text)
+        assert fault and told in fault[1], name
+    assert await filled.api.list(drafts.CONFIG_MAPS, "default", labels=drafts.LABEL) == []
+
+
+async def test_what_was_typed_is_there_when_one_comes_back_and_the_list_leads_there(filled):
+    path = await ready(filled)
+    await filled.post(
+        f"{path}/3", {"v:lora.rank": "4, 8", "shown:lora.rank": "", "v:epochs": "1x", "shown:epochs": ""}
+    )
+    listed = await filled.get("experiments")
+    assert f'href="/console/ns/default/{path}/3"' in listed and "step 3 of 6" in listed
+    page = await filled.get(f"{path}/3")
+    assert 'value="4, 8"' in page and 'value="1x"' in page and "1x is not a number" in page
+    answer = await filled.post(
+        f"{path}/3", {"v:lora.rank": "4, 8", "shown:lora.rank": "", "shown:epochs": "", "do": "leave"}
+    )
+    assert answer.headers["hx-redirect"].endswith("/experiments")
+    assert 'value="1x"' not in await filled.get(f"{path}/3")
+
+
+async def test_a_value_that_is_not_shown_is_kept_for_when_it_matters_again(filled):
+    path = await ready(filled)
+    await filled.post(f"{path}/3", {"v:beta1": "0.8", "shown:beta1": "", "shown:optimizer": ""})
+    await filled.post(f"{path}/3", {"v:optimizer": "sgd", "shown:optimizer": "", "do": "next"})
+    assert "beta1:" not in await filled.get(f"{path}/4")
+    kept = await drafts.load(filled.api, path.partition("/")[2], "default")
+    assert kept.draft.values["beta1"] == ["0.8"]
+
+
+async def test_a_wrong_value_keeps_one_at_its_step_in_ones_own_language(filled):
+    path = await ready(filled)
+    filled.http.cookies.set("dtx-language", "zh")
+    answer = await filled.post(f"{path}/3", {"v:lora.rank": "0", "shown:lora.rank": "", "do": "next"})
+    assert "hx-redirect" not in answer.headers
+    assert "0 超出范围：1 至 1,024" in answer.text
+    many = {
+        "v:lora.rank": "1,2,3,4,5,6,7,8,9",
+        "v:seed": "1,2,3,4,5,6,7,8",
+        "shown:lora.rank": "",
+        "shown:seed": "",
+    }
+    answer = await filled.post(f"{path}/3", many | {"do": "next"})
+    assert "hx-redirect" not in answer.headers and "72" in answer.text
+
+
+async def test_model_and_data_must_be_chosen_and_usable(filled):
+    path = await begun(filled)
+    answer = await filled.post(f"{path}/2", {"do": "next"})
+    assert "Choose a model." in answer.text and "Choose data." in answer.text
+    answer = await filled.post(f"{path}/2", {"llm": "smollm2", "dataset": "contracts", "do": "next"})
+    assert "hx-redirect" not in answer.headers and "no such file" in answer.text
+
+
+async def test_a_model_that_is_named_is_registered_and_looked_at(filled):
+    path = await begun(filled)
+    answer = await filled.post(f"{path}/2", {"source": "nonsense", "do": "check-model"})
+    assert "Write a path on the server" in answer.text
+    await filled.post(f"{path}/2", {"source": "org/tiny", "do": "check-model"})
+    kept = await drafts.load(filled.api, path.partition("/")[2], "default")
+    made = await filled.api.get(PLURALS["LLM"], kept.draft.llm)
+    assert made["spec"]["source"] == "hf://org/tiny" and kept.draft.source == ""
+    page = await filled.get(f"{path}/2")
+    assert "The model is looked at" in page
+    await filled.post(f"{path}/2", {"llm": "smollm2"})
+    page = await filled.get(f"{path}/2")
+    assert "LlamaForCausalLM" in page and "tokenizer_config.json" in page
+
+
+async def test_what_starts_is_what_was_shown(filled):
+    path = await ready(filled, "second")
+    fields = {"v:lora.rank": "4, 8", "v:maxSteps": "12", "v:samples": "Say hello.\nSay goodbye."}
+    await filled.post(f"{path}/3", fields | {f"shown:{key[2:]}": "" for key in fields} | {"do": "next"})
+    page = await filled.get(f"{path}/4")
+    shown = list(
+        yaml.safe_load_all(html.unescape(re.search(r"<pre[^>]*>(apiVersion.*?)</pre>", page, re.S)[1]))
+    )
+    answer = await filled.post(f"{path}/4", {"do": "start"})
+    assert answer.headers["hx-redirect"].endswith(f"{path}/4"), answer.text
+    for body in shown:
+        made = await filled.api.get(PLURALS[body["kind"]], body["metadata"]["name"])
+        for key, value in body["spec"].items():
+            assert made["spec"][key] == value or value.items() <= made["spec"][key].items()
+    assert [each["kind"] for each in shown] == ["Hyperparameter"] * 3 + ["FinetuneExperiment"]
+    assert (
+        "second"
+        not in (await filled.get("experiments")).partition("Drafts to go on with")[2].partition("</nav>")[0]
+    )
+    await filled.get(f"{path}/5")
+    assert "It was started with these" in await filled.get(f"{path}/3")
+    again = await filled.post(f"{path}/again", {})
+    copy = await drafts.load(filled.api, again.headers["hx-redirect"].split("/")[-2], "default")
+    assert copy.draft.values["lora.rank"] == ["4, 8"] and not copy.draft.experiment
+
+
+async def test_yaml_by_hand_takes_the_place_of_the_fields(filled):
+    path = await ready(filled, "by-hand")
+    await filled.post(f"{path}/3", {"do": "yaml-edit"})
+    answer = await filled.post(f"{path}/3", {"yaml": "kind: FinetuneExperiment\nspec: [", "do": "next"})
+    assert "hx-redirect" not in answer.headers and "2: not YAML" in answer.text
+    answer = await filled.post(
+        f"{path}/3", {"yaml": "kind: Secret\napiVersion: v1\nmetadata: {name: x}", "do": "next"}
+    )
+    assert "Secret: expected kind Hyperparameter or FinetuneExperiment" in answer.text
+    kept = await drafts.load(filled.api, path.partition("/")[2], "default")
+    good = kept.draft.model_copy(update={"yaml": None})
+    text = yaml.safe_dump_all(making.objects(good)).replace("name: by-hand", "name: by-hand-2")
+    await filled.post(f"{path}/3", {"yaml": text, "do": "next"})
+    await filled.post(f"{path}/4", {"do": "start"})
+    assert (await filled.api.get(PLURALS["FinetuneExperiment"], "by-hand-2"))["spec"]["matrix"]["llms"] == [
+        "smollm2"
+    ]
+
+
+async def test_a_draft_is_its_authors_and_a_viewer_makes_none(filled):
+    await ready(filled, "mine")
+    assert "mine" in await filled.get("experiments")
+    await filled.login("v" * 40)
+    page = await filled.get("new")
+    assert (
+        "You cannot start a training here" in page and 'value="next">Next' not in page.partition("</form>")[2]
+    )
+    assert "Drafts to go on with" not in await filled.get("experiments")
+    answer = await filled.post("new", {"name": "theirs", "do": "next"})
+    assert "forbidden" in answer.text and "hx-redirect" not in answer.headers
+
+
+async def test_two_who_write_at_once_are_both_answered(filled):
+    path = await ready(filled)
+    ranks = [{"v:lora.rank": f"{n}", "shown:lora.rank": ""} for n in (4, 8, 16)]
+    answers = await asyncio.gather(*(filled.post(f"{path}/3", typed) for typed in ranks))
+    assert all("fault" in answer.text for answer in answers)
+    kept = await drafts.load(filled.api, path.partition("/")[2], "default")
+    assert kept.draft.values["lora.rank"][0] in ("4", "8", "16")
+
+
+async def test_what_arrives_late_does_not_undo_a_start_and_the_draft_goes_with_its_experiment(filled):
+    path = await ready(filled, "fourth")
+    id = path.partition("/")[2]
+    late = await drafts.load(filled.api, id, "default")
+    await filled.post(f"{path}/4", {"do": "start"})
+    await filled.post(f"{path}/3", {"v:lora.rank": "64", "shown:lora.rank": ""}, code=400)
+    kept = await drafts.load(filled.api, id, "default")
+    assert kept.draft.experiment == "fourth" and kept.version != late.version
+    made = await filled.api.get(PLURALS["FinetuneExperiment"], "fourth")
+    owners = (await filled.api.get(drafts.CONFIG_MAPS, id))["metadata"]["ownerReferences"]
+    assert [owner["uid"] for owner in owners] == [made["metadata"]["uid"]]
+
+
+# What will happen
+
+
+def llm(**status):
+    known = {"parameters": 134_515_008, "digest": "d", "localUri": "file:///m", "template": "{{ x }}"}
+    ok = {"conditions": [{"type": "Ready", "status": "True"}]}
+    return {
+        "kind": "LLM",
+        "metadata": {"name": "m"},
+        "spec": {"source": "pkg://m/m"},
+        "status": known | ok | status,
+    }
+
+
+def data(**report):
+    found = {
+        "kept": 100, "splits": {"train": 80, "validate": 10, "test": 10},
+        "tokens": {"rows": 100, "p50": 40, "p95": 60, "max": 64, "total": 4000, "trained": 900},
+        "histogram": [{"upTo": 32, "rows": 40}, {"upTo": 64, "rows": 60}],
+    }  # fmt: skip
+    spec = {"subsets": [{"splits": {"train": ["file:///x"]}}]}
+    ok = {"conditions": [{"type": "Ready", "status": "True"}], "report": found | report}
+    return {"kind": "Dataset", "metadata": {"name": "d"}, "spec": spec, "status": ok}
+
+
+def seen(host=HOST, model=None, rows=None, tunes=(), **values):
+    typed = {key.replace("__", "."): [value] for key, value in values.items()}
+    draft = Draft(name="e", llm="m", dataset="d", values=typed)
+    world = World({"m": model or llm()}, {"d": rows or data()}, {}, list(tunes))
+    return outlook(making.objects(draft), world, host)
+
+
+def test_the_card_tells_steps_tokens_memory_and_disk():
+    found = seen(lora__rank="8, 16", epochs="2", batchSize="4", gradientAccumulation="2")
+    assert [(job.steps, job.batch, job.tokens) for job in found.jobs] == [(20, 8, 6400)] * 2
+    assert found.runs == 1 and found.tokens == 12800 and not found.blocked
+    assert 1.5e9 < found.memory < 2.5e9
+    assert 100e6 < found.disk < 1e9
+    assert found.seconds is None
+    more = seen(lora__rank="64", epochs="2", batchSize="4", gradientAccumulation="2")
+    assert more.disk > found.disk and more.jobs[0].steps == 20
+
+
+def test_a_cutoff_makes_rows_shorter():
+    whole, cut = seen(cutoffLength="64"), seen(cutoffLength="16")
+    assert cut.jobs[0].tokens < whole.jobs[0].tokens / 2
+
+
+def test_time_is_what_the_last_run_on_the_model_took():
+    def tune(name, run, tokens, end):
+        status = {"run": run, "startedAt": "2026-11-22T08:00:00Z", "finishedAt": end}
+        status["progress"] = {"tokens": tokens}
+        return {"metadata": {"name": name}, "spec": {"llm": "m"}, "status": status}
+
+    tunes = [
+        tune("old", "r1", 9_999_999, "2026-11-22T08:00:10Z"),
+        tune("a", "r2", 3000, "2026-11-22T08:00:50Z"), tune("b", "r2", 7000, "2026-11-22T08:01:40Z"),
+    ]  # fmt: skip
+    found = seen(tunes=tunes, maxSteps="50", batchSize="5")
+    assert found.rate == 100 and found.seconds == 50 * 5 * 40 / 100 and found.measured_on == "r2"
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"host": HOST._replace(free_bytes=1 << 20)}, "The disk is too small"),
+        ({"model": llm(template=None)}, "has no chat template"),
+        (
+            {"model": llm(conditions=[{"type": "Ready", "status": "False", "message": "no"}])},
+            "cannot be used",
+        ),
+        ({"resources__accelerators": "2"}, "It asks for {n} GPUs"),
+    ],
+)
+def test_what_cannot_start_says_why(changes, told):
+    assert [text for text, _ in seen(**changes).blocked if told in text]
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"host": HOST._replace(memory_bytes=1 << 30)}, "It may not fit"),
+        ({"rows": data(dropped=3)}, "left out"),
+        ({"rows": data(splits={"train": 80})}, "nothing is scored"),
+        ({"rows": data(splits={"train": 80})}, "no eval loss"),
+        ({"saveEvery": "1000"}, "{why}"),
+    ],
+)
+def test_what_may_go_wrong_is_said_before(changes, told):
+    found = seen(**changes)
+    assert [text for text, _ in found.warnings if told in text] and not found.blocked
