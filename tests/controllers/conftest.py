@@ -70,6 +70,8 @@ class Behaviour:
     """Further metrics that every measure finds."""
     draws: dict[str, list[float]] = field(default_factory=dict)
     """Subject (empty: the base; scored: in a run of its own) -> its draws of the metric that ranks."""
+    weights: bytes = b"w"
+    """What trainings write as their adapter's weights."""
     scores_die: list[int | str] = field(default_factory=list)
     """How the next score runs end early: an exit code, or "stop" for an interruption from outside."""
 
@@ -173,6 +175,7 @@ class Worker:
         manifest = json.dumps({"step": step, "files": {"adapter": {"bytes": 10}}}).encode()
         local_path(folder).joinpath("adapter").write_bytes(b"x" * 10)
         local_path(folder).joinpath("manifest.json").write_bytes(manifest)
+        local_path(folder).joinpath("adapter_model.safetensors").write_bytes(self.behaviour.weights)
         digest = hashlib.sha256(manifest).hexdigest()
         checkpoint = CheckpointRef(step=step, uri=folder, digest=digest, bytes=10)
         if self.paths:

@@ -83,6 +83,36 @@ async def test_a_deleted_checkpoint_stays_with_its_files_until_its_users_are_don
     assert not files.exists()
 
 
+async def test_a_rerun_says_whether_the_same_bytes_came_of_it_and_keeps_nothing(platform, make_objects):
+    await platform.apply(*make_objects(1))
+    await platform.ended(FinetuneExperiment, "e")
+    first = await platform.api.get(LLMCheckpoint, "e-g0")
+
+    async def again(asked):
+        await platform.api.patch(LLMCheckpoint, "e-g0", {"spec": {"rerun": asked}})
+
+        async def said():
+            rerun = (await platform.api.get(LLMCheckpoint, "e-g0")).status.rerun
+            return rerun if rerun and rerun.asked == asked and rerun.phase == "Succeeded" else None
+
+        rerun = await platform.until(said)
+        plan = platform.backend.of("tune")[-1].plan
+        assert [job.measure for job in plan.tune.jobs] == [None] and f"-{asked}" in plan.tune.jobs[
+            0
+        ].output_uri
+        folder = local_path(plan.tune.jobs[0].output_uri)
+        await platform.until(lambda: answered(not folder.exists()))
+        return rerun
+
+    rerun = await again(1)
+    assert rerun.same and "the same weights, byte for byte" in rerun.message
+    platform.backend.behaviour.weights = b"other"
+    rerun = await again(2)
+    assert rerun.same is False and "gave other weights" in rerun.message
+    now = await platform.api.get(LLMCheckpoint, "e-g0")
+    assert now.spec.uri == first.spec.uri and now.status.condition("Ready").status == "True"
+
+
 async def test_a_pin_reaches_the_worker_and_outlives_every_object(platform, make_objects):
     await platform.apply(*make_objects(1))
     await platform.ended(FinetuneExperiment, "e")

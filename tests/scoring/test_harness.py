@@ -1,7 +1,6 @@
 """lm-evaluation-harness as a scorer: what it is told, and its results as ours.
 
-It is pretended, but for one test that runs where it is installed: pip install -c constraints.txt
-'datatunerx[lm-eval]'.
+It is pretended, but for one test that runs where it is installed: pip install 'datatunerx[lm-eval]'.
 """
 
 import importlib.util
@@ -96,7 +95,7 @@ metric_list: [{metric: acc}]
 @pytest.mark.timeout(300)
 def test_a_task_of_ones_own_is_asked_of_a_model_of_ones_own(tmp_path, tiny_model, monkeypatch):
     if importlib.util.find_spec("lm_eval") is None:
-        pytest.skip("lm_eval is not installed: pip install -c constraints.txt 'datatunerx[lm-eval]'")
+        pytest.skip("lm_eval is not installed: pip install 'datatunerx[lm-eval]'")
     rows = tmp_path / "rows.jsonl"
     rows.write_text("".join(json.dumps({"question": f"say {n}", "label": n % 3}) + "\n" for n in range(12)))
     tasks, work = tmp_path / "tasks", tmp_path / "work"
