@@ -27,6 +27,8 @@ RECHECK_SECONDS = 10.0
 """How often a reader's rights are looked at again."""
 BEHIND = 1 << 20
 """Bytes by which a reader may be behind before it skips."""
+LAST_LINES = 200
+"""What one who skips is shown of what was before."""
 KEPT = 256 << 10
 """Bytes of messages that a topic keeps for those a little behind."""
 START, END, SIZE = "x-datatunerx-start", "x-datatunerx-end", "x-datatunerx-size"
@@ -97,6 +99,10 @@ class FileTopic:
             self.head = reader.offsets[self.name]
         found = await self._read(reader, self.head, None)
         changed = False
+        if self._part == "log" and found.size - found.start > 2 * BEHIND:  # nobody reads so fast
+            self.head = (await self._tail(reader, found.size)).start
+            self._frames.clear()
+            return True
         if found.start < self.head:  # the file was begun anew
             self._frames.clear()
             self._kept, self.head = 0, found.start
@@ -122,7 +128,7 @@ class FileTopic:
             reader.opened[self.name] = self._open[0]
             return self._open[1]
         if head - at > BEHIND:
-            tail = await self._hub.read(reader, self._namespace, self._run, self._part, before=head, tail=200)
+            tail = await self._tail(reader, head)
             reader.offsets[self.name] = tail.start
             return encode(self.name, at, tail.start, gap=tail.start - at)
         frame = next((frame for frame in self._frames if frame.start == at), None)
@@ -139,6 +145,12 @@ class FileTopic:
         size = None if limit is None else min(limit, KEPT)
         return await self._hub.read(
             reader, self._namespace, self._run, self._part, offset=offset, limit=size, **more
+        )
+
+    async def _tail(self, reader: "Reader", before: int) -> Piece:
+        """The last lines before an offset."""
+        return await self._hub.read(
+            reader, self._namespace, self._run, self._part, before=before, tail=LAST_LINES
         )
 
     def _frame(self, found: Piece) -> Frame:

@@ -87,10 +87,10 @@
       try {
         const found = await this.get({ before: this.first });
         if (!found) return;
-        const height = this.pane.scrollHeight - this.pane.scrollTop;
+        const line = this.pane.firstChild, before = line?.offsetTop;
         this.first = found.start;
         this.prepend(found.lines);
-        this.pane.scrollTop = this.pane.scrollHeight - height; // the reader stays at the same line
+        if (line) this.pane.scrollTop += line.offsetTop - before; // the reader stays at the same line
       } finally { this.busy = false; }
     }
     async get(query) {

@@ -1,0 +1,366 @@
+"""Live pages in a real browser and over real sockets: late, lost, blocked, slow, many, and by strangers."""
+
+import asyncio
+import json
+import os
+import re
+import ssl
+import subprocess
+import sys
+import textwrap
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+
+import pytest
+from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidStatus
+
+from datatunerx.client.https import Https
+from datatunerx.client.kubeconfig import load
+
+pytestmark = pytest.mark.slow
+
+JOB = "jobs/faq-zh-qwen-b"
+LOG = "data/runs/00000000/worker.log"
+EVENTS = "data/runs/00000000/events.jsonl"
+PANE = "dtx-log [data-lines]"
+
+
+def say(place, text):
+    with (place.home / LOG).open("a") as file:
+        file.write(text)
+
+
+def lines(page):
+    return page.locator(f"{PANE} > div").all_inner_texts()
+
+
+def shows(page, text):
+    page.locator(PANE).get_by_text(text, exact=True).wait_for()
+
+
+def draws(page, count):
+    """Wait until the first chart has so many points."""
+    page.wait_for_function(
+        "count => document.querySelector('dtx-charts')?.figures?.[0].plot?.data[0].length === count",
+        arg=count,
+    )
+
+
+def test_a_page_opened_late_shows_the_whole_history(browse):
+    page = browse(f"{JOB}?tab=logs")
+    shows(page, "08:00:31 step 31 of 48")
+    assert lines(page)[0] == "08:00:00 loading the base model"
+    page = browse(f"{JOB}?tab=charts")
+    draws(page, 31)
+    page.get_by_text("is the lowest so far").first.wait_for()
+
+
+def test_what_a_log_holds_does_not_run_and_is_seen_as_it_is(browse, place):
+    page = browse(f"{JOB}?tab=logs")
+    evil = "<script>document.title='owned'</script><img src=x onerror=document.title='owned'>"
+    say(place, f"{evil} live\n")
+    shows(page, f"{evil} live")
+    assert page.title() != "owned" and page.locator(f"{PANE} img").count() == 0
+
+
+def test_points_are_drawn_as_they_are_measured(browse, place):
+    page = browse(f"{JOB}?tab=charts")
+    draws(page, 31)
+    event = {"time": 1795334400.0 + 12 * 32, "type": "metrics", "job": "faq-zh-qwen-b", "step": 32}
+    began = time.monotonic()
+    with (place.home / EVENTS).open("a") as file:
+        file.write(json.dumps(event | {"values": {"loss": 0.31, "learningRate": 0.0004}}) + "\n")
+    draws(page, 32)
+    assert time.monotonic() - began < 3
+
+
+def test_following_stops_only_by_the_readers_own_hand(browse, place):
+    page = browse(f"{JOB}?tab=logs")
+    say(place, "".join(f"fill {n}\n" for n in range(200)))
+    shows(page, "fill 199")
+    at_end = "p => p.scrollHeight - p.clientHeight - p.scrollTop < 5"
+    assert page.locator(PANE).evaluate(at_end)
+    page.locator(PANE).hover()
+    page.mouse.wheel(0, -600)
+    page.wait_for_function("!document.querySelector('dtx-log [name=follow]').checked")
+    say(place, "below\n")
+    shows(page, "below")
+    assert not page.locator(PANE).evaluate(at_end)
+    page.get_by_label("Follow").check()
+    assert page.locator(PANE).evaluate(at_end)
+
+
+def test_older_pages_come_as_the_reader_scrolls_and_two_thousand_lines_are_kept(browse, place):
+    say(place, "".join(f"old {n}\n" for n in range(4000)))
+    page = browse(f"{JOB}?tab=logs")
+    shows(page, "old 3999")
+    assert len(lines(page)) == 500
+    page.locator(PANE).hover()
+    for _ in range(150):
+        page.mouse.wheel(0, -20000)
+        page.wait_for_timeout(100)
+        if "old 1000" in lines(page):
+            break
+    assert "old 1000" in lines(page) and len(lines(page)) <= 2000
+
+
+def test_a_search_looks_through_all_of_the_log_and_is_in_the_url(browse, place):
+    page = browse(f"{JOB}?tab=logs")
+    page.get_by_label("Words in the log").fill("loading base")
+    page.get_by_text("1 lines found").wait_for()
+    assert lines(page) == ["08:00:00 loading the base model"]
+    assert "search=loading" in page.url
+    page.reload()
+    page.get_by_text("1 lines found").wait_for()
+    page.locator(f"{PANE} > div").click()
+    page.wait_for_url("**#L0")
+    shows(page, "08:00:01 step 1 of 48")
+
+
+def test_what_a_chart_shows_is_in_the_url(browse):
+    page = browse("experiments/support-tickets?tab=charts&x=tokens&smooth=0.6&log=1")
+    draws(page, 48)
+    assert page.locator("[name=x]").input_value() == "tokens"
+    assert page.get_by_label("Logarithmic").is_checked()
+    frame = page.locator("figure .u-over").first.bounding_box()
+    page.mouse.move(frame["x"] + 100, frame["y"] + 60)
+    page.mouse.down()
+    page.mouse.move(frame["x"] + 300, frame["y"] + 60, steps=4)
+    page.mouse.up()
+    page.wait_for_url("**from=**to=**")
+    page.get_by_role("button", name="Whole course").click()
+    page.wait_for_function("!location.search.includes('from=')")
+    page.get_by_role("button", name="r8-lr1e-3").click()
+    page.wait_for_url("**off=support-tickets-r8-lr1e-3**")
+    with page.expect_download() as got:
+        page.get_by_role("button", name="Eval loss as a picture").click()
+    assert got.value.suggested_filename == "evalLoss.png"
+
+
+def test_a_change_of_an_object_is_seen_without_waiting_for_a_poll(browse, place):
+    page = browse("jobs")
+    page.wait_for_function("dtxLive.connected")
+    page.wait_for_timeout(1200)
+    began = time.monotonic()
+    kubectl(place, "finetunejobs", "faq-zh-qwen-c", {"status": {"phase": "Stopped"}})
+    row = page.get_by_role("row").filter(has_text="faq-zh-qwen-c")
+    row.get_by_text("Stopped").first.wait_for()
+    assert time.monotonic() - began < 2.5
+
+
+def kubectl(place, plural, name, patch):
+    """Write a status, from outside."""
+    from datatunerx.client import Api, Plural
+
+    async def write():
+        async with Https(load(place.home / "kubeconfig")) as transport:
+            await Api(transport).patch_status(Plural("datatunerx.io", "v1beta1", plural), name, patch)
+
+    with ThreadPoolExecutor(1) as thread:  # Playwright has a loop in this one
+        thread.submit(lambda: asyncio.run(write())).result()
+
+
+def test_eight_tabs_are_live_at_once(browse, place):
+    pages = [browse(f"{JOB}?tab=logs") for _ in range(8)]
+    for page in pages:
+        page.wait_for_function("dtxLive.connected")
+    say(place, "to all eight\n")
+    for page in pages:
+        shows(page, "to all eight")
+
+
+def test_where_sockets_are_blocked_polling_brings_the_same(browse, place, context):
+    script = "window.WebSocket = class { static OPEN = 1; constructor() { setTimeout(() => this.onclose({ code: 1006 }), 5); } };"
+    page = browse("settings")
+    page.add_init_script(script)
+    page.goto(f"{place.url}/console/ns/default/{JOB}?tab=logs")
+    page.wait_for_function("dtxLive.connected")
+    say(place, "by polling\n")
+    shows(page, "by polling")
+
+
+# Without a browser: the socket itself
+
+
+def cookie(context):
+    return "; ".join(f"{each['name']}={each['value']}" for each in context.cookies())
+
+
+def talk(place, context, body, **headers):
+    """Run `body(socket)` on a socket of the console."""
+    unsafe = ssl.create_default_context()
+    unsafe.check_hostname, unsafe.verify_mode = False, ssl.CERT_NONE
+    given = {"Cookie": cookie(context), "Origin": place.url} | headers
+
+    async def run():
+        url = f"{place.url.replace('https', 'wss')}/console/ns/default/live"
+        async with connect(
+            url, ssl=unsafe, additional_headers=given, origin=None, proxy=None, max_queue=1
+        ) as socket:
+            return await asyncio.wait_for(body(socket), 90)
+
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(lambda: asyncio.run(run())).result()
+
+
+async def hello(socket):
+    return json.loads(await socket.recv())
+
+
+@pytest.mark.parametrize("origin", ["https://evil.example", "https://127.0.0.1:1", "null"])
+def test_a_foreign_origin_is_refused_on_the_socket(place, context, origin):
+    assert talk(place, context, hello) == {"beat": 1}
+    with pytest.raises(InvalidStatus) as refused:
+        talk(place, context, hello, Origin=origin)
+    assert refused.value.response.status_code == 403
+
+
+def test_without_a_session_there_is_no_socket(place, context):
+    with pytest.raises(InvalidStatus) as refused:
+        talk(place, context, hello, Cookie="a=b")
+    assert refused.value.response.status_code == 403
+
+
+def test_a_client_that_does_not_read_is_told_of_the_gap(place, context):
+    async def body(socket):
+        await socket.send(json.dumps({"follow": {"log:run-b": 0}}))
+        await asyncio.sleep(1)
+        for _ in range(50):  # more than any buffer between us holds
+            say(place, f"{'y' * 200}\n" * 1500)
+            await asyncio.sleep(0.1)
+        while True:
+            message = json.loads(await socket.recv())
+            if message.get("gap"):
+                return message
+
+    log = place.home / LOG
+    kept = log.read_bytes()
+    try:
+        assert talk(place, context, body)["gap"] > 1 << 20
+    finally:
+        log.write_bytes(kept)
+
+
+def test_training_does_not_notice_who_looks(place, context):
+    """R14: nobody, one who never reads, fifty that vanish; the worker only ever writes its files."""
+    worker = textwrap.dedent("""
+        import sys, time
+        from datatunerx.runs.events import Event, EventType
+        from datatunerx.telemetry.events import EventWriter
+        writer = EventWriter(sys.argv[1])
+        slowest = 0.0
+        for step in range(100, 700):
+            began = time.thread_time()
+            writer.write(Event(type=EventType.METRICS, job="faq-zh-qwen-b", step=step, values={"loss": 1.0}))
+            slowest = max(slowest, time.thread_time() - began)
+            time.sleep(0.002)
+        print(slowest)
+    """)
+
+    async def body(socket):
+        await socket.send(json.dumps({"follow": {"points:run-b": 0, "log:run-b": 0}}))  # and never reads
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", worker, str(place.home / EVENTS), stdout=subprocess.PIPE
+        )
+        unsafe = ssl.create_default_context()
+        unsafe.check_hostname, unsafe.verify_mode = False, ssl.CERT_NONE
+        url = f"{place.url.replace('https', 'wss')}/console/ns/default/live"
+        headers = {"Cookie": cookies, "Origin": place.url}
+
+        async def vanish():
+            other = await connect(url, ssl=unsafe, additional_headers=headers, origin=None, proxy=None)
+            await other.send(json.dumps({"follow": {"points:run-b": 0}}))
+            other.transport.abort()
+
+        await asyncio.gather(*(vanish() for _ in range(50)))
+        said, _ = await process.communicate()
+        return process.returncode, float(said)
+
+    cookies = cookie(context)
+    kept = (place.home / EVENTS).read_bytes()
+    code, slowest = talk(place, context, body)
+    assert code == 0 and slowest < 0.1
+    written = (place.home / EVENTS).read_text().count('"step":')
+
+    async def again(socket):
+        await socket.send(json.dumps({"follow": {"points:run-b": 0}}))
+        steps = []
+        while 699 not in steps:
+            message = json.loads(await socket.recv())
+            for columns in message.get("jobs", {}).get("faq-zh-qwen-b", {}).values():
+                steps += columns[0]
+        return steps
+
+    try:
+        assert written > 600 and set(range(100, 700)) <= set(talk(place, context, again))
+    finally:
+        (place.home / EVENTS).write_bytes(kept)
+
+
+# A server that is started anew
+
+
+@pytest.fixture
+def restartable(place, tmp_path):
+    """The home of `place` on a port of its own, to be stopped and started again."""
+    import socket
+
+    with closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    environment = {**os.environ, "DTX_HOME": str(tmp_path / "home"), "NO_COLOR": "1"}
+
+    def start():
+        command = [sys.executable, "-m", "datatunerx.cli", "up", "--port", str(port), "--no-controllers"]
+        server = subprocess.Popen(command, env=environment, text=True, stdout=subprocess.PIPE)
+        assert re.search(r"https://\S+:\d+", server.stdout.readline())
+        link = re.search(r"https://\S+", server.stdout.readline())[0]
+        servers.append(server)
+        return link
+
+    servers = []
+    start.home = tmp_path / "home"
+    start.stop = lambda: (servers[-1].terminate(), servers[-1].wait(20), servers[-1].stdout.close())
+    yield start
+    if servers[-1].poll() is None:
+        start.stop()
+
+
+def test_a_page_goes_on_after_the_server_was_started_anew(restartable, chromium):
+    link = restartable()
+    folder = restartable.home / "data/runs" / ("e" * 8)
+    folder.mkdir(parents=True)
+    log = folder / "worker.log"
+    log.write_text("before\n")
+
+    async def make():
+        from datatunerx.client import Api, Plural
+
+        async with Https(load(restartable.home / "kubeconfig")) as transport:
+            api, runs = Api(transport), Plural("datatunerx.io", "v1beta1", "runs")
+            body = {"apiVersion": "datatunerx.io/v1beta1", "kind": "Run", "metadata": {"name": "r"}}
+            spec = {"type": "tune", "planId": "e" * 8, "planUri": "file:///plan.json"}
+            await api.create_raw(runs, body | {"spec": spec})
+            await api.patch_status(runs, "r", {"status": {"phase": "Running", "logUri": f"file://{log}"}})
+
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(lambda: asyncio.run(make())).result()
+    context = chromium.new_context(ignore_https_errors=True)
+    page = context.new_page()
+    page.goto(link)
+    page.goto(f"{link.split('/login')[0]}/ns/default/devices/r")
+    shows(page, "before")
+    page.wait_for_function("dtxLive.connected")
+    restartable.stop()
+    with log.open("a") as file:
+        file.write("meanwhile\n")  # the worker does not know of it
+    page.get_by_text("Reconnecting; data from").wait_for()
+    restartable()
+    with log.open("a") as file:
+        file.write("after\n")
+    shows(page, "after")
+    assert lines(page) == ["before", "meanwhile", "after"]
+    page.get_by_text("Reconnecting; data from").wait_for(state="hidden")
+    context.close()
