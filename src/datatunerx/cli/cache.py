@@ -8,7 +8,6 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
 from pydantic import ValidationError
 
@@ -18,8 +17,10 @@ from datatunerx.cli.text import aligned
 from datatunerx.client import Api
 from datatunerx.resources.material import LLM, Dataset
 from datatunerx.resources.outcome import LLMCheckpoint, Run
+from datatunerx.runs.files import path_of
 from datatunerx.runs.plan import DataFiles, RunPlan
 from datatunerx.storage.inventory import YOUNG_SECONDS, Entry, entries, remove
+from datatunerx.storage.paths import is_local
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 _SPANS = {"m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
@@ -126,8 +127,8 @@ def _of_run(run: Run, root: Path) -> list[tuple[Path, str]]:
             if entry.kind in ("fetched", "download", "unfinished")
         ]
     try:
-        plan = RunPlan.model_validate_json(_local(run.spec.plan_uri).read_bytes())
-    except (OSError, ValidationError) as error:
+        plan = RunPlan.model_validate_json(path_of(run.spec.plan_uri).read_bytes())
+    except (OSError, ValueError) as error:
         raise CommandError(f"{who}: its plan cannot be read, so what it uses is unknown: {error}") from None
     part = plan.tune or plan.score
     if part is None:
@@ -144,7 +145,7 @@ def _gathered(root: Path, digest: str) -> list[Path]:
         kept = DataFiles.model_validate_json((root / "fetched" / "sets" / f"{digest}.json").read_bytes())
     except (OSError, ValidationError):
         return []
-    return [_local(uri) for uri in kept.copies.values()]
+    return [path_of(uri) for uri in kept.copies.values()]
 
 
 def _upload(root: Path, uri: str) -> Path:
@@ -152,11 +153,7 @@ def _upload(root: Path, uri: str) -> Path:
 
 
 def _places(uris: Iterable[str | None], who: str) -> list[tuple[Path, str]]:
-    return [(_local(uri), who) for uri in uris if uri]
-
-
-def _local(uri: str) -> Path:
-    return Path(unquote(urlsplit(uri).path))
+    return [(path_of(uri), who) for uri in uris if uri and is_local(uri)]
 
 
 def _who(obj: LLM | Dataset | LLMCheckpoint | Run) -> str:

@@ -14,6 +14,7 @@ from datatunerx.cli.documents import Json, scalar
 from datatunerx.cli.errors import BadInput
 from datatunerx.resources.enums import Metric
 from datatunerx.resources.training import TrainingParameters
+from datatunerx.runs.files import path_of
 from datatunerx.runs.grid import (
     MAX_COMBINATIONS,
     Group,
@@ -200,5 +201,5 @@ def _content(splits: Mapping[str, Sequence[str]]) -> list[str]:
     for uris in splits.values():
         for uri in uris:
             if uri.startswith("file://"):
-                digests.append(sha256_of(Path(unquote(urlsplit(uri).path))))
+                digests.append(sha256_of(path_of(uri)))
     return digests

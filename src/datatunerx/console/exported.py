@@ -2,9 +2,9 @@
 
 import shlex
 from typing import Any, NamedTuple
-from urllib.parse import unquote, urlsplit
 
 from datatunerx.console import kinds
+from datatunerx.runs.files import path_of
 
 Json = dict[str, Any]
 
@@ -46,10 +46,9 @@ def shown(checkpoint: Json) -> list[Shown]:
 
 def commands_of(to: str, uri: str, name: str) -> list[str]:
     """What one types to use an export that lies in a folder of this machine."""
-    parts = urlsplit(uri)
-    if parts.scheme != "file":
-        return [f"oras pull {uri.removeprefix('oci://')}"] if parts.scheme == "oci" else []
-    folder = unquote(parts.path)
+    if not uri.startswith("file://"):
+        return [f"oras pull {uri.removeprefix('oci://')}"] if uri.startswith("oci://") else []
+    folder = str(path_of(uri))
     match to:
         case "gguf":
             return [f"llama-cli -cnv -m {shlex.quote(folder + '/model.gguf')}"]

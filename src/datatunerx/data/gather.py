@@ -13,7 +13,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from datatunerx.data.errors import DataError
-from datatunerx.data.sources import SCHEME, local_path, refuse_unlike_a_file, unreadable
+from datatunerx.data.sources import SCHEME, local_path, refuse_unlike_a_file, said, unreadable
 from datatunerx.data.unpack import expand, packing, unpack
 from datatunerx.resources.enums import Split
 from datatunerx.runs.plan import DataFiles
@@ -176,13 +176,6 @@ class _Gathered:
         assert make
         self._tell(f"unpacking {uri}")
         return made(file[1], uri, self._store, f"{how} {name}", make)
-
-
-def said(error: StorageError, uri: str) -> DataError:
-    """The same as a DataError: what storage says begins with a URI and ends with the fix."""
-    place, sep, text = str(error).partition(": ")
-    message, _, fix = (text if sep else place).rpartition("; ")
-    return DataError(message or fix, place if sep else uri, fix=fix if message else "")
 
 
 def _of_split(found: list[Remote], uri: str, split: Split) -> list[Remote]:

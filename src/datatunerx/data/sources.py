@@ -4,17 +4,18 @@ A file is refused here, before a row is read, when it is not what a dataset can 
 link, an archive, UTF-16.
 """
 
-import importlib.util
 import os
 import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import BinaryIO
-from urllib.parse import unquote, urlsplit
 
 from datatunerx.data.errors import DataError
+from datatunerx.runs.files import path_of
+from datatunerx.storage.errors import Refused, StorageError
+from datatunerx.storage.paths import packaged
 
 SCHEME = re.compile(r"^([a-zA-Z][a-zA-Z0-9+.-]+)://")
 HEAD_BYTES = 4096
@@ -73,24 +74,20 @@ def local_path(uri: str) -> Path | None:
     if scheme is None:
         return Path(uri).expanduser()
     if scheme[1].lower() == "file":
-        return Path(unquote(urlsplit(uri).path))
-    return _packaged(uri) if scheme[1].lower() == "pkg" else None
+        return path_of(uri)
+    if scheme[1].lower() != "pkg":
+        return None
+    try:
+        return packaged(uri)
+    except Refused as error:
+        raise said(error, uri) from error
 
 
-def _packaged(uri: str) -> Path:
-    module, _, inside = uri.removeprefix("pkg://").partition("/")
-    parts = PurePosixPath(inside).parts
-    if not re.fullmatch(r"\w+(\.\w+)*", module) or not parts or ".." in parts or inside.startswith("/"):
-        raise DataError(
-            "is not pkg://module/file", uri, fix="write pkg://, a package's name, /, a file in it"
-        )
-    top, *folders = module.split(".")  # find_spec of a dotted name would import the parents
-    spec = importlib.util.find_spec(top)
-    if spec is None or not spec.submodule_search_locations:
-        raise DataError(
-            f"no package {top!r} is installed", uri, fix=f"pip install the package that has {top}"
-        )
-    return Path(spec.submodule_search_locations[0], *folders, *parts)
+def said(error: StorageError, uri: str) -> DataError:
+    """The same as a DataError: what storage says begins with a URI and ends with the fix."""
+    place, sep, text = str(error).partition(": ")
+    message, _, fix = (text if sep else place).rpartition("; ")
+    return DataError(message or fix, place if sep else uri, fix=fix if message else "")
 
 
 def refuse_unlike_a_file(path: Path, uri: str) -> None:

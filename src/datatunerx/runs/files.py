@@ -1,4 +1,7 @@
-"""The names of the files in a run's folder."""
+"""The names of the files in a run's folder, and the path that a URI names."""
+
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 PLAN = "plan.json"
 EVENTS = "events.jsonl"
@@ -18,6 +21,20 @@ TOKEN = "serve.token"
 
 CREDENTIALS = "DTX_CREDENTIALS"
 """The environment variable by which a worker is given Secrets: {name: {key: value}} as JSON."""
+
+
+def path_of(uri: str) -> Path:
+    """The path that a file:// URI or a plain path names, as it is written: nothing is refused or looked up.
+
+    Raises ValueError for another scheme.
+    """
+    scheme, sep, _ = uri.partition("://")
+    if not sep:
+        return Path(uri)
+    if scheme.lower() != "file":
+        raise ValueError(f"{uri}: is not on this machine; only file:// URIs and paths are")
+    parts = urlsplit(uri, allow_fragments=False)  # # and ? may stand in the name of a file
+    return Path(unquote(parts.path + (f"?{parts.query}" if parts.query else "")))
 
 
 def in_folder(folder_uri: str, name: str) -> str:

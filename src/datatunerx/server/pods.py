@@ -6,9 +6,8 @@ import time
 from collections.abc import AsyncIterator, Callable
 from datetime import datetime
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
-from datatunerx.runs.files import LOG
+from datatunerx.runs.files import LOG, path_of
 from datatunerx.server import reads
 from datatunerx.server.errors import ApiError, Json, bad_request, forbidden
 from datatunerx.server.http import Request
@@ -104,10 +103,9 @@ def log_path(run: Json, *, previous: bool, root: Path | None) -> Path:
         raise bad_request(
             f'container "{CONTAINER}" in pod "{name}" is waiting to start: the run has no log yet'
         )
-    parts = urlsplit(uri)
-    if parts.scheme != "file":
+    if not uri.startswith("file://"):
         raise ApiError(501, "NotImplemented", f"the log of run {name} is at {uri}; read it there")
-    path = Path(unquote(parts.path)).resolve()
+    path = path_of(uri).resolve()
     if root is not None and (path.name != LOG or path.parent.parent != root.resolve() / "runs"):
         raise forbidden(f"the log of run {name} ({path}) is not {root}/runs/PLAN/{LOG}; read it there")
     return path

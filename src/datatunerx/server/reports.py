@@ -2,9 +2,8 @@
 
 import asyncio
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
-from datatunerx.runs.files import REPORT
+from datatunerx.runs.files import REPORT, path_of
 from datatunerx.server import reads
 from datatunerx.server.errors import ApiError, forbidden
 from datatunerx.server.http import JSON, Request
@@ -35,10 +34,9 @@ def _path(name: str, uri: str | None, root: Path | None) -> Path:
     """403 when it is not a report in a run's folder: who may write a status may write any URI."""
     if not uri:
         raise _none(name, "it has not been inspected, or cannot be used; its Ready condition says which")
-    parts = urlsplit(uri)
-    if parts.scheme != "file":
+    if not uri.startswith("file://"):
         raise ApiError(501, "NotImplemented", f"the report of dataset {name} is at {uri}; read it there")
-    path = Path(unquote(parts.path)).resolve()
+    path = path_of(uri).resolve()
     if root is not None and (path.name != REPORT or path.parent.parent != root.resolve() / "runs"):
         raise forbidden(f"the report of dataset {name} ({path}) is not {root}/runs/PLAN/{REPORT}")
     return path

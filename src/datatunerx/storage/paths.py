@@ -1,10 +1,13 @@
 """URIs as places: which are local, what lies below what, and what is refused. Nothing here reads a file."""
 
+import importlib.util
 import os
+import re
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
+from datatunerx.runs.files import path_of
 from datatunerx.storage.errors import PrivatePlace, Refused
 
 _DECODINGS = 3
@@ -33,16 +36,32 @@ def local_path(uri: str) -> Path:
     check(uri)
     if not is_local(uri):
         raise Refused(f"{uri}: not on this machine; only file:// URIs and absolute paths work here")
-    if "://" in uri:
-        parts = urlsplit(uri, allow_fragments=False)
-        if parts.netloc not in ("", "localhost"):
-            raise Refused(f"{uri}: names the host {parts.netloc!r}; write file:/// with three slashes")
-        text = unquote(parts.path + (f"?{parts.query}" if parts.query else ""))
-    else:
-        text = uri
-    if not os.path.isabs(text):
+    if "://" in uri and (host := urlsplit(uri).netloc) not in ("", "localhost"):
+        raise Refused(f"{uri}: names the host {host!r}; write file:/// with three slashes")
+    path = path_of(uri)
+    if not path.is_absolute():
         raise Refused(f"{uri}: a relative path; write it from / on, or as file:///...")
-    return Path(os.path.normpath(text))
+    return Path(os.path.normpath(path))
+
+
+def packaged(uri: str) -> Path:
+    """The path behind pkg://module/file, in an installed package that is found and never imported.
+
+    Raises `Refused` for what is no such URI, and if there is no such package.
+    """
+    module, _, inside = uri.removeprefix("pkg://").partition("/")
+    parts = PurePosixPath(inside).parts
+    if not re.fullmatch(r"\w+(\.\w+)*", module) or ".." in parts or inside.startswith("/"):
+        raise Refused(f"{uri}: is not pkg://module/file; write pkg://, a package's name, /, a file in it")
+    top, *folders = module.split(".")  # find_spec of a dotted name would import the parents
+    spec = importlib.util.find_spec(top)
+    if spec is None or not spec.submodule_search_locations:
+        name = top.replace("_", "-")
+        raise Refused(f"{uri}: no package {top!r} is installed; pip install --no-deps {name}")
+    folder = Path(spec.submodule_search_locations[0], *folders)
+    if not folder.is_dir():
+        raise Refused(f"{uri}: package {top} has no package {'.'.join(folders)}; correct the name")
+    return folder.joinpath(*parts)
 
 
 def join(root_uri: str, *names: str) -> str:

@@ -8,11 +8,11 @@ import os
 import threading
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import unquote, urlsplit
 
 from pydantic import ValidationError
 
 from datatunerx.runs.events import Event, EventType
+from datatunerx.runs.files import path_of
 
 log = logging.getLogger(__name__)
 
@@ -127,12 +127,7 @@ def encode(event: Event) -> bytes:
 
 def _local(place: Path | str) -> Path:
     """Of a path or a file:// URI. Appending and tailing need a local file."""
-    parts = urlsplit(str(place)) if "://" in str(place) else None
-    if parts is None:
-        return Path(place)
-    if parts.scheme != "file":
-        raise ValueError(f"{place}: events are appended to and read from local files only; use file:///...")
-    return Path(unquote(parts.path))
+    return place if isinstance(place, Path) else path_of(place)
 
 
 def _decode(line: bytes) -> Event | None:
