@@ -75,3 +75,16 @@ def test_an_error_says_file_line_field_and_fix_and_survives_a_pickle():
     assert str(pickle.loads(pickle.dumps(error))) == "a.jsonl:3: messages: is odd. Fix: make it even"
     assert str(DataError("is odd")) == "is odd"
     assert Path("a.jsonl").name in str(error)
+
+
+@pytest.mark.parametrize(
+    ("groups", "apart"), [(None, "rows that differ"), ("customer", "groups")], ids=["few rows", "one group"]
+)
+def test_a_split_that_gets_no_row_is_warned_of(groups, apart, dataset, write_rows, chat_row):
+    rows = [chat_row(str(n), "b") | {"customer": "same"} for n in range(2 if groups is None else 20)]
+    files = dataset(write_rows(rows), auto_split=AutoSplit(validate=0, test=0.2, groupBy=groups))
+    (warning,) = inspect(files).report.warnings
+    assert warning.startswith("no row went to the test split") and f"too few {apart}" in warning
+    more = [chat_row(str(n), "b") | {"customer": str(n)} for n in range(20)]
+    files = dataset(write_rows(more), auto_split=AutoSplit(validate=0, test=0.2, groupBy=groups))
+    assert inspect(files).report.warnings == []

@@ -189,8 +189,9 @@ def test_a_cutoff_shorter_than_every_row_is_refused_when_long_rows_are_dropped(
 
 def test_a_split_of_bad_rows_is_refused_with_the_first_of_them(tokenised, dataset, write_rows):
     path = write_rows(["{", "[]"])
-    with pytest.raises(DataError, match=f"no row of the train split can be used: {path}:1: bad JSON"):
+    with pytest.raises(DataError, match=f"no row of the train split can be used: {path}:1: bad JSON") as told:
         tokenised(dataset(path))
+    assert str(told.value).count("Fix: ") == 1 and f"{path}:2: a row is not an object" in str(told.value)
 
 
 def test_rows_that_the_template_refuses_are_dropped(tokenised, dataset, write_rows, chat_row):

@@ -120,6 +120,7 @@ def _told(found: Checked) -> list[str]:
         f"format   {report.get('format') or 'not recognised'}",
         f"rows     {report['read']:,} read, {report['kept']:,} kept, {report['dropped']:,} dropped",
     ]
+    lines += [f"warning  {visible(warning)}" for warning in report.get("warnings", [])]
     for reason in report.get("reasons", []):
         places = reason.get("where", [])
         more = f" and {reason['count'] - len(places):,} more" if reason["count"] > len(places) else ""

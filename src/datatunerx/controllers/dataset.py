@@ -79,7 +79,7 @@ class DatasetReconciler:
         report = facts.report
         why = ", ".join(f"{r.count} {r.reason}" for r in report.reasons)
         message = f"{report.kept} of {report.read} rows kept" + (f"; dropped: {why}" if why else "")
-        status.set_condition("Ready", True, "Inspected", message)
+        status.set_condition("Ready", True, "Inspected", "; ".join([message, *report.warnings]))
         return True
 
     async def _is_made(self, dataset: Dataset, plan: RunPlan, wanted: Dataset) -> bool:

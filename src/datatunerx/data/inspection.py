@@ -185,7 +185,17 @@ class _Reading:
         report = self.tally.report(recognised(self.files))
         report.languages = self._languages.counted()
         report.overlap = self._overlap(numbers, processes)
+        report.warnings = [
+            self._no_row(split) for split in self._division.shares if not self.tally.kept[split]
+        ]
         return report
+
+    def _no_row(self, split: Split) -> str:
+        apart = "groups" if self.files.auto_split.group_by else "rows that differ"
+        return (
+            f"no row went to the {split} split, which is made from the train rows: too few {apart}; add some, "
+            "name a file for it, or set its share to 0"
+        )
 
     def _overlap(self, numbers: NDArray[np.int8] | None, processes: int) -> Overlap:
         made = np.zeros(len(self._trained), bool) if numbers is None else numbers > 0

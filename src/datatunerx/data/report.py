@@ -2,6 +2,7 @@
 
 from array import array
 from collections.abc import Collection, Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -120,7 +121,8 @@ class Tally:
     def nothing_kept(self, split: Split) -> DataError:
         """For a split of which no row can be used: the first problems."""
         first = self.problems[0]
-        said = "; ".join(str(problem.error()) for problem in self.problems[:FIRST_PROBLEMS])
+        problems = (replace(problem, fix="") for problem in self.problems[:FIRST_PROBLEMS])
+        said = "; ".join(str(problem.error()) for problem in problems)
         return DataError(f"no row of the {split} split can be used: {said}", first.file, fix=first.fix)
 
 

@@ -210,6 +210,8 @@ class DataReport(Wire):
     languages: Annotated[list[Language], Field(max_length=64)] = []
     """Rows per language in a sample of at most 1000 rows."""
     overlap: Overlap | None = None
+    warnings: Annotated[list[ShortText], Field(max_length=16)] = []
+    """What keeps nobody from training, and should be known before."""
 
 
 class MadeData(Wire):
