@@ -26,6 +26,7 @@ from datatunerx.client.https import Https
 from datatunerx.client.kubeconfig import load
 from datatunerx.console import PREFIX, Sessions, create_console
 from datatunerx.console.kinds import PLURALS
+from datatunerx.console.wizard import draft as drafts
 from datatunerx.resources import GROUP
 from datatunerx.resources.crds import crd_manifests
 from datatunerx.resources.wire import VERSION, now
@@ -177,9 +178,28 @@ async def fill(api: Api) -> None:
             "planUri": "file:///plan.json",
             "serves": [f"Finetune/{TRAINS}-{kind}"],
         }
-        place = {"position": 1} if phase == "Pending" else {"lastHeartbeat": END, "startedAt": START}
+        runs = {"lastHeartbeat": END, "startedAt": START, "devices": ["cpu"]}
+        place = {"position": 1} if phase == "Pending" else runs
         await _make(api, "runs", name, spec, {"phase": phase} | place)
     await take_home(api)
+    await begin_some(api)
+
+
+async def begin_some(api: Api) -> None:
+    """Drafts of the wizard, of who looks through a browser: one half way, two that became experiments."""
+    made = {"method": "lora", "llm": "smollm2", "dataset": "support-tickets"}
+    values = {"lora.rank": ["8, 16"], "learningRate": ["1e-3, 2e-3"], "maxSteps": ["48"]}
+    values["samples"] = PROMPTS[:1]
+    for id, draft in (
+        ("draft-open", {"name": "tickets-next-try", "step": 4, "values": values}),
+        ("draft-runs", {"name": TRAINS, "step": 6, "experiment": TRAINS}),
+        ("draft-done", {"name": DONE, "step": 6, "experiment": DONE}),
+    ):
+        labels = {drafts.LABEL: drafts.STARTED if "experiment" in draft else drafts.OPEN}
+        notes = {drafts.USER: "datatunerx:admin", drafts.CHANGED: now()}
+        metadata = {"name": id, "labels": labels, "annotations": notes}
+        body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata}
+        await api.create_raw(drafts.CONFIG_MAPS, body | {"data": {drafts.KEY: json.dumps(made | draft)}})
 
 
 async def take_home(api: Api) -> None:
@@ -503,6 +523,46 @@ async def _make(
 # What workers have told: the curves and logs of the two experiments that trained.
 
 
+GIVEN = "<|im_start|>user\nMy printer is on fire.<|im_end|>\n<|im_start|>assistant\n"
+LEARNED = "category: hardware\nurgency: high<|im_end|>"
+
+
+async def inspected(api: Api, data: Path) -> None:
+    """The report's file of the dataset, with rows as their tokens say them, and a plugin's schema."""
+    fix = "add the answer to learn as an assistant turn"
+    problem = {"reason": "no assistant turn", "field": "messages", "found": f"user {EVIL}", "fix": fix}
+    told = {"text": f"{GIVEN}{LEARNED}\n", "trained": [[len(GIVEN), len(GIVEN + LEARNED)]]}
+    plain = [{"role": "user", "content": EVIL}, {"role": "assistant", "content": "No."}]
+    facts = {
+        "problems": [problem | {"file": "train.jsonl", "line": line} for line in (17, 80, 81, 144)],
+        "preview": [{"row": "train.jsonl:1"} | told, {"row": "train.jsonl:2", "messages": plain}],
+    }
+    folder = data / "runs" / "inspection"
+    folder.mkdir(parents=True)
+    (folder / "report.json").write_text(json.dumps(facts))
+    status = {"status": {"reportUri": f"file://{folder}/report.json"}}
+    await api.patch_status(PLURALS["Dataset"], "support-tickets", status)
+    schema = {
+        "required": ["language"],
+        "properties": {
+            "language": {"enum": ["en", "zh"], "description": "Of the tickets that are taken."},
+            "since": {"type": "string", "description": "The first day, as 2026-01-31."},
+            "limit": {"type": "integer", "default": 1000},
+        },
+    }
+    await api.patch_status(PLURALS["DataPlugin"], "from-tickets", {"status": {"parameterSchema": schema}})
+
+
+async def queued(api: Api) -> None:
+    """Trainings that wait for a device."""
+    long = "a-training-with-a-rather-long-name-of-the-kind-that-matrices-make-r64-lr5e-4"
+    for n, name in enumerate(("invoices-r8", "invoices-r16", long)):
+        spec = {"llm": "smollm2", "dataset": "support-tickets", "hyperparameter": {"ref": "tickets"}}
+        status = {"phase": "Pending", "reason": "Queued", "message": f"place {n + 2} of 4 in the queue"}
+        start = {"expectedStart": f"2026-11-22T09:{15 + n}:00Z"} if n < 2 else {}
+        await _make(api, "finetunes", name, spec, status | start)
+
+
 async def tell(api: Api, data: Path) -> None:
     """Write events and logs below the folder of data, and name them in the objects, as controllers do."""
     done = [f"{DONE}-{group}" for group in GROUPS]
@@ -586,11 +646,13 @@ def _served(home: Path, *options: str) -> Iterator[Place]:
         stderr=subprocess.PIPE,
     )
     assert server.stdout is not None
-    found = re.search(r"https://\S+:\d+", server.stdout.readline())
-    assert found, server.communicate(timeout=10)
-    yield Place(found[0], home, environment)
-    server.terminate()
-    server.communicate(timeout=20)
+    try:
+        found = re.search(r"https://\S+:\d+", server.stdout.readline())
+        assert found, "it said nothing"
+        yield Place(found[0], home, environment)
+    finally:
+        server.terminate()
+        server.communicate(timeout=20)
 
 
 @pytest.fixture(scope="module")
@@ -609,6 +671,8 @@ def place(tmp_path_factory) -> Iterator[Place]:
         async with Https(load(home / "kubeconfig")) as transport:
             await fill(Api(transport))
             await tell(Api(transport), home / "data")
+            await inspected(Api(transport), home / "data")
+            await queued(Api(transport))
 
     with _served(home, "--no-controllers") as place:
         # Playwright has a loop in this thread already

@@ -23,6 +23,12 @@ PAGES = {
     "job-files": "jobs/support-tickets-r8-lr2e-3?tab=files",
     "datasets": "datasets",
     "dataset": "datasets/support-tickets",
+    "dataset-rows": "datasets/support-tickets?tab=rows",
+    "dataset-problems": "datasets/support-tickets?tab=problems",
+    "dataset-edit": "datasets/support-tickets?tab=edit",
+    "dataset-plugin": "datasets/support-tickets?tab=plugin",
+    "dataset-new": "datasets/_new",
+    "dataset-addresses": "datasets/_new?way=addresses",
     "models": "models",
     "model": "models/llm/smollm2",
     "checkpoint": "models/ckpt/support-tickets-r8-lr2e-3",
@@ -36,6 +42,13 @@ PAGES = {
     "compare-answers": "compare?saved=monday",
     "compare-curves": "compare?models=fe/support-tickets&tab=curves",
     "compare-settings": "compare?models=fe/support-tickets&tab=settings",
+    "wizard-place": "new",
+    "wizard-data": "new/draft-open/2",
+    "wizard-parameters": "new/draft-open/3",
+    "wizard-start": "new/draft-open/4",
+    "wizard-live": "new/draft-runs/4",
+    "wizard-results": "new/draft-done/5",
+    "wizard-home": "new/draft-done/6",
     "devices": "devices",
     "events": "events",
     "settings": "settings",
@@ -119,13 +132,45 @@ def test_the_palette_finds_an_object_and_keys_lead_on(browse):
     page.get_by_role("link", name="faq-zh-qwen-b").wait_for()
     page.keyboard.press("Enter")
     page.get_by_role("heading", name="faq-zh-qwen-b").wait_for()
+    page.wait_for_load_state()  # keys need the script, which comes after what is read
     page.keyboard.press("g")
     page.keyboard.press("e")
     page.get_by_role("heading", name="Experiments").wait_for()
+    page.wait_for_load_state()
     page.keyboard.press("/")
     page.keyboard.type("contracts")
     page.wait_for_url("**q=contracts**")
     page.get_by_text("1 to 1 of 1").wait_for()
+
+
+def test_rows_are_walked_by_keys_and_the_keys_are_told(browse):
+    page = browse("datasets")
+    for key, name in (("j", "contracts"), ("j", "support-tickets"), ("k", "contracts")):
+        page.keyboard.press(key)
+        assert page.evaluate("document.activeElement.textContent") == name
+    page.keyboard.press("?")
+    page.get_by_role("dialog", name="Shortcuts").get_by_text("Next row, row before").wait_for()
+    page.keyboard.press("Escape")
+    page.keyboard.press("j")
+    page.keyboard.press("Enter")
+    page.get_by_role("heading", name="support-tickets").wait_for()
+
+
+def test_the_queue_is_put_in_order_by_dragging_and_by_keys(browse):
+    page = browse("devices")
+    rows = page.locator(".queue li")
+
+    def names():
+        return [name[:11] for name in rows.evaluate_all("all => all.map(x => x.dataset.name)")]
+
+    assert names() == ["invoices-r8", "invoices-r1", "a-training-"]
+    rows.nth(2).drag_to(rows.nth(0), target_position={"x": 60, "y": 4})
+    page.get_by_text("Priority:").wait_for()
+    page.locator(".queue li:first-child[data-name^=a-training]").wait_for()
+    page.get_by_role("button", name="Move invoices-r8 down").focus()
+    page.keyboard.press("Enter")
+    page.locator(".queue li:last-child[data-name=invoices-r8]").wait_for()
+    assert names() == ["a-training-", "invoices-r1", "invoices-r8"]
 
 
 def test_ticked_rows_survive_a_refresh_and_can_be_stopped(browse):
