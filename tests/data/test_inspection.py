@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from datatunerx.data import DataError, content_digest, inspect
+from datatunerx.data import pieces as pieces_module
 from datatunerx.resources.enums import Split
 from datatunerx.resources.material import AutoSplit
 
@@ -88,3 +89,18 @@ def test_a_split_that_gets_no_row_is_warned_of(groups, apart, dataset, write_row
     more = [chat_row(str(n), "b") | {"customer": str(n)} for n in range(20)]
     files = dataset(write_rows(more), auto_split=AutoSplit(validate=0, test=0.2, groupBy=groups))
     assert inspect(files).report.warnings == []
+
+
+def test_progress_is_told_in_rows_of_about_as_many_as_there_are(
+    dataset, write_rows, chat_row, tmp_path, monkeypatch
+):
+    path = write_rows([chat_row("a", "b")] * 10)
+    monkeypatch.setattr(pieces_module, "PIECE_BYTES", Path(path).stat().st_size * 4 // 10)
+    said: list[tuple[int, int]] = []
+    inspect(dataset(path), on_progress=lambda rows, speed, total: said.append((rows, total)))
+    assert said == [(4, 10), (8, 10), (10, 10)]
+    (tmp_path / "t.csv").write_text("prompt,completion\na,b\n")
+    inspect(
+        dataset(str(tmp_path / "t.csv")), on_progress=lambda rows, speed, total: said.append((rows, total))
+    )
+    assert said[3:] == [(1, 0)]

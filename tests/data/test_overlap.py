@@ -6,8 +6,9 @@ import sys
 
 import pytest
 
-from datatunerx.data import inspect
+from datatunerx.data import Conversation, inspect
 from datatunerx.data.languages import language
+from datatunerx.data.overlap import HeldOut, signed
 from datatunerx.resources.enums import Split
 from datatunerx.resources.material import AutoSplit
 
@@ -89,7 +90,7 @@ def test_the_language_mix_is_that_of_the_rows(dataset, write_rows, chat_row):
 
 LARGE = """
 import json, resource, sys
-from datatunerx.data import inspect
+from datatunerx.data import Conversation, inspect
 from datatunerx.resources.enums import Split
 from datatunerx.resources.material import AutoSplit
 from datatunerx.runs.plan import DataFiles
@@ -111,3 +112,18 @@ def test_memory_does_not_grow_with_the_train_rows(tmp_path):
 
     small, large = size(2000), size(20_000)
     assert (small[1], large[1]) == (20, 20) and large[2] - small[2] < 30
+
+
+def test_a_held_out_row_that_is_found_is_put_aside(chat_row):
+    """Of rows that are all alike each would meet each: that many comparisons never end."""
+
+    def alike(number: int):
+        text = "the same long text in every row, but for one number at its very end, as of a form " * 3
+        return [(Conversation(chat_row(f"{text} {number}", "yes")["messages"]), f"{number}")]
+
+    index = HeldOut()
+    index.add(signed(alike(0)))
+    assert index.near(signed(alike(0))) == {}  # an exact copy is none
+    assert index.near(signed(alike(1))) == {0: "1"}
+    assert index.near(signed(alike(2))) == {}
+    assert index.where({0: "1"}) == ["0 ~ 1"]

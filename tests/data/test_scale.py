@@ -36,7 +36,7 @@ def look():
         peak, counted = max(peak, held()), counted + 1
 threading.Thread(target=look, daemon=True).start()
 told = [0, time.monotonic()]
-def tell(rows, speed):
+def tell(rows, speed, total=0):
     if time.monotonic() - told[1] > 30:
         told[1] = time.monotonic()
         print(f"{rows:,} rows, {speed:,.0f} a second, peak {peak >> 20} MiB", file=sys.stderr, flush=True)

@@ -7,9 +7,12 @@ when their asker does, however it ends, and at once when it has no more to ask.
 
 import gc
 import os
+import select
 import signal
 import subprocess
 import sys
+import threading
+import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -28,6 +31,8 @@ MAX_PROCESSES = 8
 SOLO = "free some memory, or set OMP_NUM_THREADS=1 so that one process does the work, and start it again"
 """What helps when a process was killed."""
 ENDING_SECONDS = 5.0
+ORPHAN_SECONDS = 1.0
+"""A process whose asker is gone may work on for so long."""
 _PROGRAM = "from datatunerx.data.crew import lead; lead()"
 # Threads that a fork would not take along.
 _ALONE = {"TOKENIZERS_PARALLELISM": "false", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
@@ -180,6 +185,7 @@ def lead() -> None:
 
 def _work(connection: "Connection[Any, Any]", work: Callable[[Any], Any]) -> None:
     """Answer until nobody asks."""
+    threading.Thread(target=_watch, args=[connection.fileno()], daemon=True).start()
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):
         while True:
             thing = connection.recv()
@@ -188,3 +194,12 @@ def _work(connection: "Connection[Any, Any]", work: Callable[[Any], Any]) -> Non
             except (DataError, MemoryError) as error:
                 answer = (False, error)
             connection.send(answer)
+
+
+def _watch(number: int) -> None:
+    """End this process soon after its asker, which may have died in the middle of its work."""
+    asker = select.poll()
+    asker.register(number, 0)  # no event but the other end's closing
+    asker.poll()
+    time.sleep(ORPHAN_SECONDS)
+    os._exit(0)

@@ -19,7 +19,7 @@ from datatunerx.data.formats import Conversation
 from datatunerx.data.languages import Languages
 from datatunerx.data.lengths import without_loss
 from datatunerx.data.overlap import HeldOut, Signed, content_hash, copies, signed
-from datatunerx.data.pieces import Piece, chosen, of_files, processes_for, rows_of, worked
+from datatunerx.data.pieces import Piece, chosen, num_bytes, of_files, processes_for, rows_of, worked
 from datatunerx.data.report import Tally, problem_lines
 from datatunerx.data.rows import Row, content_digest, recognised
 from datatunerx.data.splits import Division, made_shares
@@ -38,15 +38,16 @@ def inspect(
     tokenizer_path: Path | None = None,
     template: str | None = None,
     report_path: Path | None = None,
-    on_progress: Callable[[int, float], None] | None = None,
+    on_progress: Callable[[int, float, int], None] | None = None,
     processes: int | None = None,
 ) -> DataFacts:
     """Digest and report of the dataset; with a tokenizer, in tokens too. Nothing is cut to length here.
 
     The report goes to `report_path` as JSON, with the first problems whole and the first rows as text with
-    the characters that carry loss. `on_progress` is called with the rows read so far and rows per second, as
-    they are read the first time; `processes` is as for `tokenise`. Raises DataError for files that cannot be
-    read and if no row, or no row of the train split, can be used.
+    the characters that carry loss. `on_progress` is called with the rows read so far, rows per second, and
+    about how many they all are (0 if that cannot be told), as they are read the first time; `processes` is
+    as for `tokenise`. Raises DataError for files that cannot be read and if no row, or no row of the train
+    split, can be used.
     """
     if not files.splits.get(Split.TRAIN):
         raise DataError(
@@ -55,13 +56,16 @@ def inspect(
     chat = ChatTemplate.load(tokenizer_path, template) if tokenizer_path is not None else None
     reading, begun = _Reading(files, chat), time.monotonic()
 
+    whole, done = sum(num_bytes(files, split) for split in Split), 0
     for split in Split:
         many = processes or processes_for(files, split)
         with closing(worked(_Inspecting(files, split, chat), of_files(files, split), many)) as blocks:
             for block in blocks:
                 reading.take(split, block)
+                rows, done = reading.tally.read, done + block.size
                 if on_progress is not None:
-                    on_progress(reading.tally.read, reading.tally.read / max(time.monotonic() - begun, 1e-9))
+                    total = rows * whole // done if done else 0
+                    on_progress(rows, rows / max(time.monotonic() - begun, 1e-9), total)
     many = processes or processes_for(files, Split.TRAIN)
     facts = DataFacts(digest=content_digest(files), report=reading.report(many))
     if report_path is not None:
@@ -78,6 +82,8 @@ def inspect(
 class Block(NamedTuple):
     """What is known of the rows of a piece."""
 
+    size: int
+    """Bytes of the file that they take, or 0 if that cannot be told."""
     tally: Tally
     contents: "array[int]"
     """What each conversation says."""
@@ -99,7 +105,15 @@ class _Inspecting:
 
     def __call__(self, piece: Piece) -> Block:
         tally, kept = Tally(self.chat.end_ids if self.chat else ()), bytearray()
-        made = Block(tally, array("Q"), b"", _division(self.files), Languages(), [])
+        made = Block(
+            piece.part.size if piece.part else 0,
+            tally,
+            array("Q"),
+            b"",
+            _division(self.files),
+            Languages(),
+            [],
+        )
         for row, example in self._encoded(rows_of(piece, self.files)):
             if isinstance(row.value, Conversation):
                 content = content_hash(row.value)
@@ -193,8 +207,8 @@ class _Reading:
     def _no_row(self, split: Split) -> str:
         apart = "groups" if self.files.auto_split.group_by else "rows that differ"
         return (
-            f"no row went to the {split} split, which is made from the train rows: too few {apart}; add some, "
-            "name a file for it, or set its share to 0"
+            f"no row went to the {split} split, which is made from the train rows: too few {apart}; "
+            "add some, name a file for it, or set its share to 0"
         )
 
     def _overlap(self, numbers: NDArray[np.int8] | None, processes: int) -> Overlap:

@@ -83,16 +83,17 @@ class HeldOut:
 
     def near(self, rows: Iterable[Signed]) -> dict[int, str]:
         """The held-out rows that train rows come near to, by number, each with the place of the first that
-        does; exact copies are not near ones."""
-        compared = list(rows)
-        found: dict[int, str] = {}
-        met = self._index.query_all([row.hashed for row in compared])
-        for row, keys in zip(compared, met, strict=True):
-            for key in keys:
-                known = self._rows[key]
-                near = key not in found and known.hashed.jaccard(row.hashed) >= NEAR
-                if near and known.content != row.content:
-                    found[key] = row.place
+        does; exact copies are not near ones. Later rows are no longer held against these."""
+        rows, found = iter(rows), dict[int, str]()
+        while few := list(islice(rows, SIGNED_AT_ONCE)):
+            met = self._index.query_all([row.hashed for row in few])
+            for row, keys in zip(few, met, strict=True):
+                for key in keys:
+                    known = self._rows[key]
+                    near = key not in found and known.content != row.content
+                    if near and known.hashed.jaccard(row.hashed) >= NEAR:
+                        found[key] = row.place
+                        self._index.remove(key)
         return found
 
     def where(self, found: dict[int, str]) -> list[str]:

@@ -7,7 +7,7 @@ read here, and handed on.
 import os
 from array import array
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
@@ -113,10 +113,18 @@ def worked(work: Callable[[Piece], B], pieces: Iterable[Piece], processes: int) 
 
 def processes_for(files: DataFiles, split: Split) -> int:
     """As many as there are cores for; one for little data."""
-    uris = files.splits.get(split) or files.splits.get(Split.TRAIN, [])
-    places = (local_path(files.copies.get(uri, uri)) for uri in uris)
-    size = sum(os.path.getsize(place) for place in places if place and place.is_file())
-    return max(1, min(num_processes(), size // BYTES_PER_PROCESS))
+    own = split if files.splits.get(split) else Split.TRAIN
+    return max(1, min(num_processes(), num_bytes(files, own) // BYTES_PER_PROCESS))
+
+
+def num_bytes(files: DataFiles, split: Split) -> int:
+    """Of the files that are named for the split, as far as they are here and can be read."""
+    size = 0
+    for uri in files.splits.get(split, []):
+        place = local_path(files.copies.get(uri, uri))
+        with suppress(OSError):  # told by who reads it
+            size += os.path.getsize(place) if place else 0
+    return size
 
 
 @dataclass(frozen=True)

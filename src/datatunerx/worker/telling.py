@@ -9,11 +9,11 @@ from datatunerx.worker.journal import Journal
 TELL_SECONDS = 1.0
 
 
-def telling(journal: Journal, doing: str, total: int = 0) -> Callable[[int, float], None]:
+def telling(journal: Journal, doing: str, total: int = 0) -> Callable[..., None]:
     """Tells rows and rows a second now and then, and of about `total` rows when the last will be done."""
     last = time.monotonic()
 
-    def tell(rows: int, speed: float) -> None:
+    def tell(rows: int, speed: float, total: int = total) -> None:
         nonlocal last
         if time.monotonic() - last < TELL_SECONDS:
             return
