@@ -2,10 +2,12 @@
 
 import asyncio
 import json
+import time
 from contextlib import asynccontextmanager
 from hashlib import sha256
 from types import SimpleNamespace
 
+import psutil
 import pytest
 
 from datatunerx.client import Api, ApiError, InProcess, Plural
@@ -224,3 +226,25 @@ async def test_parts_of_a_log_are_found_by_offset_words_and_level(filled, run):
 
 async def test_a_run_that_waits_has_an_empty_log(filled):
     assert json.loads(await filled.get("logs/run-c"))["lines"] == []
+
+
+@pytest.mark.slow
+async def test_a_log_of_a_gigabyte_opens_within_a_second(filled, run):
+    """R29: neither opening it, nor paging back, nor a search holds it in memory."""
+    line = b"08:00:00 step 123 of 456 loss 0.789 and some more words that a worker might say\n"
+    block = line * (1 + (4 << 20) // len(line))
+    with run.log.open("wb") as file:
+        for _ in range(256):
+            file.write(block)
+        file.write(b"the end\n")
+    before = psutil.Process().memory_info().rss
+    for path in ("logs/r", "logs/r?before=500000000", "logs/r?around=250000000", "logs/r?search=nowhere"):
+        began = time.perf_counter()
+        found = json.loads(await filled.get(path))
+        took = time.perf_counter() - began
+        print(f"{path} {took:.3f} s")
+        assert took < 1, path
+    assert 0 < found["before"] < found["size"]  # a search is answered in parts
+    assert json.loads(await filled.get("logs/r"))["lines"][-1][1] == "the end"
+    assert psutil.Process().memory_info().rss - before < 50 << 20
+    run.log.unlink()
