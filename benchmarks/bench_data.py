@@ -4,7 +4,8 @@ Run: python benchmarks/bench_data.py [--megabytes 64] [--rounds 3] [--model FOLD
 JSONL of conversations and write ids to disk, each in a process of its own, turn about; imports and loading
 the tokenizer are not counted. The peer is load_dataset("json") and one map with apply_chat_template in
 batches on all cores: it makes ids alone. Ours checks every row, finds what carries loss, and counts.
-Beside the clock stands processor time (with children), which stays about true on a busy machine.
+Beside the clock stands processor time (with children), which stays about true on a busy machine, and the
+most memory that all processes of a side had at one time.
 """
 
 import argparse
@@ -55,6 +56,21 @@ def done(rows):
     return len(rows), 0
 """
 CLOCK = """
+import threading, psutil
+peak, over = 0, threading.Event()
+def look():
+    "Memory of all processes; what they share counts once."
+    global peak
+    me = psutil.Process()
+    while not over.wait(0.5):
+        held = 0
+        for one in [me, *me.children(recursive=True)]:
+            try:
+                held += one.memory_full_info().pss
+            except psutil.Error:
+                continue
+        peak = max(peak, held)
+threading.Thread(target=look, daemon=True).start()
 def spent():
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(one.ru_utime + one.ru_stime for one in used)
@@ -62,10 +78,8 @@ begun, used = time.perf_counter(), spent()
 rows = work()
 wall = time.perf_counter() - begun
 count, tokens = done(rows)
-# Not ru_maxrss, which begins with what the parent had.
-status = dict(line.split(":", 1) for line in open("/proc/self/status"))
-peak = int(status["VmHWM"].split()[0]) / 1024
-print(wall, spent() - used, count, tokens, peak)
+over.set()
+print(wall, spent() - used, count, tokens, peak / 2**20)
 """
 
 
