@@ -50,7 +50,7 @@ def rows(facts: Mapping[str, Any]) -> list[Row]:
 
 def _row(row: Mapping[str, Any]) -> Row:
     if "text" in row:
-        parts = [Part(visible(text), trained) for text, trained in pieces(row) if text]
+        parts = [Part(visible(text), trained) for text, trained in pieces(row) if text.strip()]
     else:
         parts = [Part(visible(m["content"]), m["role"] == "assistant", m["role"]) for m in _turns(row)]
     left, shown = SHOWN_CHARACTERS, []
