@@ -13,7 +13,6 @@
     !(name === "open" && /^(DETAILS|DIALOG)$/.test(node.tagName)) &&
     !(name === "checked" || (name === "value" && /^(INPUT|TEXTAREA|SELECT)$/.test(node.tagName)));
   calls.beforeNodeMorphed = (old) => !(old.nodeType === 1 && old.hasAttribute("data-island"));
-  Idiomorph.defaults.ignoreActiveValue = true;
   let fresh = Date.now();
   const busy = () => document.hidden || all("dialog[open]").length || getSelection().toString();
   function refresh() {
@@ -49,6 +48,8 @@
   // An answer that is an error is shown where it was asked for a dialog, else as a toast.
   document.addEventListener("htmx:beforeSwap", (event) => {
     const { xhr, target } = event.detail;
+    // What is being typed stays; a button that has the focus is called anew like any other.
+    Idiomorph.defaults.ignoreActiveValue = /^(INPUT|TEXTAREA|SELECT)$/.test(document.activeElement?.tagName);
     if (xhr.status < 400) return;
     if (target.id === "page" && xhr.status >= 500) return;
     event.detail.shouldSwap = true;
