@@ -56,7 +56,7 @@ async def test_a_name_that_cannot_be_is_told_at_its_field(filled):
         answer = await filled.post("new", {"name": name, "do": "next"})
         fault = re.search(r'id="fault-name"[^>]*>([^<]*)<', answer.text)
         assert fault and told in fault[1], name
-    assert await filled.api.list(drafts.CONFIG_MAPS, "default", labels=drafts.LABEL) == []
+    assert await drafts.unfinished(filled.api, "default", "ada") == []
 
 
 async def test_what_was_typed_is_there_when_one_comes_back_and_the_list_leads_there(filled):

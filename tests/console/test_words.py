@@ -64,6 +64,10 @@ async def test_what_pages_say_has_its_chinese(filled, monkeypatch):
         "events",
         "settings",
         "experiments/support-tickets",
+        "new",
+        *(f"new/draft-open/{step}" for step in range(1, 5)),
+        *(f"new/draft-runs/{step}" for step in range(3, 7)),
+        "new/draft-done/5",
         "jobs/faq-zh-qwen-b?tab=logs",
         *(
             f"act?do={do}&target=fe/{name}"
