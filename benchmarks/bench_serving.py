@@ -168,6 +168,40 @@ async def load_from(url: str, clients: int, names: list[str], seconds: float) ->
     return firsts, tokens / (time.perf_counter() - start)
 
 
+async def ask_all(url: str, names: list[str], tokens: int) -> float:
+    """Seconds to the last answer of one question to all these models at once, as a comparison asks."""
+    from openai import AsyncOpenAI
+
+    async with AsyncOpenAI(base_url=url, api_key=TOKEN, max_retries=0, timeout=600) as client:
+        question = [{"role": "user", "content": "What would a good holiday by the sea be like?"}]
+        start = time.perf_counter()
+        await asyncio.gather(
+            *(
+                client.chat.completions.create(
+                    model=name, max_tokens=tokens, temperature=0, messages=question
+                )
+                for name in names
+            )
+        )
+        return time.perf_counter() - start
+
+
+def compare_table(url: str, names: list[str], args) -> None:
+    """Turn by turn, so that what else the machine does falls on all alike; the least of each counts."""
+    cases = {"one, the base": names[:1], "one, an adapter": names[1:2], "all of them": names}
+    taken: dict[str, list[float]] = {name: [] for name in cases}
+    for _ in range(args.rounds):
+        for name, models in cases.items():
+            taken[name].append(asyncio.run(ask_all(url, models, args.tokens)))
+    print(f"\none question to {len(names)} models, {args.tokens} tokens, seconds to the last answer")
+    print(f"{'':18}{'least':>9}{'median':>9}{'all take':>11}{'goal':>8}")
+    whole = min(taken["all of them"])
+    for name, seconds in taken.items():
+        least = f"{name:18}{min(seconds):9.2f}{statistics.median(seconds):9.2f}"
+        more = f"{whole / min(seconds):10.2f}x{'<= 1.5x':>8}" if len(cases[name]) == 1 else ""
+        print(least + more)
+
+
 def client_table(base, args, folder: Path) -> None:
     from tokenizers import Tokenizer
 
@@ -190,6 +224,7 @@ def client_table(base, args, folder: Path) -> None:
     endpoint = Endpoint(create_app(service, TOKEN))
     engine.start()
     endpoint.start()
+    compare_table(endpoint.url, list(models)[:8], args)
     print(f"\nthrough the endpoint, {len(models)} models, answers of 64 tokens, streamed")
     print(f"{'clients':>8}{'tokens/s':>10}{'first token p50':>18}{'p95':>10}{'answers':>10}")
     for clients in (1, 8, 32):
@@ -229,6 +264,8 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--single", type=int, default=4, help="prompts an adapter that batch 1 is timed on")
     parser.add_argument("--seconds", type=float, default=20, help="for each number of clients")
+    parser.add_argument("--rounds", type=int, default=5, help="comparisons of all models that are timed")
+    parser.add_argument("--only", choices=["batch", "clients"], help="one half of it")
     parser.add_argument("--profile", action="store_true")
     args = parser.parse_args()
     warnings.filterwarnings("ignore")
@@ -239,8 +276,10 @@ def main() -> None:
         folder = Path(made)
         if args.profile:
             return profile(base, args, folder)
-        batch_table(base, args, folder)
-        client_table(base, args, folder / "served")
+        if args.only != "clients":
+            batch_table(base, args, folder)
+        if args.only != "batch":
+            client_table(base, args, folder / "served")
 
 
 if __name__ == "__main__":

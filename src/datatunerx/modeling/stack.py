@@ -16,8 +16,8 @@ from datatunerx.modeling.adapters import Adapter
 from datatunerx.modeling.frozen import FrozenWeight
 from datatunerx.modeling.stream import Segment
 
-WORTH = 16_384
-"""T x S up to which one wide product is faster than many small ones."""
+WORTH = 4096
+"""T x S, for each adapter of a pass, up to which one wide product is faster than small ones for each."""
 
 
 class Stack:
@@ -59,12 +59,13 @@ def stack_for(
 ) -> Stack | None:
     """A stack for a pass of so many rows, `before` if it will do; None where it is not worth it."""
     wanted = list({id(segment.adapter): segment.adapter for segment in segments}.values())
-    if len(wanted) < 2 or tokens * sum(adapter.shape.rank for adapter in wanted) > WORTH:
+    most = WORTH * len(wanted)
+    if len(wanted) < 2 or tokens * sum(adapter.shape.rank for adapter in wanted) > most:
         return None
     if before is not None:
-        if before.covers(segments) and tokens * before.rank <= WORTH:
+        if before.covers(segments) and tokens * before.rank <= most:
             return before
         others = [adapter for adapter in before.adapters if all(adapter is not one for one in wanted)]
-        if tokens * sum(adapter.shape.rank for adapter in (*wanted, *others)) <= WORTH:
+        if tokens * sum(adapter.shape.rank for adapter in (*wanted, *others)) <= most:
             wanted += others  # who was asked a moment ago will be asked again
     return Stack(wanted, dtype)
