@@ -333,8 +333,8 @@ def test_tools_and_their_calls_pass_through_the_template(chats, name):
 
 
 SAME = {
-    "command-r": "cohere", "gemma": "gemma3", "llama3": "llama3", "phi3": "phi3", "qwen": "qwen2_5",
-    "qwen3": "qwen3_instruct_2507",
+    "command-r": "cohere", "gemma": "gemma3", "internlm2": "lfm2", "llama3": "llama3", "phi3": "phi3",
+    "qwen": "qwen2_5", "qwen2": "qwen2_5_vl", "qwen3": "qwen3_instruct_2507",
 }  # fmt: skip
 
 
