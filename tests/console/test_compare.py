@@ -41,6 +41,8 @@ def test_words_that_differ_are_marked_and_all_of_the_new_text_is_there():
         ("new", " today"),
     ]
     assert "".join(p.text for p in found if p.how != "gone") == "the card was blocked today"
+    other = marks.pieces("I would be happy to help you with that", '{"topic": "billing"}')
+    assert {p.how for p in other} <= {"same", "new"}
     chinese = marks.pieces("我要退款", "我要换货")
     assert [(p.how, p.text) for p in chinese] == [("same", "我要"), ("gone", "退款"), ("new", "换货")]
 

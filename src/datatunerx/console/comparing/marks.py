@@ -8,6 +8,8 @@ from typing import NamedTuple
 _WORDS = re.compile(r"\s+|[\u3040-\u9fff]|\w+|[^\w\s]")
 """A run of blanks, a word, one sign; of Chinese and Japanese one character each."""
 MAX_WORDS = 3000
+ALIKE = 0.4
+"""Share of words in both below which what is gone is left out: it would be the whole old text in bits."""
 
 
 class Piece(NamedTuple):
@@ -27,11 +29,13 @@ def pieces(old: str, new: str) -> list[Piece]:
 
 
 def _joined(before: list[str], after: list[str]) -> Iterator[Piece]:
-    for how, a, b, c, d in SequenceMatcher(None, before, after, autojunk=False).get_opcodes():
+    found = SequenceMatcher(None, before, after, autojunk=False)
+    alike = found.ratio() >= ALIKE
+    for how, a, b, c, d in found.get_opcodes():
         if how == "equal":
             yield Piece("same", "".join(after[c:d]))
             continue
-        if b > a:
+        if b > a and alike:
             yield Piece("gone", "".join(before[a:b]))
         if d > c:
             yield Piece("new", "".join(after[c:d]))
