@@ -1,5 +1,7 @@
 """`dtx score`: what is asked for becomes one Scoring, and what cannot be meant is told at once."""
 
+import json
+
 import pytest
 
 from datatunerx.cli.check import problems
@@ -69,6 +71,26 @@ def test_bad_questions_are_told_by_file_and_line(tmp_path):
         path.write_text('{"question": "a"}\n' + line)
         with pytest.raises(BadInput, match=said):
             build(Request(model="llm/a", questions=[str(path)]))
+
+
+@pytest.mark.parametrize(
+    ("metric", "answer", "said"),
+    [
+        ("field-accuracy", "red", "field-accuracy needs a JSON object as reference"),
+        ("f1:field=category", '{"other": 1}', "f1 needs a JSON object with the field 'category'"),
+    ],
+)
+def test_an_answer_that_the_metric_cannot_use_is_refused_by_file_and_line(tmp_path, metric, answer, said):
+    path = tmp_path / "own.jsonl"
+    rows = [
+        {"question": "a", "answer": '{"category": "x"}'},
+        {"question": "b"},
+        {"question": "c", "answer": answer},
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(BadInput, match=f"own.jsonl:3: answer: {said}"):
+        build(Request(model="llm/a", questions=[str(path)], metrics=[metric]))
+    build(Request(model="llm/a", questions=[str(path)], metrics=["accuracy", "f1"]))
 
 
 def test_a_missing_metric_is_a_dash_with_its_reason():

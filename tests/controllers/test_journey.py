@@ -85,6 +85,18 @@ async def test_what_is_missing_is_named_and_waited_for(platform, make_objects):
     assert (await platform.ended(FinetuneExperiment, "e")).status.phase == "Succeeded"
 
 
+async def test_an_own_question_that_the_metric_cannot_use_fails_before_anything_is_trained(
+    platform, make_objects
+):
+    asked = [{"question": "a", "answer": '{"x": 1}'}, {"question": "b"}, {"question": "c", "answer": "red"}]
+    scoring = {"metrics": ["field-accuracy", "exact-match"], "questions": asked}
+    await platform.apply(*make_objects(1, scoring=scoring))
+    status = (await platform.ended(FinetuneExperiment, "e")).status
+    (failure,) = status.failures
+    assert failure.reason == "ReferenceNotUsable" and platform.backend.of("tune") == []
+    assert "scoring.questions[2].answer: field-accuracy needs a JSON object" in failure.message
+
+
 async def test_an_experiment_whose_job_has_a_taken_name_says_so_itself(platform, make_objects):
     own = {"finetune": {"llm": "base", "dataset": "data", "hyperparameter": {"ref": "g0"}}}
     taken = FinetuneJob.parse({"metadata": {"name": "e-g0"}, "spec": own})

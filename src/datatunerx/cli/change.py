@@ -9,6 +9,7 @@ from datatunerx.cli.documents import Json, load
 from datatunerx.cli.errors import BadInput, CommandError, Exit
 from datatunerx.cli.failed import hint
 from datatunerx.cli.names import KindName, kind_and_name, kind_named, of_model
+from datatunerx.cli.trainable import untrainable
 from datatunerx.client import Api, ApiError, NotFound, Plural
 from datatunerx.resources import GROUP, FinetuneJob
 from datatunerx.resources.enums import StopMode
@@ -41,6 +42,8 @@ async def apply(api: Api, paths: Sequence[str], namespace: str, *, dry_run: bool
         print(f"{done}{' (server dry run)' if dry_run else ''}")
         if done.endswith(" unchanged") and (advice := hint(after)):
             print(advice)
+    if dry_run and (told := untrainable(bodies, None)):
+        faults, worst = [*faults, *told], max(worst, Exit.FAILED)
     if faults:
         failure = CommandError("\n".join(faults))
         failure.code = worst

@@ -18,7 +18,9 @@ from datatunerx.cli.errors import BadInput, CommandError, Exit, NoServer
 from datatunerx.cli.follow import Place, follow
 from datatunerx.cli.names import kind_and_name, of_model
 from datatunerx.cli.text import as_yaml
+from datatunerx.cli.trainable import untrainable
 from datatunerx.client import Api, ApiError
+from datatunerx.compute.devices import CPU, slots
 from datatunerx.resources import FinetuneExperiment
 from datatunerx.resources.wire import RETRY, now
 
@@ -38,7 +40,9 @@ async def tune(
         raise BadInput(f"-o {dry_run}: must be json or yaml")
     bodies = objects.build(request, Path.cwd())
     if dry_run is not None:
-        print(json.dumps(bodies, indent=2) if dry_run == "json" else as_yaml(bodies).rstrip())
+        print(json.dumps(bodies, indent=2) if dry_run == "json" else as_yaml(bodies).rstrip(), flush=True)
+        if told := untrainable(bodies, _gpus(found)):
+            raise CommandError("\n".join(told))
         return Exit.OK
     async with platform(found, may_start=followed) as (api, embedded):
         name = await send(api, bodies, namespace)
@@ -46,6 +50,14 @@ async def tune(
             print(f"Follow it with: dtx watch fe/{name}")
             return Exit.OK
         return await follow(api, Place(name, namespace, found.kubeconfig, embedded), console())
+
+
+def _gpus(found: Settings) -> int | None:
+    """GPUs of the machine that will train, if that is this one."""
+    if found.other_kubeconfig is not None:
+        return None
+    names = slots(found.gpus)
+    return 0 if names == [CPU] else len(names)
 
 
 async def demo(found: Settings, folder: Path | None, namespace: str) -> Exit:

@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,8 +20,10 @@ from datatunerx.cli.text import MISSING, number
 from datatunerx.cli.tune import parse_metrics
 from datatunerx.client import Api
 from datatunerx.resources import Scoring
-from datatunerx.resources.enums import ScoringPhase
+from datatunerx.resources.enums import Metric, ScoringPhase
+from datatunerx.resources.finetune import MetricOptions
 from datatunerx.resources.wire import API_VERSION
+from datatunerx.runs.answers import unfit
 from datatunerx.runs.grid import slug
 
 POLL_SECONDS = 0.5
@@ -61,7 +63,9 @@ def build(request: Request) -> Json:
     if options:
         measure["metricOptions"] = options
     if request.questions:
-        measure["questions"] = [q for text in request.questions for q in _questions(text)]
+        asked = [found for text in request.questions for found in _questions(text)]
+        measure["questions"] = [question for _, question in asked]
+        _must_fit(asked, request.rank_by or metrics[0], options)
     if request.plugins:
         measure["plugins"] = [{"ref": name} for name in request.plugins]
     if request.judge:
@@ -179,14 +183,30 @@ def _secret(text: str | None) -> Json:
     return {"secretRef": {"name": name} | ({"key": key} if key else {})}
 
 
-def _questions(text: str) -> list[Json]:
+Asked = tuple[str, Json]
+"""Where a question stands, and the question."""
+
+
+def _must_fit(asked: Sequence[Asked], ranks: str, options: Mapping[str, Json]) -> None:
+    """Refuse an answer that leaves the metric that ranks without a value: one is enough."""
+    if ranks not in list(Metric):
+        return
+    metric = Metric(ranks)
+    given = {metric: MetricOptions(field=options.get(ranks, {}).get("field"))}
+    for where, question in asked:
+        answer = question.get("answer")
+        if isinstance(answer, str) and answer and (found := unfit(answer, [metric], given)):
+            raise BadInput(f"{where}: answer: {found[metric]}")
+
+
+def _questions(text: str) -> list[Asked]:
     if text.endswith(".jsonl"):
         return _questions_of(Path(text))
     question, equals, answer = text.partition("=")
-    return [{"question": question} | ({"answer": answer} if equals else {})]
+    return [(f"--question {text}", {"question": question} | ({"answer": answer} if equals else {}))]
 
 
-def _questions_of(path: Path) -> list[Json]:
+def _questions_of(path: Path) -> list[Asked]:
     found = []
     for n, line in enumerate(_text(path).splitlines(), 1):
         if not line.strip():
@@ -197,7 +217,7 @@ def _questions_of(path: Path) -> list[Json]:
             raise BadInput(f"{path}:{n}: not JSON: {error}") from None
         if not isinstance(row, dict) or not row.keys() <= {"question", "answer"} or "question" not in row:
             raise BadInput(f"{path}:{n}: write one object a line with question and answer")
-        found.append(row)
+        found.append((f"{path}:{n}", row))
     return found
 
 

@@ -12,6 +12,7 @@ from datatunerx.resources.finetune import Finetune, FinetuneJob, Measure, Scorin
 from datatunerx.resources.material import LLM, Dataset, Hyperparameter
 from datatunerx.resources.outcome import LLMCheckpoint, ScoringPlugin
 from datatunerx.resources.wire import Resource
+from datatunerx.runs.answers import unfit
 from datatunerx.runs.compile import (
     Training,
     Unresolved,
@@ -20,6 +21,7 @@ from datatunerx.runs.compile import (
     disk_bytes,
     measure_plan,
     model_files,
+    needs_gpu,
     parameters,
     unsupported,
 )
@@ -78,6 +80,8 @@ def resolve(world: World, finetune: Finetune, *, gpus: int, root_uri: str) -> Tr
         return Waiting("HyperparameterInvalid", str(error))
     if why := unsupported(wanted):
         return Waiting("MethodNotSupported", why, final=True)
+    if not gpus and (what := needs_gpu(wanted)):
+        return Waiting("NoGpu", f"{what} needs a GPU, and this machine has none; use method lora", final=True)
     if spec.workers > 1:
         return Waiting("WorkersNotSupported", "workers: only 1 works here yet", final=True)
     if (asked := spec.resources.accelerators) > gpus:
@@ -162,6 +166,8 @@ def resolve_measure(
     world: World, namespace: str, measure: Measure, own_dataset: str | None
 ) -> MeasurePlan | Waiting:
     """The measure as a worker is told it, or what it waits for."""
+    if problem := unfit_question(measure):
+        return Waiting("ReferenceNotUsable", problem, final=True)
     scorers = []
     for use in measure.plugins:
         found = _scorer(world, namespace, use)
@@ -169,6 +175,16 @@ def resolve_measure(
             return found
         scorers.append(found)
     return measure_plan(measure, own_dataset, scorers)
+
+
+def unfit_question(measure: Measure) -> str | None:
+    """The first own question whose answer leaves what ranks without a value for every model."""
+    ranks = [metric for metric in measure.metrics if metric.value == measure.ranks]
+    for place, asked in enumerate(measure.questions):
+        found = unfit(asked.answer, ranks, measure.metric_options) if asked.answer else {}
+        for why in found.values():
+            return f"scoring.questions[{place}].answer: {why}; correct it, or rank by another metric"
+    return None
 
 
 def _scorer(world: World, namespace: str, use: ScoringPluginUse) -> ScorerPlan | Waiting:

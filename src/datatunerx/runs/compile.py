@@ -183,6 +183,15 @@ def unsupported(wanted: TrainingParameters) -> str | None:
     return None
 
 
+def needs_gpu(wanted: TrainingParameters) -> str | None:
+    """What of the parameters no CPU does; None if a CPU does all of it."""
+    if wanted.method is Method.QLORA:
+        return "method qlora"
+    if wanted.quantization is not Quantization.NONE:
+        return f"quantization {wanted.quantization}"
+    return None
+
+
 def resolved_precision(wanted: Precision, auto: Precision) -> Precision:
     return auto if wanted is Precision.AUTO else wanted
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from datatunerx.resources.enums import BleuTokenizer, ChineseUnit
+from datatunerx.runs.answers import parse_object
 from datatunerx.scoring import labels, text
 from datatunerx.scoring.errors import Unmeasurable
 from datatunerx.scoring.predictions import Prediction
@@ -45,7 +46,7 @@ def field_accuracy(predictions: Sequence[Prediction], options: Options) -> Stati
     rows = []
     for prediction in predictions:
         reference = _reference_object(prediction)
-        answer = labels.parse_object(prediction.answer) or {}
+        answer = parse_object(prediction.answer) or {}
         right = sum(
             name in answer and labels.same_value(answer[name], value) for name, value in reference.items()
         )
@@ -128,7 +129,7 @@ def _label_columns(predictions: Sequence[Prediction], options: Options) -> list[
     """For each field (or the whole text): for each row the label that is due and the one that was said."""
     name = options.get("field")
     if name is None:
-        documents = [labels.parse_object(p.reference) for p in predictions]
+        documents = [parse_object(p.reference) for p in predictions]
         names = {key for document in documents if document for key in document}
         if names and all(document and document.keys() == names for document in documents):
             return [_pairs(predictions, key) for key in sorted(names)]
@@ -147,7 +148,7 @@ def _reference_label(prediction: Prediction, name: str | None) -> str:
 
 
 def _reference_object(prediction: Prediction) -> dict[str, Any]:
-    document = labels.parse_object(prediction.reference)
+    document = parse_object(prediction.reference)
     if document is None:
         raise Unmeasurable(
             f"row {prediction.row}: the reference is not a JSON object; use accuracy or exact-match"

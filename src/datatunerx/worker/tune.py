@@ -27,6 +27,7 @@ from datatunerx.worker.failure import explain
 from datatunerx.worker.journal import Journal
 from datatunerx.worker.prepare import Preparation, Prepared, files_beside
 from datatunerx.worker.record import write_record, write_rows
+from datatunerx.worker.references import check_references
 from datatunerx.worker.stopping import Interrupted, Stopping
 
 if TYPE_CHECKING:  # torch is imported in the background, while the data is being tokenised
@@ -79,7 +80,7 @@ def _tune(tuning: Tuning) -> None:
     # 1. The base is loaded while the data is tokenised
     loading = in_background(lambda: load(tuning.model_dir, plan.jobs[0].parameters.precision))
     template = ChatTemplate.load(tuning.model_dir, plan.model.template)
-    prepared = _prepare(tuning, template)
+    prepared = _scorable(tuning, _prepare(tuning, template))
     for name in {one.job.data for one in prepared}:
         write_rows(next(data for data in plan.data if data.name == name), journal.plan)
     journal.activity(f"loading the base {plan.model.name}")
@@ -107,6 +108,23 @@ def _prepare(tuning: Tuning, template: ChatTemplate) -> list[Prepared]:
         except (DataError, storage.StorageError) as error:
             _fail(tuning, job, error)
     return prepared
+
+
+def _scorable(tuning: Tuning, prepared: list[Prepared]) -> list[Prepared]:
+    """Those that something can be said of once they are trained; the others have failed."""
+    data = {one.name: one for one in tuning.plan.data}
+    left = []
+    for one in prepared:
+        measure = one.job.measure
+        try:
+            if measure and measure.data:
+                for warning in check_references(measure, data[measure.data], tuning.journal):
+                    tuning.journal.warn(warning, one.job.name)
+        except DataError as error:
+            _fail(tuning, one.job, error)
+        else:
+            left.append(one)
+    return left
 
 
 def _fail(tuning: Tuning, job: TuneJob, error: Exception) -> None:
