@@ -65,6 +65,22 @@ async def test_a_file_comes_in_parts_and_is_there_once_it_is_whole(api, root) ->
     assert not list((root / ".parts").glob("*/*"))
 
 
+async def test_a_namespace_keeps_no_more_than_it_may_and_others_are_not_its_affair(app, api, root) -> None:
+    app._mounts["/uploads"] = Uploads(root, max_namespace=100)
+    first = (await api.post(PLACE, asked(b"x" * 60, "a"))).ok()
+    at = f"{PLACE}/{first['id']}"
+    refused = await api.post(PLACE, asked(b"y" * 41, "b"))  # what has only begun counts whole
+    assert refused.status == 413
+    assert "has 60 bytes of uploads and may have 100; this file has 41" in refused.json["message"]
+    assert "DTX_UPLOAD_BYTES" in refused.json["message"]
+    (await put(api, at, 0, b"x" * 60)).ok()
+    (await api.post(f"{at}/complete", {})).ok()
+    assert (await api.post(PLACE, asked(b"y" * 41, "b"))).status == 413
+    assert (await api.post(PLACE, asked(b"x" * 60, "a"))).ok()["uri"]  # what is there takes nothing more
+    assert (await api.post(PLACE, asked(b"y" * 40, "b"))).status == 201
+    (await api.post(PLACE.replace("team", "other"), asked(b"y" * 99, "b"))).ok()
+
+
 async def test_a_part_at_the_wrong_place_is_told_the_right_one(api) -> None:
     at = f"{PLACE}/{(await api.post(PLACE, asked())).ok()['id']}"
     (await put(api, at, 0, DATA[:10])).ok()

@@ -24,6 +24,8 @@ class Settings:
     tls_key: Path | None = None
     allow_paths: tuple[Path, ...] = ()
     """Folders below which others than the machine's owner may name files."""
+    upload_bytes: int = 1 << 40
+    """Uploads that one namespace may keep, unfinished ones included."""
     poll_seconds: float = 1.0
     """How often a run that works is looked at."""
     gpus: int | None = None
@@ -42,8 +44,8 @@ class Settings:
 
 
 def settings_from(environment: Mapping[str, str] = os.environ) -> Settings:
-    """DTX_HOME, _HOST, _PORT, _TLS_CERT, _TLS_KEY, _ALLOW_PATHS, _POLL_SECONDS, _GPUS, _KUBECONFIG, and
-    KUBECONFIG. Raises SettingsError.
+    """DTX_HOME, _HOST, _PORT, _TLS_CERT, _TLS_KEY, _ALLOW_PATHS, _UPLOAD_BYTES, _POLL_SECONDS, _GPUS,
+    _KUBECONFIG, and KUBECONFIG. Raises SettingsError.
     """
     gpus = environment.get("DTX_GPUS")
     return Settings(
@@ -53,6 +55,7 @@ def settings_from(environment: Mapping[str, str] = os.environ) -> Settings:
         tls_certificate=_path(environment, "DTX_TLS_CERT"),
         tls_key=_path(environment, "DTX_TLS_KEY"),
         allow_paths=folders(environment.get("DTX_ALLOW_PATHS", "").split(os.pathsep), "DTX_ALLOW_PATHS"),
+        upload_bytes=int(_number(environment, "DTX_UPLOAD_BYTES", 1 << 40, 1, 1 << 60, whole=True)),
         poll_seconds=_number(environment, "DTX_POLL_SECONDS", 1.0, 0.05, 60),
         gpus=int(_number(environment, "DTX_GPUS", 0, 0, 64, whole=True)) if gpus else None,
         kubectl_kubeconfig=environment.get("KUBECONFIG") or "",

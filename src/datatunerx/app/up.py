@@ -85,7 +85,7 @@ async def _platform(settings: Settings, *, any_port: bool) -> AsyncIterator[Plat
         app: KubeApp = create_app(
             state.store, crd_manifests(), tokens=state.tokens, hosts=names, log_root=data,
             allow_paths=settings.allow_paths,
-            mounts={uploads.PREFIX: uploads.Uploads(data / "uploads")},
+            mounts={uploads.PREFIX: uploads.Uploads(data / "uploads", max_namespace=settings.upload_bytes)},
             pages={PREFIX: create_console(visitor, sessions, look)},
         )  # fmt: skip
         async with (

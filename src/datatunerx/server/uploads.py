@@ -32,6 +32,8 @@ from datatunerx.server.roles import Access
 PREFIX = "/uploads"
 MAX_PART = 64 << 20
 MAX_FILE = 256 << 30
+MAX_NAMESPACE = 1 << 40
+"""Bytes that one namespace may keep here, unfinished uploads included."""
 MAX_OPEN = 64
 """Unfinished uploads of one namespace."""
 STALE_SECONDS = 24 * 3600.0
@@ -66,8 +68,16 @@ class _Upload:
 class Uploads:
     """An ASGI app; `root` is what upload:// URIs are below. Memory is bounded by a megabyte an upload."""
 
-    def __init__(self, root: Path, *, max_file: int = MAX_FILE, stale_seconds: float = STALE_SECONDS) -> None:
+    def __init__(
+        self,
+        root: Path,
+        *,
+        max_file: int = MAX_FILE,
+        max_namespace: int = MAX_NAMESPACE,
+        stale_seconds: float = STALE_SECONDS,
+    ) -> None:
         self._root, self._max_file, self._stale = root, max_file, stale_seconds
+        self._max_namespace = max_namespace
         self._open: dict[str, _Open] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -171,6 +181,7 @@ class Uploads:
                 raise ApiError(
                     429, "TooManyRequests", f"{MAX_OPEN} uploads are unfinished here; finish some first"
                 )
+            self._check_total(upload)
             free = max(0, shutil.disk_usage(self._root).free - SPARE_BYTES)
             if upload.size > free:
                 raise _no_room(
@@ -180,6 +191,20 @@ class Uploads:
             meta = {"name": upload.name, "size": upload.size, "sha256": upload.sha256}
             storage.write_atomic(str(self._part(upload) / META), orjson.dumps(meta))
         return self._told(upload)
+
+    def _check_total(self, upload: _Upload) -> None:
+        """413 if the namespace would keep more than it may; what was begun counts with its whole size."""
+        kept = sum(_size(path) for path in (self._root / upload.namespace).glob("*/*"))
+        begun = (self._root / PARTS / upload.namespace).glob(f"*/{META}")
+        kept += sum(orjson.loads(path.read_bytes())["size"] for path in begun)
+        if kept + upload.size > self._max_namespace:
+            raise ApiError(
+                413,
+                "RequestEntityTooLarge",
+                f"namespace {upload.namespace} has {kept:,} bytes of uploads and may have "
+                f"{self._max_namespace:,}; this file has {upload.size:,}. Have the machine's owner delete "
+                f"what nobody needs below data/uploads/{upload.namespace}, or set a higher DTX_UPLOAD_BYTES",
+            )
 
     async def _write(self, request: Request, upload: _Upload) -> Json:
         known = self._open.setdefault(upload.id, _Open())
