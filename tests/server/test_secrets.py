@@ -2,10 +2,15 @@
 
 import asyncio
 import base64
+import contextlib
+import json
+import sqlite3
 import stat
 
 import pytest
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from datatunerx.client.transport import InProcess
 from datatunerx.server.app import create_app
 from datatunerx.server.seal import FileKeySeal
 from datatunerx.server.state import open_state
@@ -154,6 +159,64 @@ def test_a_sealed_value_opens_with_its_own_key_only(tmp_path):
     assert one.seal(b"data") != sealed
     with pytest.raises(ValueError, match="put back the key"):
         two.unseal(sealed)
+
+
+def test_sealed_bytes_open_where_they_belong_and_nowhere_else(tmp_path):
+    seal = FileKeySeal(tmp_path / "key")
+    sealed = seal.seal(b"data", b"secrets\0team\0a")
+    assert seal.unseal(sealed, b"secrets\0team\0a") == b"data"
+    for place in (b"secrets\0other\0a", b"secrets\0team\0b", b""):
+        with pytest.raises(ValueError, match="put back the key"):
+            seal.unseal(sealed, place)
+
+
+async def swapped(home, *, as_of_old=False):
+    """A home with two Secrets, whose stored bytes are exchanged, or are as an older release wrote them."""
+    state = open_state(home)
+    app = create_app(state.store, [], tokens=state.tokens)
+    await app.start()
+    for name in ("mine", "yours"):
+        body = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "stringData": {"k": name}}
+        request = InProcess(app).request("POST", SECRETS, body=json.dumps(body).encode())
+        assert (await request).status == 201
+    await app.stop()
+    await state.store.close()
+    seal = FileKeySeal(home / "secret.key")
+    with contextlib.closing(sqlite3.connect(home / "db" / "objects.db")) as db:
+        stored = dict(db.execute("SELECT name, data FROM current WHERE resource = 'secrets'"))
+        for name, other in (("mine", "yours"), ("yours", "mine")):
+            data = stored[other]
+            if as_of_old:
+                plain = seal.unseal(stored[name], f"secrets\0default\0{name}".encode())
+                nonce = bytes(12)
+                data = b"s1" + nonce + AESGCM((home / "secret.key").read_bytes()).encrypt(nonce, plain, b"s1")
+            for table in ("current", "log"):
+                put = f"UPDATE {table} SET data = ? WHERE resource = 'secrets' AND name = ?"
+                db.execute(put, (data, name))
+        db.commit()
+
+
+async def test_a_secret_whose_stored_bytes_are_anothers_is_not_given_out(tmp_path):
+    await swapped(tmp_path / "home")
+    state = open_state(tmp_path / "home")
+    assert "put there from elsewhere" in state.store.locked["secrets"]
+    await state.store.close()
+
+
+async def test_secrets_of_an_older_release_are_bound_to_their_place_when_the_store_is_opened(tmp_path):
+    await swapped(tmp_path / "home", as_of_old=True)
+    state = open_state(tmp_path / "home")
+    assert state.store.locked == {}
+    found = {e.key.name: e.decode()["data"]["k"] for e in state.store.entries("secrets")}
+    await state.store.close()
+    assert {name: base64.b64decode(value).decode() for name, value in found.items()} == {
+        "mine": "mine",
+        "yours": "yours",
+    }
+    with contextlib.closing(sqlite3.connect(tmp_path / "home" / "db" / "objects.db")) as db:
+        for table in ("current", "log"):
+            rows = db.execute(f"SELECT data FROM {table} WHERE resource = 'secrets'").fetchall()
+            assert len(rows) == 2 and all(data.startswith(b"s2") for (data,) in rows)
 
 
 def lose(key):

@@ -186,10 +186,13 @@ async def test_a_write_is_published_before_its_own_answer(store, make, key):
 
 async def test_sealed_resources_are_not_readable_on_disk(tmp_path, make):
     class Rot:
-        def seal(self, data: bytes) -> bytes:
+        def seal(self, data: bytes, place: bytes) -> bytes:
             return bytes(byte ^ 0x5A for byte in data)
 
         unseal = seal
+
+        def is_unbound(self, data: bytes) -> bool:
+            return False
 
     store = Store.open(tmp_path / "db", seals={"secrets": Rot()})
     secret = Key("secrets", "default", "s")
@@ -259,11 +262,14 @@ async def test_a_database_of_a_newer_release_is_not_touched(tmp_path):
 
 async def test_a_lost_key_is_said_and_the_rest_goes_on(tmp_path, make, key):
     class Other:
-        def seal(self, data: bytes) -> bytes:
+        def seal(self, data: bytes, place: bytes) -> bytes:
             return b"sealed" + data
 
-        def unseal(self, data: bytes) -> bytes:
+        def unseal(self, data: bytes, place: bytes) -> bytes:
             raise ValueError("put back the key")
+
+        def is_unbound(self, data: bytes) -> bool:
+            return True
 
     store = Store.open(tmp_path / "db", seals={"secrets": Other()})
     secret = Key("secrets", "default", "s")

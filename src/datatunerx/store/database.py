@@ -67,6 +67,36 @@ def counters(db: sqlite3.Connection) -> tuple[int, int]:
     return max(found["version"], found["floor"], newest or 0), found["floor"]
 
 
+def place(resource: str, namespace: str, name: str) -> bytes:
+    """What sealed bytes are bound to: no object's bytes open as another's."""
+    return f"{resource}\0{namespace}\0{name}".encode()
+
+
+def bind(db: sqlite3.Connection, seals: Seals) -> None:
+    """Seal anew, all or none, what was sealed before sealed bytes were bound to their place.
+
+    What does not open stays as it is: reading it tells why.
+    """
+    db.execute("BEGIN IMMEDIATE")
+    for resource, seal in seals.items():
+        for table, columns in (("current", ("data",)), ("log", ("data", "prev"))):
+            rows = db.execute(
+                f"SELECT version, namespace, name, {', '.join(columns)} FROM {table} WHERE resource = ?",
+                (resource,),
+            ).fetchall()
+            for version, namespace, name, *stored in rows:
+                at = place(resource, namespace, name)
+                if not any(data and seal.is_unbound(data) for data in stored):
+                    continue
+                try:
+                    fresh = [data and seal.seal(seal.unseal(data, at), at) for data in stored]
+                except ValueError:
+                    continue
+                assigned = ", ".join(f"{column} = ?" for column in columns)
+                db.execute(f"UPDATE {table} SET {assigned} WHERE version = ?", (*fresh, version))
+    db.execute("COMMIT")
+
+
 def read_current(db: sqlite3.Connection, seals: Seals, locked: dict[str, str]) -> Iterator[Entry]:
     """Every object as it is now. A resource that cannot be unsealed is left out; `locked` says why."""
     for resource, namespace, name, version, data in db.execute(
@@ -76,7 +106,7 @@ def read_current(db: sqlite3.Connection, seals: Seals, locked: dict[str, str]) -
             continue
         if seal := seals.get(resource):
             try:
-                data = seal.unseal(data)
+                data = seal.unseal(data, place(resource, namespace, name))
             except ValueError as error:
                 locked[resource] = str(error)
                 continue
@@ -92,7 +122,8 @@ def read_log(db: sqlite3.Connection, seals: Seals, locked: dict[str, str]) -> It
             continue
         if seal := seals.get(resource):
             try:
-                data, prev = seal.unseal(data), prev and seal.unseal(prev)
+                at_ = place(resource, namespace, name)
+                data, prev = seal.unseal(data, at_), prev and seal.unseal(prev, at_)
             except ValueError as error:
                 locked[resource] = str(error)
                 continue
@@ -111,7 +142,8 @@ def apply(db: sqlite3.Connection, events: list[Event], seals: Seals) -> None:
     for event in events:
         data, prev = event.data, event.prev
         if seal := seals.get(event.key.resource):
-            data, prev = seal.seal(data), prev and seal.seal(prev)
+            at = place(*event.key)
+            data, prev = seal.seal(data, at), prev and seal.seal(prev, at)
         values += (event.version, event.type, *event.key, data, prev, event.at)
     db.execute("INSERT INTO log VALUES " + ",".join(["(?,?,?,?,?,?,?,?)"] * len(events)), values)
 

@@ -51,11 +51,14 @@ class Event(NamedTuple):
 class Seal(Protocol):
     """How the objects of one resource are made unreadable on disk."""
 
-    def seal(self, data: bytes) -> bytes:
-        """Plain bytes in, stored bytes out."""
+    def seal(self, data: bytes, place: bytes) -> bytes:
+        """Plain bytes in, stored bytes out, which open at this place only."""
 
-    def unseal(self, data: bytes) -> bytes:
-        """The reverse; raises ValueError when the bytes were changed or the key is another one."""
+    def unseal(self, data: bytes, place: bytes) -> bytes:
+        """The reverse; ValueError when the bytes were changed or moved, or the key is another one."""
+
+    def is_unbound(self, data: bytes) -> bool:
+        """Whether the stored bytes open anywhere: they are sealed anew when the store is opened."""
 
 
 Seals = Mapping[str, Seal]

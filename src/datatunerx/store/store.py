@@ -58,6 +58,7 @@ class Store:
         """Fill memory from the file; the newest version that the file's log has forgotten."""
         with contextlib.closing(database.connect(path)) as db:
             database.prepare(db)
+            database.bind(db, seals)
             self._version, floor = database.counters(db)
             self._live: dict[str, dict[tuple[str, str], Entry]] = {}
             for entry in database.read_current(db, seals, self.locked):
@@ -67,7 +68,7 @@ class Store:
         for resource, seal in seals.items():
             if resource not in self.locked:
                 try:
-                    seal.seal(b"")
+                    seal.seal(b"", b"")
                 except ValueError as error:
                     self.locked[resource] = str(error)
         for resource in self.locked:
