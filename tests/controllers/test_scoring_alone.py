@@ -161,7 +161,7 @@ async def test_the_verdict_compares_each_with_its_base_and_the_next_by_the_same_
     assert "not distinguishable from noise" in first.against_next.said and first.against_next.to == "e-g1"
     assert second.against_next.to == "base" and base.against_base is None and base.against_next is None
     assert "0.60 above the untouched base (0.20) by the same rows, +/- 0" in status.best.why
-    assert "Not distinguishable from noise on the same rows: its lead over e-g1." in status.best.why
+    assert "Not distinguishable from e-g1 on the same rows: the 95 % interval" in status.best.why
 
 
 @pytest.mark.parametrize(

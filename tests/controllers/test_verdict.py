@@ -88,3 +88,11 @@ def test_nothing_is_recommended_without_a_score():
 def test_intervals_that_touch_overlap():
     assert overlap(row("a", 0.7, 0.6, 0.8), row("b", 0.85, 0.8, 0.9))
     assert not overlap(row("a", 0.7, 0.6, 0.79), row("b", 0.85, 0.8, 0.9))
+
+
+def test_a_tie_is_said_as_one_and_the_first_by_name_is_recommended():
+    rows = [row("b", 0.8, 0.7, 0.9), row("a", 0.8, 0.7, 0.9), row("c", 0.75, 0.7, 0.8)]
+    best = recommend(rank(rows, ACCURACY), ACCURACY)
+    assert best.job == "a"
+    assert "b scored exactly the same; of equals the first by name is recommended" in best.why
+    assert "intervals of c overlap with it" in best.why

@@ -70,10 +70,21 @@ def recommend(
     if base is None or base.score is None:
         sentences.append("The untouched base has no score to compare it with.")
     compared = {name: found for name, found in (against or {}).items() if found.value is not None}
-    rivals = [row for row in jobs[1:] if row.name in compared and not compared[row.name].distinguishable]
+    equals = [row for row in jobs[1:] if row.score == best.score]
+    if equals:
+        sentences.append(
+            f"{_names(equals)} scored exactly the same; of equals the first by name is recommended, and any "
+            "of them may do as well."
+        )
+    behind = [row for row in jobs[1:] if row.score != best.score]
+    rivals = [row for row in behind if row.name in compared and not compared[row.name].distinguishable]
     if rivals:
-        sentences.append(f"Not distinguishable from noise on the same rows: its lead over {_names(rivals)}.")
-    others = [row for row in jobs[1:] if row.name not in compared and overlap(best, row)]
+        sentences.append(
+            f"Not distinguishable from {_names(rivals)} on the same rows: the 95 % interval of the "
+            "difference includes zero. It is recommended because its own score is the best, and a cheaper "
+            "one of them may do as well."
+        )
+    others = [row for row in behind if row.name not in compared and overlap(best, row)]
     if others:
         sentences.append(
             f"The 95 % intervals of {_names(others)} overlap with it, so its lead over them may be chance."
