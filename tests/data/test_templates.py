@@ -349,6 +349,16 @@ def test_a_built_in_template_writes_what_the_models_own_writes(name):
         assert ours == render(theirs, messages, tokens, add_generation_prompt=True)
 
 
+@pytest.mark.model
+@pytest.mark.slow
+def test_smollm_is_written_as_the_real_models_file_has_it(real_tokenizer):
+    tokens = {"bos_token": "<s>", "eos_token": "</s>"}
+    theirs = ChatTemplate.load(real_tokenizer).text
+    for messages in (talk("a"), talk("a", "b", "c"), talk("a", "b", "c", system="s")):
+        ours = render(built_ins()["smollm"].template, messages, tokens, add_generation_prompt=True)
+        assert ours == render(theirs, messages, tokens, add_generation_prompt=True)
+
+
 @pytest.mark.parametrize("name", ["qwen", "qwen3"])
 def test_a_built_in_template_writes_tools_as_the_models_own_does(name):
     theirs = PUBLISHED.get(SAME[name])
