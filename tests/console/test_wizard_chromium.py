@@ -116,7 +116,7 @@ def test_from_nothing_to_results_by_clicking(page, colours):
     page.get_by_role("button", name="Start 2 jobs").click()
 
     page.get_by_role("button", name="Stop and keep").wait_for()
-    page.get_by_role("log").get_by_text("loading the base").wait_for(timeout=60_000)
+    page.get_by_role("log").get_by_text("loading the base").wait_for(timeout=150_000)
     page.get_by_role("link", name="To the results").click(timeout=240_000)
 
     page.get_by_text("untouched base").first.wait_for()

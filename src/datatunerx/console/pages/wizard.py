@@ -2,7 +2,6 @@
 
 import asyncio
 import re
-from contextlib import suppress
 from typing import Any
 from urllib.parse import quote
 
@@ -26,7 +25,8 @@ Json = dict[str, Any]
 TITLES = ("Place", "Model and data", "Parameters", "Start", "Results", "Take it home")
 FIELD = "v:"
 """Before the key of a field of the form."""
-ATTEMPTS = 3
+PAUSES = (0.05, 0.2, 0.8, 2.0)
+"""Seconds before a draft that was written meanwhile is read again; a busy disk takes its time."""
 MAX_NAME = 200
 """A job's name is the experiment's and more."""
 
@@ -57,9 +57,11 @@ async def show(visit: Visit) -> Response:
 
 async def save(visit: Visit) -> Response:
     """Keep what was typed, do what was pressed, and lead on, or say what is wrong where it is wrong."""
-    for _ in range(ATTEMPTS):
-        with suppress(Conflict):  # what was typed just before it arrived in between
+    for seconds in PAUSES:
+        try:
             return await _save(visit)
+        except Conflict:  # what was typed just before it is being written
+            await asyncio.sleep(seconds)
     return await _save(visit)
 
 
@@ -110,6 +112,7 @@ def _take(visit: Visit, draft: Draft, step: int) -> None:
         draft.dataset = form.get("dataset", draft.dataset)
         draft.source = form.get("source", draft.source).strip()
         draft.data_source = form.get("data_source", draft.data_source).strip()
+        draft.find |= {what: form[key] for what in ("llm", "dataset") if (key := f"find:{what}") in form}
     if step == 3 and draft.yaml is None:
         typed: dict[str, list[str]] = {}
         for name, value in visit.fields:
@@ -140,8 +143,10 @@ async def _done(visit: Visit, draft: Draft, do: str) -> dict[str, str]:
             return await _register(visit, draft, "source")
         case "check-data":
             return await _register(visit, draft, "data_source")
-        case "yaml-edit":
+        case "yaml-edit" if not (wrong := _value_faults(visit, draft)):
             draft.yaml = figures.as_yaml(*making.objects(draft))
+        case "yaml-edit":
+            return wrong
         case "yaml-drop":
             draft.yaml = None
     return {}

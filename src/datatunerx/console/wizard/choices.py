@@ -161,9 +161,10 @@ def of_step(visit: Any, draft: Draft, step: int, world: World, host: Host | None
     """What the template of a step needs."""
     say = visit.say
     if step == 2:
-        search = {name: visit.form.get(f"find_{name}", "") for name in ("llm", "dataset")}
-        llms, more_llms = _searched(list(world.llms.values()), search["llm"], draft.llm)
-        data, more_data = _searched(list(world.datasets.values()), search["dataset"], draft.dataset)
+        llms, more_llms = _searched(list(world.llms.values()), draft.find.get("llm", ""), draft.llm)
+        data, more_data = _searched(
+            list(world.datasets.values()), draft.find.get("dataset", ""), draft.dataset
+        )
         llm, sources = world.llms.get(draft.llm), {obj["spec"]["source"] for obj in world.llms.values()}
         return {
             "methods": methods(say, host),
@@ -171,7 +172,6 @@ def of_step(visit: Any, draft: Draft, step: int, world: World, host: Host | None
             "datasets": [data_card(obj, say) for obj in data],
             "more": {"llm": more_llms, "dataset": more_data},
             "total": {"llm": len(world.llms), "dataset": len(world.datasets)},
-            "search": search,
             "checks": model_checks(llm, draft, say, host) if llm else [],
             "models": sorted(n for n, obj in world.llms.items() if states.phase(obj) != "NotReady"),
             "demo": "" if DEMO[1] in sources or find_spec(DEMO[0]) is None else DEMO[1],

@@ -34,6 +34,8 @@ class Draft(Wire):
     """Typed where a model is not registered yet."""
     dataset: str = ""
     data_source: str = ""
+    find: dict[str, str] = {}
+    """What models and data are searched for."""
     values: dict[str, list[str]] = {}
     """By YAML path, of parameters and of the experiment."""
     preset: str = ""
