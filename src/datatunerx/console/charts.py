@@ -274,7 +274,6 @@ def _of_held_out(
     risen = [job for job, each in facts.items() if each["lowest"][0] < each["last"][0]]
     near = best_saved(saved.get(best) or {}, step)
     values = {
-        "what": TITLES[name].split(" ")[0].lower() if name != BEST else "eval loss",
         "value": figures.number(value, 3), "step": step, "checkpoint": near, "job": labels[best],
         "n": len(risen), "all": len(facts),
     }  # fmt: skip

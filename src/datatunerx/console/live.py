@@ -11,13 +11,13 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import AsyncIterator
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import orjson
 
 from datatunerx.client import Api, ApiError
 from datatunerx.client.api import path_of
-from datatunerx.client.errors import Gone, NotFound, Unauthorized, from_answer
+from datatunerx.client.errors import Gone, NotFound, from_answer
 from datatunerx.console import kinds
 from datatunerx.console.tail import line_rows, open_row
 from datatunerx.telemetry.measured import points_of
@@ -42,14 +42,6 @@ class Frame(NamedTuple):
     start: int
     end: int
     text: str
-
-
-class Topic(Protocol):
-    """`look` finds what is new and says whether there is; `after` is what comes after a reader's offset."""
-
-    async def look(self) -> bool: ...
-    async def after(self, reader: "Reader") -> str | None: ...
-    def close(self) -> None: ...
 
 
 def encode(topic: str, start: int, end: int, **more: Any) -> str:
@@ -81,7 +73,10 @@ async def piece(api: Api, namespace: str, run: str, part: str, **query: Any) -> 
 
 
 class FileTopic:
-    """`log:RUN` or `points:RUN`. Offsets are bytes of the file."""
+    """`log:RUN` or `points:RUN`. Offsets are bytes of the file.
+
+    `look` finds what is new and says whether there is; `after` is what comes after a reader's offset.
+    """
 
     def __init__(self, hub: "Hub", namespace: str, name: str) -> None:
         self._hub, self._namespace, self.name = hub, namespace, name
@@ -344,6 +339,7 @@ class Hub:
         self._topics[key].readers[reader] = None
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._run(), name="console topics")
+            self._task.add_done_callback(_tell_if_failed)
 
     def part(self, reader: Reader, name: str) -> None:
         key = reader.namespace, name
@@ -385,4 +381,6 @@ class Hub:
                 reader.wake.set()
 
 
-__all__ = ["Hub", "Reader", "Unauthorized", "piece"]
+def _tell_if_failed(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()):
+        log.error("pages are told nothing new until the next one opens", exc_info=error)

@@ -15,10 +15,14 @@ MAX_JOBS = 200
 
 async def data(visit: Visit) -> Response:
     """The jobs named by `job`, or those of `experiment`."""
-    found = await charts.chart(visit.api, visit.namespace, await _lines(visit), charts.Asked.of(visit.query))
+    lines = await _lines(visit)
+    drawn, left = lines[:MAX_JOBS], len(lines) - MAX_JOBS
+    found = await charts.chart(visit.api, visit.namespace, drawn, charts.Asked.of(visit.query))
     if said := found["said"]:
         text, values = said
         found["said"] = visit.say(text, **values)
+        if left > 0:
+            found["said"] += " " + visit.say("{n} more jobs are not drawn.", n=left)
     return Response(orjson.dumps(found), media_type="application/json")
 
 
@@ -52,7 +56,7 @@ async def _lines(visit: Visit) -> list[charts.Line]:
     names = visit.request.query_params.getlist("job")
     if experiment := visit.query.get("experiment"):
         names = [kinds.name_of(job) for job in jobs if kinds.owner(job, kinds.EXPERIMENT) == experiment]
-    return charts.lines(names[:MAX_JOBS], jobs, runs)
+    return charts.lines(names, jobs, runs)
 
 
 routes = [Page("/charts", data), Page("/charts.csv", table)]

@@ -76,7 +76,7 @@
       this.load();
     }
     async load() {
-      this.due = this.fresh = 0;
+      this.due = 0;
       const turn = (this.turn = {});
       this.form.querySelector("[data-unzoom]").hidden = !this.zoom[0] && !this.zoom[1];
       this.form.querySelector("[data-smooth]").textContent = this.settings.smooth ? this.settings.smooth.toFixed(2) : "";
@@ -105,9 +105,8 @@
     take(message) {
       if (message.gap) return this.soon(0);
       if (!message.jobs) return;
-      this.fresh = 1;
       const direct = /^(step|time)$/.test(this.settings.x);
-      this.figures.forEach((each) => direct && each.take(message.jobs) ? this.soon(AGAIN_MS) : 0);
+      if (direct) this.figures.forEach((each) => each.take(message.jobs));
       this.soon(direct ? AGAIN_MS : SOON_MS);
     }
     tick() {

@@ -7,7 +7,7 @@
 (() => {
   const SILENT_MS = 12000, SOCKETS_AGAIN_MS = 60000, CHANGED_MS = 1000, SLOWEST_MS = 5000;
   const topics = new Map();
-  let socket = null, heard = Date.now(), tries = 0, polling = 0, held = false;
+  let socket = null, ever = false, heard = Date.now(), tries = 0, polling = 0, held = false;
   const address = () => `${document.body.dataset.place}/live`;
 
   function tell(ok) {
@@ -29,7 +29,7 @@
     if (!topics.size || socket || polling) return;
     const opened = (socket = new WebSocket(address().replace(/^/, `wss://${location.host}`)));
     let open = false;
-    opened.onopen = () => { open = true; heard = Date.now(); say({ follow: wanted() }); };
+    opened.onopen = () => { open = ever = true; heard = Date.now(); say({ follow: wanted() }); };
     opened.onmessage = (event) => {
       const message = JSON.parse(event.data);
       heard = Date.now();
@@ -41,7 +41,7 @@
       tell(false);
       if (event.code === 4401) return location.reload(); // to the login
       tries = open ? 0 : tries + 1;
-      if (tries >= 2) return poll(); // nothing gets through: perhaps plain requests do
+      if (tries >= 2 && !ever) return poll(); // nothing gets through: perhaps plain requests do
       setTimeout(connect, Math.min(SLOWEST_MS, 300 * 2 ** tries) * (0.7 + Math.random() * 0.6));
     };
   }
