@@ -126,7 +126,8 @@ def test_a_second_worker_of_one_plan_waits_and_then_has_nothing_to_do(room):
     plan = room.inspect_data(room.data(rows=room.rows(3000)), room.model)
     workers = [room.start(plan) for _ in range(3)]
     assert [worker.wait(timeout=60) for worker in workers] == [0, 0, 0]
-    assert sum(event.activity is not None for event in room.events(plan)) == 1
+    begun = [e.activity for e in room.events(plan) if e.activity and " rows, " not in e.activity]
+    assert len(begun) == 1, begun
 
 
 @pytest.mark.parametrize("text", ["", "{}", '{"type": "tune"}', "[" * 10000])
