@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from datatunerx.data import DataError, inspect, read_rows, tokenise
 from datatunerx.data import pieces as pieces_module
+from datatunerx.data import rows as rows_module
 from datatunerx.data.crew import CrewError, in_order, num_processes
 from datatunerx.data.pieces import ProcessEnded, of_split, processes_for, rows_of
 from datatunerx.resources.enums import Split, TooLong, Untrainable
@@ -102,6 +103,7 @@ def test_one_process_and_three_write_the_same_bytes(
     kind, tokenised, dataset, chat_row, write_rows, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(pieces_module, "PIECE_BYTES", 3000)
+    monkeypatch.setattr(rows_module, "BATCH_ROWS", 40)  # of files that are not cut
     if kind == "jsonl":
         paths = [write_rows(uneven(chat_row, 250), f"{n}.jsonl") for n in range(2)]
     else:
@@ -110,7 +112,7 @@ def test_one_process_and_three_write_the_same_bytes(
         Path(paths[0]).write_text("prompt,completion\n" + rows)
     files = dataset(*paths, auto_split=AutoSplit(validate=0.1, test=0.1))
 
-    for split in Split:
+    for split in (Split.TRAIN, Split.TEST) if kind == "jsonl" else (Split.TRAIN,):
         one, three = (tokenised(files, processes, split) for processes in (1, 3))
         assert len(one) > 20 and one.folder.name == three.folder.name
         for file in one.folder.iterdir():
