@@ -29,6 +29,7 @@ def test_a_first_visit_loads_less_than_150_kb():
     loaded = [
         "console.css",
         "console.js",
+        "live.js",
         "icons.svg",
         "logo.svg",
         *(f"vendor/{p.name}" for p in SHIPPED.glob("[hi]*.js")),

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import time
 from contextlib import asynccontextmanager
 from hashlib import sha256
@@ -226,6 +227,16 @@ async def test_parts_of_a_log_are_found_by_offset_words_and_level(filled, run):
 
 async def test_a_run_that_waits_has_an_empty_log(filled):
     assert json.loads(await filled.get("logs/run-c"))["lines"] == []
+
+
+async def test_what_charts_and_logs_load_is_packed_and_small(filled):
+    page = await filled.get("experiments/support-tickets?tab=charts")
+    sizes = [len(page)]
+    for place in re.findall(r'(?:src|href)="(/console/static/[^"#]+)', page):
+        async with filled.http.stream("GET", place) as answer:
+            sizes.append(sum([len(part) async for part in answer.aiter_raw()]))
+            assert answer.headers["content-encoding"] == "gzip" or sizes[-1] < 500
+    assert len(sizes) > 9 and sum(sizes) < 150_000
 
 
 @pytest.mark.slow

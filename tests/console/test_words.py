@@ -69,6 +69,7 @@ async def test_what_pages_say_has_its_chinese(filled, monkeypatch):
         *(f"new/draft-runs/{step}" for step in range(3, 7)),
         "new/draft-done/5",
         "jobs/faq-zh-qwen-b?tab=logs",
+        "jobs/faq-zh-qwen-b?tab=charts",
         *(
             f"act?do={do}&target=fe/{name}"
             for do in ("stop", "keep", "resume", "retry", "delete")

@@ -5,6 +5,7 @@ import logging
 from starlette.applications import Starlette
 from starlette.datastructures import MutableHeaders
 from starlette.middleware import Middleware
+from starlette.middleware.gzip import GZipMiddleware
 from starlette.responses import RedirectResponse
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
@@ -63,7 +64,8 @@ def create_console(connect: Connect, sessions: Sessions, host: Look | None = Non
     """
     home = RedirectResponse(f"{PREFIX}/ns/default/experiments")
     routes: list[BaseRoute] = [
-        Mount(f"{PREFIX}/static", StaticFiles(packages=[(__package__, "static")])),
+        # Only what is the same for everybody is packed: pages hold tokens, and streams would wait.
+        Mount(f"{PREFIX}/static", GZipMiddleware(StaticFiles(packages=[(__package__, "static")]))),
         Route(PREFIX, home),
         Route(f"{PREFIX}/", home),
         *(page.route(sessions, connect) for page in PAGES),
