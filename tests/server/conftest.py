@@ -17,111 +17,14 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+import yaml
 
-from datatunerx.server.app import RUNS, KubeApp, create_app
+from datatunerx.server.app import KubeApp, create_app
 from datatunerx.server.state import State, open_state
 
 G = "/apis/example.com/v1"
 MERGE = "application/merge-patch+json"
-
-
-def crd(kind: str, plural: str, spec: dict[str, Any], **version: Any) -> dict[str, Any]:
-    """A CRD of the test's own."""
-    schema = {
-        "type": "object",
-        "properties": {
-            "spec": {"type": "object", **spec},
-            "status": {"type": "object", "x-kubernetes-preserve-unknown-fields": True},
-        },
-    }
-    group = version.pop("group", "example.com")
-    return {
-        "apiVersion": "apiextensions.k8s.io/v1",
-        "kind": "CustomResourceDefinition",
-        "metadata": {"name": f"{plural}.{group}"},
-        "spec": {
-            "group": group,
-            "scope": "Namespaced",
-            "names": {
-                "kind": kind,
-                "plural": plural,
-                "singular": kind.lower(),
-                "shortNames": [kind[0].lower()],
-            },
-            "versions": [
-                {
-                    "name": "v1",
-                    "served": True,
-                    "storage": True,
-                    "schema": {"openAPIV3Schema": schema},
-                    "subresources": {"status": {}},
-                    **version,
-                }
-            ],
-        },
-    }
-
-
-def named_list(keys: list[str], **properties: Any) -> dict[str, Any]:
-    return {
-        "type": "array",
-        "x-kubernetes-list-type": "map",
-        "x-kubernetes-list-map-keys": keys,
-        "items": {"type": "object", "required": ["name"], "properties": properties},
-    }
-
-
-WIDGET = crd(
-    "Widget",
-    "widgets",
-    {
-        "required": ["size"],
-        "properties": {
-            "size": {"type": "integer", "minimum": 1},
-            "color": {"type": "string", "default": "red", "enum": ["red", "green", "blue"]},
-            "ratio": {"type": "number"},
-            "owner": {"type": "string"},
-            "labels": {"type": "object", "additionalProperties": {"type": "string"}},
-            "ports": named_list(
-                ["name", "protocol"],
-                name={"type": "string"},
-                protocol={"type": "string", "default": "TCP"},
-                number={"type": "integer"},
-                note={"type": "string"},
-            ),
-            "tags": {"type": "array", "x-kubernetes-list-type": "set", "items": {"type": "string"}},
-            "args": {"type": "array", "items": {"type": "string"}},
-            "whole": {
-                "type": "object",
-                "x-kubernetes-map-type": "atomic",
-                "additionalProperties": {"type": "string"},
-            },
-            "replicas": {"type": "integer", "default": 1},
-        },
-        "x-kubernetes-validations": [
-            {"rule": "self.size <= 64", "message": "size must be between 1 and 64"},
-            {
-                "rule": "has(self.owner) == has(oldSelf.owner)"
-                " && (!has(self.owner) || self.owner == oldSelf.owner)",
-                "message": "owner is immutable",
-            },
-            {"rule": "!has(self.ratio) || self.ratio > 0.5", "message": "ratio must be over one half"},
-        ],
-    },
-    additionalPrinterColumns=[
-        {"name": "Size", "type": "integer", "jsonPath": ".spec.size"},
-        {"name": "Ready", "type": "string", "jsonPath": '.status.conditions[?(@.type=="Ready")].status'},
-        {"name": "Color", "type": "string", "jsonPath": ".spec.color", "priority": 1},
-        {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"},
-    ],
-    selectableFields=[{"jsonPath": ".spec.color"}],
-    subresources={
-        "status": {},
-        "scale": {"specReplicasPath": ".spec.replicas", "statusReplicasPath": ".status.replicas"},
-    },
-)
-OPEN = {"x-kubernetes-preserve-unknown-fields": True}
-RUN = crd("Run", "runs", OPEN, group=RUNS.split(".", 1)[1])
+WIDGET, RUN = yaml.safe_load_all((Path(__file__).parent / "kinds_of_tests.yaml").read_text())
 
 
 class Answer:
