@@ -26,8 +26,8 @@ from datatunerx.data.errors import DataError
 
 A = TypeVar("A")
 B = TypeVar("B")
-MAX_PROCESSES = 8
-"""Each takes some 50 MB beside what they share, and its templates' process 25."""
+MAX_PROCESSES = 5
+"""Each takes some 100 MB with its templates' process, beside what they share: all stay below a gigabyte."""
 SOLO = "free some memory, or set OMP_NUM_THREADS=1 so that one process does the work, and start it again"
 """What helps when a process was killed."""
 ENDING_SECONDS = 5.0
