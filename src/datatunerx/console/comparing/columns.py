@@ -128,7 +128,7 @@ def _of_job(job: Json, world: World) -> Column:
     if made in world.of(TUNED):
         return _tuned(str(made), world)._replace(job=name)
     why = states.why(job) or states.state(states.phase(job)).word
-    return Column(kinds.JOB, name, name, f"no checkpoint yet: {why}", str(job["spec"]["finetune"]["llm"]))
+    return Column(kinds.JOB, name, name, why, str(job["spec"]["finetune"]["llm"]))
 
 
 def hues(columns: Sequence[Column], world: World) -> dict[str, int]:

@@ -38,10 +38,10 @@ class Asked:
 
 
 def asked_of(form: Mapping[str, str], models: Sequence[str]) -> Asked:
-    """Read a form. ValueError names the field."""
+    """Read a form. ValueError has a text of the catalogue and its values, and names the field."""
     question = form.get("question", "").strip()
     if not question:
-        raise ValueError("Write a question.")
+        raise ValueError("Write a question.", {})
     return Asked(
         question,
         tuple(models),
@@ -61,7 +61,8 @@ def _number(form: Mapping[str, str], name: str, default: float, low: float, high
     except ValueError:
         value = high + 1
     if not low <= value <= high:
-        raise ValueError(f"{name} must be a number from {low:g} to {high:g}.")
+        values = {"name": name, "low": f"{low:g}", "high": f"{high:g}"}
+        raise ValueError("{name} must be a number from {low} to {high}.", values)
     return value
 
 

@@ -266,7 +266,8 @@ async def ask(visit: Visit) -> Response:
     try:
         asked = rounds.asked_of(visit.form, [column.name for column in table.asked])
     except ValueError as error:
-        return _line({"fault": visit.say(str(error))}, 422)
+        text, values = error.args
+        return _line({"fault": visit.say(text, **values)}, 422)
     round = rounds.begin(asked, before)
     return StreamingResponse(_stream(visit, table, round), media_type="application/x-ndjson")
 

@@ -1,6 +1,5 @@
 """Taking a checkpoint home: the form of an export."""
 
-import json
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -66,9 +65,6 @@ async def export(visit: Visit) -> Response:
         return await visit.page("toast.html", http=422, message=said)
     except ApiError as error:
         return await visit.page("toast.html", http=error.status or 503, message=error.message)
-    if visit.form.get("stay") == "on":
-        events = {"dtx:toast": visit.say("Done: {what}", what=entry["name"]), "dtx:done": True}
-        return Response(headers={"HX-Trigger": json.dumps(events)})
     return visit.go(visit.url("models", "ckpt", visit.name))
 
 
