@@ -5,7 +5,7 @@ from pydantic import Field
 
 from datatunerx.console import forms
 from datatunerx.console.host import Host
-from datatunerx.console.wizard.choices import address, why_not
+from datatunerx.console.wizard.choices import address, note, why_not
 from datatunerx.resources.enums import Method, Precision
 from datatunerx.resources.experiment import FinetuneExperimentSpec
 from datatunerx.resources.training import TrainingParameters, resolve_parameters
@@ -128,6 +128,10 @@ def test_what_needs_a_gpu_says_so_where_there_is_none():
     assert "needs a GPU" in why_not("quantization", "int4", say, CPU)
     assert "needs a GPU" not in why_not("quantization", "int4", say, with_gpu)
     assert why_not("method", "lora", say, CPU) == ""
+    asked = forms.by_key()["resources.accelerators"]
+    assert note(asked, say, CPU) == "GPUs of this machine: 0"
+    assert note(asked, say, with_gpu) == "GPUs of this machine: 1"
+    assert note(forms.by_key()["seed"], say, CPU) == ""
     assert why_not("scheduler", "linear", say, CPU) == ""
 
 

@@ -85,6 +85,13 @@ def why_not(key: str, value: str, say: Say, host: Host | None) -> str:
     return ""
 
 
+def note(field: forms.Field, say: Say, host: Host | None) -> str:
+    """What this machine has to say of a field; empty if nothing."""
+    if field.key != "resources.accelerators" or host is None:
+        return ""
+    return say("GPUs of this machine: {n}", n=host.gpus)
+
+
 def _searched(objects: Sequence[Json], words: str, chosen: str) -> tuple[list[Json], int]:
     """What a search shows, the chosen one first, and how many more there are."""
     found = [
@@ -144,7 +151,7 @@ def model_checks(obj: Json, draft: Draft, say: Say, host: Host | None) -> list[C
     if host is None:
         return checks
     told = say("about {need} of {has}", need=figures.size(need), has=figures.size(host.memory_bytes))
-    device = say("{n} GPUs", n=host.gpus) if host.gpus else say("CPU")
+    device = say("{n} × GPU", n=host.gpus) if host.gpus else say("CPU")
     fits = need <= host.memory_bytes
     return [*checks, Check("Ready" if fits else "NotReady", say("It fits the device"), f"{device}: {told}")]
 
@@ -184,6 +191,7 @@ def of_step(visit: Any, draft: Draft, step: int, world: World, host: Host | None
             "presets": forms.PRESETS[draft.method],
             "count": making.count(draft) if not forms.faults(draft.values, draft.method, say) else 0,
             "span": lambda field: forms.span(field, say),
+            "note": lambda field: note(field, say, host),
             "why_not": lambda field, value: why_not(field.key, value, say, host),
             "chosen": lambda field: forms.chosen(field, draft.values),
             "yaml": preview(draft, say),
