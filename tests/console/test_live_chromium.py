@@ -172,7 +172,10 @@ def test_eight_tabs_are_live_at_once(browse, place):
 
 
 def test_where_sockets_are_blocked_polling_brings_the_same(browse, place, context):
-    script = "window.WebSocket = class { static OPEN = 1; constructor() { setTimeout(() => this.onclose({ code: 1006 }), 5); } };"
+    script = """window.WebSocket = class {
+        static OPEN = 1;
+        constructor() { setTimeout(() => this.onclose({ code: 1006 }), 5); }
+    }"""
     page = browse("settings")
     page.add_init_script(script)
     page.goto(f"{place.url}/console/ns/default/{JOB}?tab=logs")

@@ -22,7 +22,7 @@
   }
   // A socket tells of changes; then only ages and what a clock moves need a refresh of their own.
   let looks = 0;
-  setInterval(() => (!window.dtxLive?.connected || ++looks % 5 === 0) && refresh(), REFRESH_MS);
+  setInterval(() => (!window.dtxLive?.connected || ++looks % 2 === 0) && refresh(), REFRESH_MS);
   document.addEventListener("dtx:changed", refresh);
   document.addEventListener("visibilitychange", refresh);
 
