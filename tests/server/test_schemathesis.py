@@ -28,7 +28,7 @@ CHECKS = [
     content_type_conformance,
     status_code_conformance,
 ]
-SHORT, LONG = 2500, 20_000  # a request takes about 60 ms, nearly all of it to think it up
+SHORT, LONG = 5_000, 20_000  # a request takes about 35 ms, nearly all of it to think it up
 TRAINING = {"llm": "l", "dataset": "d", "hyperparameter": {"ref": "h"}}
 SPECS = {
     "LLM": {"source": "file:///m"},
@@ -52,7 +52,19 @@ def document(server):
         f"{server.url}/openapi/v3/{PATH}", headers={"Authorization": f"Bearer {server.token}"}
     )
     with urllib.request.urlopen(request, context=context) as answer:
-        return json.load(answer)
+        return aimed(json.load(answer))
+
+
+def aimed(document):
+    """Without what `aim` puts in place itself: to think up paths took nearly half of the time."""
+    for path in document["paths"].values():
+        for parameter in path.get("parameters", []):
+            parameter["schema"] = {"type": "string", "enum": ["default"]}
+        for operation in path.values():
+            if isinstance(operation, dict) and "parameters" in operation:
+                # an endless answer; the tests of watches are elsewhere
+                operation["parameters"] = [p for p in operation["parameters"] if p["name"] != "watch"]
+    return document
 
 
 def aim(case, name):
@@ -63,7 +75,7 @@ def aim(case, name):
         if "name" in case.path_parameters:
             case.path_parameters["name"] = name
     if isinstance(case.query, dict):
-        case.query.pop("watch", None)  # an endless answer; the tests of watches are elsewhere
+        case.query.pop("watch", None)  # one thought up beside the document
     if not isinstance(case.body, dict) or operation["kind"] == "Scale":
         return
     case.body |= {"apiVersion": "datatunerx.io/v1beta1", "kind": operation["kind"]}
@@ -92,7 +104,7 @@ def fuzz(server, cases):
         def one(case, name):
             # What is created gets a name of its own more often than not.
             aim(case, f"{name}-{sum(codes.values())}" if case.method == "POST" and name > "a" else name)
-            answer = case.call(base_url=server.url, headers=headers, verify=authority)
+            answer = case.call(base_url=server.url, session=api, headers=headers, verify=authority)
             codes[answer.status_code] = codes.get(answer.status_code, 0) + 1
             case.validate_response(answer, checks=CHECKS)
 
