@@ -56,6 +56,7 @@ async def test_an_upload_from_elsewhere_or_by_a_viewer_is_refused(filled):
     await sent(filled, "POST", body=json.dumps(BEGIN), code=403, **{"x-csrf-token": "0" * 64})
     await filled.login(VIEWER)
     assert "_new" not in await filled.get("datasets")
+    assert "Save and check again" not in await filled.get("datasets/support-tickets?tab=edit")
     told = await sent(filled, "POST", body=json.dumps(BEGIN), code=403)
     assert "cannot create" in told["message"]
 

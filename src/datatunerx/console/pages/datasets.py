@@ -33,6 +33,8 @@ TABS = (
     ("edit", "Edit"),
     ("plugin", "Run a plugin"),
 )
+CHANGING = ("edit", "plugin")
+"""Tabs for those only who may change it."""
 WAYS = (("upload", "Upload files"), ("addresses", "Name addresses"))
 
 
@@ -71,7 +73,9 @@ def is_draft(obj: Json) -> bool:
 async def page(visit: Visit) -> Response:
     """One dataset."""
     obj = await kinds.find(visit.api, "Dataset", visit.name, visit.namespace)
-    return await _page(visit, obj, visit.query.get("tab", "overview"))
+    tab = visit.query.get("tab", "overview")
+    may = tab not in CHANGING or visit.may("patch", "datasets")
+    return await _page(visit, obj, tab if may else "overview")
 
 
 async def _page(
@@ -110,7 +114,7 @@ async def _page(
         tabs=[
             (key, visit.say(title) + _count(key, context["report"]), visit.url("datasets", name, tab=key))
             for key, title in TABS
-            if may or key not in ("edit", "plugin")
+            if may or key not in CHANGING
         ],
         **context,
     )

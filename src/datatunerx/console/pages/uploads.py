@@ -9,6 +9,7 @@ from datatunerx.client.errors import from_answer
 from datatunerx.console import dataset_form, kinds
 from datatunerx.console.visit import Page, Refused, Visit
 
+MAX_BEGIN = 4096
 MAX_PART = 8 << 20
 """Bytes of one request: it is held in memory."""
 PLACE = "/datasets/_uploads"
@@ -18,7 +19,7 @@ PLACE = "/datasets/_uploads"
 async def begin(visit: Visit) -> Response:
     """What the server has of the file; with the split and the name that its name suggests."""
     try:
-        asked = json.loads(await visit.request.body())
+        asked = json.loads(await _body(visit, MAX_BEGIN) or b"")
         name, size = str(asked["name"]), int(asked["size"])
     except (ValueError, KeyError, TypeError):
         return _refusal(400, visit.say("This is no upload."))
@@ -35,10 +36,9 @@ async def begin(visit: Visit) -> Response:
 
 async def put(visit: Visit) -> Response:
     """The bytes from `offset` on."""
-    length = visit.request.headers.get("content-length", "")
-    if not length.isdigit() or int(length) > MAX_PART:
-        return _refusal(413, f"a part has at most {MAX_PART} bytes")
-    body = await visit.request.body()
+    body = await _body(visit, MAX_PART)
+    if body is None:
+        return _refusal(413, f"a part has at most {MAX_PART} bytes, and says how many")
     query = {"offset": visit.query.get("offset", "")}
     return await _pass_on(visit, "PUT", _id(visit), body, "application/octet-stream", query)
 
@@ -53,6 +53,12 @@ async def complete(visit: Visit) -> Response:
 
 async def give_up(visit: Visit) -> Response:
     return await _pass_on(visit, "DELETE", _id(visit))
+
+
+async def _body(visit: Visit, most: int) -> bytes | None:
+    """The body; None for one that is too large, or does not say how large it is."""
+    length = visit.request.headers.get("content-length", "")
+    return await visit.request.body() if length.isdigit() and int(length) <= most else None
 
 
 def _id(visit: Visit) -> str:
