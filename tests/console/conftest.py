@@ -591,7 +591,7 @@ async def tell(api: Api, data: Path) -> None:
 
 
 def events_of(jobs: list[str], last: int, first: int = 1) -> Iterator[dict[str, Any]]:
-    """Training to a step: a loss that falls, with noise; an eval loss that in every second job rises again."""
+    """Training to a step: a loss that falls, with noise; an eval loss that in every other job rises again."""
     noise = random.Random(7)
     for step in range(first, last + 1):
         for n, job in enumerate(jobs):

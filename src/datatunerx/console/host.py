@@ -1,4 +1,4 @@
-"""What the machine offers that serves the pages: told by the app, where the controllers use this machine too."""
+"""What the machine that serves the pages offers: told by the app, where controllers use this machine too."""
 
 from collections.abc import Callable
 from typing import NamedTuple

@@ -45,7 +45,7 @@ async def context(visit: Visit, obj: Json, form: Mapping[str, str], faults: Mapp
 
 
 def fields(plugin: Json, given: Mapping[str, Any]) -> list[Field]:
-    """The parameters that the plugin's schema names, with what is given, set for every call, or its default."""
+    """The parameters that the plugin's schema names, with what is given, set for all, or its default."""
     schema = kinds.status_of(plugin).get("parameterSchema") or plugin["spec"].get("parameterSchema") or {}
     preset = plugin["spec"].get("parameters") or {}
     required = schema.get("required") or ()

@@ -108,7 +108,7 @@ class FinetuneStatus(Status):
     retries: int = 0
     """How often it was taken up again because its worker died."""
     retried_for: ShortText | None = None
-    """The last value seen of the annotation datatunerx.io/retry; once it failed, another has it tried again."""
+    """The last value seen of the annotation datatunerx.io/retry; after a failure another tries it again."""
     expected_start: ShortText | None = None
     """When it can start at the earliest, to the minute; absent where what runs before it does not tell."""
     alone: bool = False
@@ -265,7 +265,7 @@ class FinetuneJobStatus(Status):
     scoring: ShortText | None = None
     """The Scoring that measured it."""
     retried_for: ShortText | None = None
-    """The last value seen of the annotation datatunerx.io/retry; once it failed, another has it tried again."""
+    """The last value seen of the annotation datatunerx.io/retry; after a failure another tries it again."""
     metric: ShortText | None = None
     score: float | None = None
     """Absent as long as there is none; never 0 in place of it."""

@@ -40,7 +40,7 @@ class ScoringStatus(Status):
     reason: ShortText | None = None
     message: LongText | None = None
     retried_for: ShortText | None = None
-    """The last value seen of the annotation datatunerx.io/retry; once it failed, another has it tried again."""
+    """The last value seen of the annotation datatunerx.io/retry; after a failure another tries it again."""
     run: ShortText | None = None
     metric: ShortText | None = None
     """The metric that ranks."""

@@ -79,7 +79,8 @@ async def _next(visit: Visit, checkpoint: changes.Json) -> changes.Json:
     """An experiment that goes on from a checkpoint, as it was trained: its base is a merged copy of it."""
     spec, name = checkpoint["spec"], kinds.name_of(checkpoint)
     tunes = await kinds.some(visit.api, kinds.FINETUNE, visit.namespace)
-    made_by: changes.Json = next((tune["spec"] for tune in tunes if kinds.name_of(tune) == spec["finetune"]), {})
+    specs = (tune["spec"] for tune in tunes if kinds.name_of(tune) == spec["finetune"])
+    made_by: changes.Json = next(specs, {})
     group = (made_by.get("hyperparameter") or {}).get("ref")
     matrix = {"llms": [name], "datasets": [spec["dataset"]], "hyperparameters": [group] if group else []}
     metric = kinds.status_of(checkpoint).get("metric") or "exact-match"

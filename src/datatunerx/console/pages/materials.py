@@ -133,7 +133,8 @@ async def model(visit: Visit) -> Response:
         found = await kinds.some(visit.api, "LLMCheckpoint", visit.namespace)
         checkpoints = [each for each in found if each["spec"]["llm"] == visit.name]
     exports = exported.shown(obj) if kind == "LLMCheckpoint" else []
-    return await _detail(visit, obj, "model.html", "models", "Models", checkpoints=checkpoints, exports=exports)
+    more = {"checkpoints": checkpoints, "exports": exports}
+    return await _detail(visit, obj, "model.html", "models", "Models", **more)
 
 
 async def hyperparameter(visit: Visit) -> Response:
