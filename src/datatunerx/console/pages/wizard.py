@@ -143,10 +143,10 @@ async def _done(visit: Visit, draft: Draft, do: str) -> dict[str, str]:
             return await _register(visit, draft, "source")
         case "check-data":
             return await _register(visit, draft, "data_source")
-        case "yaml-edit" if not (wrong := _value_faults(visit, draft)):
-            draft.yaml = figures.as_yaml(*making.objects(draft))
         case "yaml-edit":
-            return wrong
+            if wrong := _value_faults(visit, draft):
+                return wrong
+            draft.yaml = figures.as_yaml(*making.objects(draft))
         case "yaml-drop":
             draft.yaml = None
     return {}
