@@ -211,22 +211,24 @@ async def test_nothing_tells_who_is_who_before_a_blind_vote_and_the_vote_is_kept
         "round": sealed,
         "vote": round["id"],
         "place": "2",
-        "name": "monday",
+        "name": "thursday",
     }
     answer = await served.post("compare/keep", form)
-    assert "saved=monday" in answer.headers["hx-replace-url"]
+    assert "saved=thursday" in answer.headers["hx-replace-url"]
     assert round["answers"][2]["model"] in answer.text and "Voted blindly." in answer.text
-    kept = read(await served.api.get(CONFIG_MAPS, "monday"))
+    kept = read(await served.api.get(CONFIG_MAPS, "thursday"))
     assert kept.questions[0]["vote"] == round["answers"][2]["model"] and kept.questions[0]["blind"] is True
-    shown = await served.get("compare?saved=monday")
-    assert "voted best" in shown and "Kept as monday" in shown
-    assert "monday" in await served.get("compare")
-    pairs = (await served.get("compare/rows?saved=monday&as=pairs")).splitlines()
+    shown = await served.get("compare?saved=thursday")
+    assert "voted best" in shown and "Kept as thursday" in shown
+    assert "thursday" in await served.get("compare")
+    pairs = (await served.get("compare/rows?saved=thursday&as=pairs")).splitlines()
     assert {json.loads(line)["chosen"] for line in pairs} == {round["answers"][2]["text"]} and len(pairs) == 2
     again = served.sessions.hide(round)
     await served.post("compare/keep", form | {"round": again, "place": "0", "name": "tuesday"})
-    await served.post("compare/keep", form | {"saved": "monday", "round": again, "place": "0"})
-    assert read(await served.api.get(CONFIG_MAPS, "monday")).questions[0]["vote"] == kept.questions[0]["vote"]
+    await served.post("compare/keep", form | {"saved": "thursday", "round": again, "place": "0"})
+    assert (
+        read(await served.api.get(CONFIG_MAPS, "thursday")).questions[0]["vote"] == kept.questions[0]["vote"]
+    )
 
 
 async def test_what_is_asked_on_a_kept_page_is_kept_and_a_name_that_is_taken_is_refused(served):
@@ -250,9 +252,10 @@ async def test_without_a_service_one_is_made_and_what_it_waits_for_is_said(fille
     assert await asking.service_for(filled.api, models[:1], "default") == "try-tickets"
     assert await asking.service_for(filled.api, models, "default") == asking.OWN
     await filled.api.patch_status(SERVICES, asking.OWN, {"status": {"modelsReady": 2}})
-    await asking.service_for(filled.api, [ModelRef(name=R16)], "default")
+    third = R16.replace("lr1e", "lr2e")
+    await asking.service_for(filled.api, [ModelRef(name=third)], "default")
     names = [m["name"] for m in (await filled.api.get(SERVICES, asking.OWN))["spec"]["models"]]
-    assert names == [BASE, R8, R16]
+    assert names == [BASE, R8, third]
     await filled.api.patch_status(SERVICES, asking.OWN, {"status": {"modelsReady": 0}})
     await asking.service_for(filled.api, [models[0], ModelRef(name="new")], "default")
     names = [m["name"] for m in (await filled.api.get(SERVICES, asking.OWN))["spec"]["models"]]

@@ -85,7 +85,13 @@ async def test_an_export_is_written_into_the_checkpoint_and_what_cannot_be_is_re
     assert answer.headers["hx-redirect"].endswith(f"/models/ckpt/{BEST}")
     asked = (await filled.api.get(CHECKPOINTS, BEST))["spec"]["exports"]
     assert [each["name"] for each in asked] == ["gguf-q8-0", "hf", "gguf-q8-0-2"]
-    assert asked[-1] == {"name": "gguf-q8-0-2", "to": "gguf", "type": "q8_0", "uri": "file:///home/me/a%20b"}
+    assert asked[-1] == {
+        "name": "gguf-q8-0-2",
+        "to": "gguf",
+        "type": "q8_0",
+        "uri": "file:///home/me/a%20b",
+        "plainHttp": False,
+    }
     page = await filled.get(f"models/ckpt/{BEST}")
     assert "20 of 20 answers are those of base and adapter" in page and "llama-cli -cnv -m" in page
     assert "the disk is full &lt;script" in page
