@@ -40,12 +40,17 @@ def shows(page, text):
     page.locator(PANE).get_by_text(text, exact=True).wait_for()
 
 
+def until(page, expression):
+    """Wait until it is true. Playwright's own way evaluates in the page, which its policy forbids."""
+    end = time.monotonic() + 30
+    while not page.evaluate(expression):
+        assert time.monotonic() < end, expression
+        page.wait_for_timeout(20)
+
+
 def draws(page, count):
     """Wait until the first chart has so many points."""
-    page.wait_for_function(
-        "count => document.querySelector('dtx-charts')?.figures?.[0].plot?.data[0].length === count",
-        arg=count,
-    )
+    until(page, f"document.querySelector('dtx-charts')?.figures?.[0].plot?.data[0].length === {count}")
 
 
 def test_a_page_opened_late_shows_the_whole_history(browse):
@@ -84,7 +89,7 @@ def test_following_stops_only_by_the_readers_own_hand(browse, place):
     assert page.locator(PANE).evaluate(at_end)
     page.locator(PANE).hover()
     page.mouse.wheel(0, -600)
-    page.wait_for_function("!document.querySelector('dtx-log [name=follow]').checked")
+    until(page, "!document.querySelector('dtx-log [name=follow]').checked")
     say(place, "below\n")
     shows(page, "below")
     assert not page.locator(PANE).evaluate(at_end)
@@ -115,7 +120,7 @@ def test_a_search_looks_through_all_of_the_log_and_is_in_the_url(browse, place):
     page.reload()
     page.get_by_text("1 lines found").wait_for()
     page.locator(f"{PANE} > div").click()
-    page.wait_for_function("location.hash === '#L0'")
+    until(page, "location.hash === '#L0'")
     shows(page, "08:00:01 step 1 of 48")
 
 
@@ -131,7 +136,7 @@ def test_what_a_chart_shows_is_in_the_url(browse):
     page.mouse.up()
     page.wait_for_url("**from=**to=**")
     page.get_by_role("button", name="Whole course").click()
-    page.wait_for_function("!location.search.includes('from=')")
+    until(page, "!location.search.includes('from=')")
     page.get_by_role("button", name="r8-lr1e-3").click()
     page.wait_for_url("**off=support-tickets-r8-lr1e-3**")
     with page.expect_download() as got:
@@ -141,7 +146,7 @@ def test_what_a_chart_shows_is_in_the_url(browse):
 
 def test_a_change_of_an_object_is_seen_without_waiting_for_a_poll(browse, place):
     page = browse("jobs")
-    page.wait_for_function("dtxLive.connected")
+    until(page, "dtxLive.connected")
     page.wait_for_timeout(1200)
     began = time.monotonic()
     kubectl(place, "finetunejobs", "faq-zh-qwen-c", {"status": {"phase": "Stopped"}})
@@ -165,7 +170,7 @@ def kubectl(place, plural, name, patch):
 def test_eight_tabs_are_live_at_once(browse, place):
     pages = [browse(f"{JOB}?tab=logs") for _ in range(8)]
     for page in pages:
-        page.wait_for_function("dtxLive.connected")
+        until(page, "dtxLive.connected")
     say(place, "to all eight\n")
     for page in pages:
         shows(page, "to all eight")
@@ -179,7 +184,7 @@ def test_where_sockets_are_blocked_polling_brings_the_same(browse, place, contex
     page = browse("settings")
     page.add_init_script(script)
     page.goto(f"{place.url}/console/ns/default/{JOB}?tab=logs")
-    page.wait_for_function("dtxLive.connected")
+    until(page, "dtxLive.connected")
     say(place, "by polling\n")
     shows(page, "by polling")
 
@@ -355,7 +360,7 @@ def test_a_page_goes_on_after_the_server_was_started_anew(restartable, chromium)
     page.goto(link)
     page.goto(f"{link.split('/login')[0]}/ns/default/devices/r")
     shows(page, "before")
-    page.wait_for_function("dtxLive.connected")
+    until(page, "dtxLive.connected")
     restartable.stop()
     with log.open("a") as file:
         file.write("meanwhile\n")  # the worker does not know of it
