@@ -222,6 +222,9 @@ async def test_parts_of_a_log_are_found_by_offset_words_and_level(filled, run):
     assert len(json.loads(await filled.get("logs/r?level=warning"))["lines"]) == 2
     around = json.loads(await filled.get(f"logs/r?around={found['lines'][0][0]}"))
     assert found["lines"][0] in around["lines"]
+    first = json.loads(await filled.get("logs/r?around=0"))
+    assert first["start"] == 0 and first["lines"][0][:2] == [0, "step 0"]
+    assert len(first["lines"]) == 500 and first["end"] < first["size"]
     assert await filled.get("logs/r/file") == run.log.read_text()
 
 

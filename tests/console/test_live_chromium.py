@@ -278,7 +278,9 @@ def test_training_does_not_notice_who_looks(place, context):
         headers = {"Cookie": cookies, "Origin": place.url}
 
         async def vanish():
-            other = await connect(url, ssl=unsafe, additional_headers=headers, origin=None, proxy=None)
+            other = await connect(
+                url, ssl=unsafe, additional_headers=headers, origin=None, proxy=None, open_timeout=60
+            )
             await other.send(json.dumps({"follow": {"points:run-b": 0}}))
             other.transport.abort()
 

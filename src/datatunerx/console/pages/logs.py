@@ -38,8 +38,10 @@ async def _around(visit: Visit, offset: int) -> dict[str, Any]:
     """Lines before and after an offset; what comes later is not shown, so nothing is followed."""
     old = await piece(visit.api, visit.namespace, visit.name, "log", tail=LINES // 2, before=offset)
     new = await piece(visit.api, visit.namespace, visit.name, "log", offset=old.end, limit=48 << 10)
-    rows = line_rows(old.start, old.data) + line_rows(new.start, new.data)
-    return {"lines": rows, "start": old.start, "end": new.end, "size": new.size, "open": None}
+    later = line_rows(new.start, new.data)
+    end = later[LINES][0] if len(later) > LINES else new.end
+    rows = line_rows(old.start, old.data) + later[:LINES]
+    return {"lines": rows, "start": old.start, "end": end, "size": new.size, "open": None}
 
 
 async def _found(visit: Visit) -> dict[str, Any]:
