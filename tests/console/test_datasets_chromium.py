@@ -1,6 +1,8 @@
 """Data in a real browser, on a server that inspects it: upload, check, register; cancel and resume."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -116,3 +118,27 @@ def test_a_page_of_another_origin_uploads_nothing(context, place):
     url = f"{place.url}/console/ns/default/datasets/_uploads"
     answer = context.request.post(url, data="{}", headers={"origin": "https://evil.example"})
     assert answer.status == 403 and "https://evil.example" in answer.text()
+
+
+def test_a_plugin_makes_the_rows_and_its_failure_is_told_in_its_own_words(upload, place, tmp_path):
+    plugin = {"apiVersion": "datatunerx.io/v1beta1", "kind": "DataPlugin", "metadata": {"name": "sheet"}}
+    manifest = json.dumps(plugin | {"spec": {"entryPoint": "question-sheet"}})
+    apply = [sys.executable, "-m", "datatunerx.cli", "apply", "-f", "-"]
+    subprocess.run(apply, input=manifest, env=place.environment, text=True, check=True, timeout=60)
+    path = tmp_path / "sheet.csv"
+    path.write_text("frage,antwort\n" + "hallo,servus\nwie geht es,gut\n" * 10)
+    page = upload(path)
+    page.get_by_label("Question").wait_for(timeout=90_000)
+    page.get_by_role("link", name="Run a plugin").click()
+    while not page.get_by_label("question", exact=True).is_visible():
+        page.wait_for_timeout(1000)
+        page.reload()
+    page.get_by_label("question", exact=True).fill("nowhere")
+    page.get_by_role("button", name="Run the plugin").click()
+    page.locator(".notice.bad", has_text="nowhere").wait_for(timeout=90_000)
+    page.get_by_role("link", name="Run a plugin").click()
+    page.get_by_label("question", exact=True).fill("frage")
+    page.get_by_label("answer", exact=True).fill("antwort")
+    page.get_by_role("button", name="Run the plugin").click()
+    page.get_by_role("heading", name="Made by a plugin").wait_for(timeout=120_000)
+    assert page.locator(".figures").get_by_text("20", exact=True).first.is_visible()

@@ -93,7 +93,7 @@ async def _page(
     return await visit.page(
         "dataset.html",
         http=http,
-        live=tab in ("overview", "rows", "problems"),
+        live=tab != "edit",
         obj=obj,
         spec=obj.get("spec") or {},
         status=status,
