@@ -60,7 +60,11 @@ AXE = Path(__file__).parent / "vendor" / "axe-4.14.1.min.js"
 
 
 def choose(page, theme):
+    """As the button for it does; with the charts that the page has drawn."""
     page.evaluate("theme => document.documentElement.dataset.theme = theme", theme)
+    page.evaluate("document.dispatchEvent(new Event('dtx:theme'))")
+    for chart in page.locator("dtx-charts figure:visible").all():
+        chart.locator("canvas").wait_for()
 
 
 @pytest.mark.parametrize("name", PAGES)
