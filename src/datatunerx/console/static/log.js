@@ -3,7 +3,7 @@
    Text only ever becomes text nodes. 2,000 lines are kept; older ones come as the reader scrolls up. */
 "use strict";
 (() => {
-  const KEPT = 2000, NEAR = 40;
+  const KEPT = 2000, NEAR = 40, AGAIN_MS = 2000;
 
   class Log extends HTMLElement {
     static observedAttributes = ["run"];
@@ -41,7 +41,9 @@
       if (!this.run) return this.say(this.dataset.none);
       if (this.searching) return this.search(turn);
       const found = await this.get(around ? { around } : {});
-      if (turn !== this.turn || !found) return;
+      if (turn !== this.turn) return;
+      if (!found) // a run has its name before it is there; a server may be away
+        return setTimeout(() => { if (turn === this.turn && this.isConnected) this.load(around); }, AGAIN_MS);
       this.pane.replaceChildren();
       this.first = found.start;
       this.end = found.end;
@@ -98,7 +100,7 @@
       try {
         const answer = await fetch(`${this.getAttribute("src")}?${asked}`, { headers: { "HX-Request": "true" } });
         if (answer.ok) return await answer.json();
-        this.say(this.dataset.trouble);
+        this.say(answer.status === 404 ? this.dataset.none : this.dataset.trouble);
       } catch { this.say(this.dataset.trouble); }
       return null;
     }
