@@ -379,6 +379,12 @@ async def live(seed: int, root: Path, backend: Any, objects: list[Any], scenario
     wanted_gone = rng.sample(DELETABLE, 3) if scenario == "children deleted" else []
     off, on = sorted(rng.sample(range(60, 260), 2)) if scenario == "suspended" else (-1, -1)
 
+    async def ask_again() -> None:
+        if scenario == "tried again" and has_ended(schedule.server) and not schedule.server.asked_again:
+            backend.behaviour.fail, schedule.server.asked_again = {}, True
+            body = {"metadata": {"annotations": {RETRY: "1"}}}
+            await schedule.api.patch(BY_PLURAL["finetunejobs"].model, "e-g1", body)
+
     async def at_random(number: int) -> None:
         calm, schedule.server.crash_rate = schedule.server.crash_rate, 0.0
         if number in todo:
@@ -386,10 +392,7 @@ async def live(seed: int, root: Path, backend: Any, objects: list[Any], scenario
         if number in (off, on):
             body = {"spec": {"suspend": number == off}}
             await schedule.api.patch(next(k.model for k in KINDS if k.short == "fe"), "e", body)
-        if scenario == "tried again" and has_ended(schedule.server) and not schedule.server.asked_again:
-            backend.behaviour.fail, schedule.server.asked_again = {}, True
-            body = {"metadata": {"annotations": {RETRY: "1"}}}
-            await schedule.api.patch(BY_PLURAL["finetunejobs"].model, "e-g1", body)
+        await ask_again()
         for plural, name in wanted_gone:
             # Some as soon as they are there, some when all is over.
             late = has_ended(schedule.server) or rng.random() < 0.02
@@ -399,6 +402,8 @@ async def live(seed: int, root: Path, backend: Any, objects: list[Any], scenario
         schedule.hear()
 
     await schedule.chaos(1500, 60, at_random)
+    await schedule.settle()
+    await ask_again()  # where it ended only now
     await schedule.settle()
     return schedule
 
