@@ -1,6 +1,7 @@
 """Curves of a run's jobs, cut to the width of a picture, from the columns beside its events."""
 
 import math
+import threading
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
@@ -22,18 +23,21 @@ AXES = ("step", "epoch", "tokens", "time")
 PERPLEXITY = "perplexity"
 
 _known: OrderedDict[Path, Points] = OrderedDict()
+_one_at_a_time = threading.Lock()
+"""A page asks for all its charts at once, each in a thread; they read the same columns."""
 
 
 def answer(events: Path, request: Request) -> bytes:
     """JSON of what was asked; `behind` are bytes of events that were not read yet: ask again."""
-    known = _known.pop(events, None)
-    if known is None or not events.exists():  # a folder that was deleted took its columns along
-        known = Points(events)
-    _known[events] = known
-    while len(_known) > MAX_RUNS:
-        _known.popitem(last=False)
-    behind = known.advance(BUILD_SECONDS)
-    found = {"offset": known.offset, "behind": behind, **curves(known, request)}
+    with _one_at_a_time:
+        known = _known.pop(events, None)
+        if known is None or not events.exists():  # a folder that was deleted took its columns along
+            known = Points(events)
+        _known[events] = known
+        while len(_known) > MAX_RUNS:
+            _known.popitem(last=False)
+        behind = known.advance(BUILD_SECONDS)
+        found = {"offset": known.offset, "behind": behind, **curves(known, request)}
     return orjson.dumps(found, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
