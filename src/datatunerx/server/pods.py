@@ -7,11 +7,12 @@ from collections.abc import AsyncIterator, Callable
 from datetime import datetime
 from pathlib import Path
 
-from datatunerx.runs.files import LOG, path_of
+from datatunerx.runs.files import LOG
 from datatunerx.server import reads
-from datatunerx.server.errors import ApiError, Json, bad_request, forbidden
+from datatunerx.server.errors import Json, bad_request
 from datatunerx.server.http import Request
 from datatunerx.server.kinds import READ_VERBS, Column, Facade, Kind
+from datatunerx.server.run_files import confined
 from datatunerx.server.table import age
 from datatunerx.store import Store
 from datatunerx.telemetry import logs
@@ -90,10 +91,7 @@ def _cells(pod: Json) -> list[object]:
 
 
 def log_path(run: Json, *, previous: bool, root: Path | None) -> Path:
-    """The file a run's worker writes to; 400 when there is none.
-
-    403 when it is not the log in a run's folder of the data `root`: who may write a status may write any URI.
-    """
+    """The file a run's worker writes to; 400 when there is none, and as `confined`."""
     status = run.get("status") or {}
     name = run["metadata"]["name"]
     uri = status.get("previousLogUri" if previous else "logUri")
@@ -103,12 +101,7 @@ def log_path(run: Json, *, previous: bool, root: Path | None) -> Path:
         raise bad_request(
             f'container "{CONTAINER}" in pod "{name}" is waiting to start: the run has no log yet'
         )
-    if not uri.startswith("file://"):
-        raise ApiError(501, "NotImplemented", f"the log of run {name} is at {uri}; read it there")
-    path = path_of(uri).resolve()
-    if root is not None and (path.name != LOG or path.parent.parent != root.resolve() / "runs"):
-        raise forbidden(f"the log of run {name} ({path}) is not {root}/runs/PLAN/{LOG}; read it there")
-    return path
+    return confined(uri, LOG, f"the log of run {name}", root)
 
 
 async def serve_log(
