@@ -187,7 +187,7 @@ async def fill(api: Api) -> None:
 
 async def begin_some(api: Api) -> None:
     """Drafts of the wizard, of who looks through a browser: one half way, two that became experiments."""
-    made = {"method": "lora", "llm": "smollm2", "dataset": "support-tickets"}
+    made = {"method": "lora", "llms": ["smollm2"], "datasets": ["support-tickets"]}
     values = {"lora.rank": ["8, 16"], "learningRate": ["1e-3, 2e-3"], "maxSteps": ["48"]}
     values["samples"] = PROMPTS[:1]
     for id, draft in (

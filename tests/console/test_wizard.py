@@ -56,7 +56,7 @@ async def test_a_name_that_cannot_be_is_told_at_its_field(filled):
         answer = await filled.post("new", {"name": name, "do": "next"})
         fault = re.search(r'id="fault-name"[^>]*>([^<]*)<', answer.text)
         assert fault and told in fault[1], name
-    assert await drafts.unfinished(filled.api, "default", "ada") == []
+    assert await drafts.unfinished(filled.api, "default", "ada") == ([], [])
 
 
 async def test_what_was_typed_is_there_when_one_comes_back_and_the_list_leads_there(filled):
@@ -114,7 +114,7 @@ async def test_a_model_that_is_named_is_registered_and_looked_at(filled):
     assert "Write a path on the server" in answer.text
     await filled.post(f"{path}/2", {"source": "org/tiny", "do": "check-model"})
     kept = await drafts.load(filled.api, path.partition("/")[2], "default")
-    made = await filled.api.get(PLURALS["LLM"], kept.draft.llm)
+    made = await filled.api.get(PLURALS["LLM"], kept.draft.llms[0])
     assert made["spec"]["source"] == "hf://org/tiny" and kept.draft.source == ""
     page = await filled.get(f"{path}/2")
     assert "The model is looked at" in page
@@ -230,9 +230,110 @@ def data(**report):
 
 def seen(host=HOST, model=None, rows=None, tunes=(), **values):
     typed = {key.replace("__", "."): [value] for key, value in values.items()}
-    draft = Draft(name="e", llm="m", dataset="d", values=typed)
+    draft = Draft(name="e", llms=["m"], datasets=["d"], values=typed)
     world = World({"m": model or llm()}, {"d": rows or data()}, {}, list(tunes))
     return outlook(making.objects(draft), world, host)
+
+
+async def test_several_models_and_datasets_make_every_combination(filled):
+    for kind, name in (("LLM", "smollm2"), ("Dataset", "support-tickets")):
+        there = await filled.api.get(PLURALS[kind], name)
+        made = {key: there[key] for key in ("apiVersion", "kind", "spec")} | {
+            "metadata": {"name": f"{name}-2"}
+        }
+        await filled.api.create_raw(PLURALS[kind], made)
+        await filled.api.patch_status(PLURALS[kind], f"{name}-2", {"status": there["status"]})
+    path = await ready(filled, "every")
+    page = await filled.get(f"{path}/2")
+    assert 'type="checkbox" name="llm"' not in page
+    both = {"llm": ["smollm2", "smollm2-2"], "dataset": ["support-tickets", "support-tickets-2"]}
+    shown = {"shown:llm": "", "shown:dataset": ""}
+    await filled.post(f"{path}/2", both | shown)
+    kept = await drafts.load(filled.api, path.partition("/")[2], "default")
+    assert kept.draft.llms == ["smollm2"]  # one, until more are asked for
+    await filled.post(
+        f"{path}/2", shown | {"llm": "smollm2", "dataset": "support-tickets", "do": "several:llm"}
+    )
+    await filled.post(
+        f"{path}/2", shown | {"llm": "smollm2", "dataset": "support-tickets", "do": "several:dataset"}
+    )
+    page = await filled.get(f"{path}/2")
+    assert 'type="checkbox" name="llm" value="smollm2" checked' in page
+    answer = await filled.post(f"{path}/2", both | shown)
+    assert "2 models × 2 datasets" in answer.text
+    await filled.post(f"{path}/2", both | shown | {"do": "next"})
+    answer = await filled.post(f"{path}/3", {"v:lora.rank": "4, 8, 16", "shown:lora.rank": ""})
+    assert "2 models × 2 datasets × 3 parameter groups" in answer.text
+    assert "These choices make 12 jobs" in answer.text
+    many = {"v:lora.rank": "4, 8, 16", "v:seed": "1,2,3,4,5,6", "shown:lora.rank": "", "shown:seed": ""}
+    answer = await filled.post(f"{path}/3", many | {"do": "next"})
+    assert answer.text.count("These choices make 72 jobs; at most 64") == 2  # at the fields and on the card
+    await filled.post(f"{path}/3", {"v:lora.rank": "4, 8, 16", "shown:lora.rank": "", "shown:seed": ""})
+    assert "Start 12 jobs" in await filled.get(f"{path}/4")
+    await filled.post(f"{path}/4", {"do": "start"})
+    made = await filled.api.get(PLURALS["FinetuneExperiment"], "every")
+    assert made["spec"]["matrix"]["llms"] == both["llm"]
+    assert made["spec"]["matrix"]["datasets"] == both["dataset"]
+
+
+async def test_going_back_to_one_keeps_the_first_and_none_ticked_is_none(filled):
+    path = await ready(filled)
+    await filled.post(f"{path}/2", {"shown:llm": "", "llm": "smollm2", "do": "several:llm"})
+    answer = await filled.post(f"{path}/2", {"shown:llm": "", "do": "next"})
+    assert "Choose a model." in answer.text
+    await filled.post(f"{path}/2", {"shown:llm": "", "llm": ["gone", "smollm2"]})
+    answer = await filled.post(f"{path}/2", {"shown:llm": "", "llm": ["gone", "smollm2"], "do": "next"})
+    assert "gone is not there any more." in answer.text
+    await filled.post(f"{path}/2", {"shown:llm": "", "llm": ["smollm2", "gone"], "do": "one:llm"})
+    kept = await drafts.load(filled.api, path.partition("/")[2], "default")
+    assert kept.draft.llms == ["smollm2"] and kept.draft.several == []
+
+
+async def test_a_checkpoint_becomes_the_next_base_with_its_data(filled):
+    best = "support-tickets-r8-lr2e-3"
+    for page in (f"models/ckpt/{best}", f"jobs/{best}", "new/draft-done/6"):
+        assert f'href="/console/ns/default/new?base={best}"' in await filled.get(page), page
+    page = await filled.get(f"new?base={best}")
+    assert f'value="{best}-next"' in page and f'name="base" value="{best}"' in page
+    fields = {"name": f"{best}-next", "base": best, "do": "next"}
+    answer = await filled.post("new", fields | {"name": "No"})
+    assert f'name="base" value="{best}"' in answer.text  # a wrong name does not lose it
+    answer = await filled.post("new", fields)
+    path = answer.headers["hx-redirect"].partition("/ns/default/")[2].rpartition("/")[0]
+    made = await filled.api.get(PLURALS["LLM"], best)
+    assert made["spec"]["source"] == f"checkpoint://{best}"
+    page = await filled.get(f"{path}/2")
+    assert f'type="radio" name="llm" value="{best}" checked' in page
+    assert 'type="radio" name="dataset" value="support-tickets" checked' in page
+    await filled.get("new?base=never-was", code=404)
+
+
+async def test_another_model_of_a_checkpoints_name_is_not_taken_for_it(filled):
+    best = "support-tickets-r8-lr2e-3"
+    head = {"apiVersion": "datatunerx.io/v1beta1", "kind": "LLM", "metadata": {"name": best}}
+    await filled.api.create_raw(PLURALS["LLM"], head | {"spec": {"source": "hf://org/other"}})
+    await filled.get("new")
+    answer = await filled.post("new", {"name": "next", "base": best, "do": "next"})
+    assert f"There is another model named {best}." in answer.text
+    assert await drafts.unfinished(filled.api, "default", "ada") == ([], [])
+
+
+async def test_a_draft_that_cannot_be_read_is_listed_and_can_be_discarded(filled):
+    labels, notes = {drafts.LABEL: drafts.OPEN}, {drafts.USER: "ada", drafts.CHANGED: "2026-11-01T08:00:00Z"}
+    for name, user, text in (("draft-old", "ada", '{"wishes": 3}'), ("draft-theirs", "vera", "{")):
+        metadata = {"name": name, "labels": labels, "annotations": notes | {drafts.USER: user}}
+        body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {drafts.KEY: text}}
+        await filled.api.create_raw(drafts.CONFIG_MAPS, body)
+    assert "cannot be read" in await filled.get("experiments")
+    page = await filled.get("new")
+    assert "Drafts that cannot be read" in page and "draft-old" in page and "draft-theirs" not in page
+    assert "written by another version" in await filled.get("new/draft-old/3", code=404)
+    await filled.post("new/draft-old/drop", {})
+    assert "draft-old" not in await filled.get("new")
+    plain = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "settings"}, "data": {"a": "b"}}
+    await filled.api.create_raw(drafts.CONFIG_MAPS, plain)
+    await filled.post("new/settings/drop", {}, code=404)
+    await filled.api.get(drafts.CONFIG_MAPS, "settings")
 
 
 def test_the_card_tells_steps_tokens_memory_and_disk():
@@ -263,6 +364,25 @@ def test_time_is_what_the_last_run_on_the_model_took():
     ]  # fmt: skip
     found = seen(tunes=tunes, maxSteps="50", batchSize="5")
     assert found.rate == 100 and found.seconds == 50 * 5 * 40 / 100 and found.measured_on == "r2"
+
+
+def test_time_of_several_models_is_the_sum_and_unknown_while_one_was_never_trained():
+    def tune(llm, run, tokens):
+        ends = {"startedAt": "2026-11-22T08:00:00Z", "finishedAt": "2026-11-22T08:00:10Z"}
+        status = ends | {"run": run, "progress": {"tokens": tokens}}
+        return {"metadata": {"name": run}, "spec": {"llm": llm}, "status": status}
+
+    draft = Draft(name="e", llms=["m", "n"], datasets=["d"], values={"maxSteps": ["50"], "batchSize": ["5"]})
+    models = {"m": llm(), "n": llm(digest="e")}
+    tunes = [tune("m", "r1", 1000), tune("n", "r2", 250)]
+
+    def seen_with(known):
+        return outlook(making.objects(draft), World(models, {"d": data()}, {}, known), HOST)
+
+    assert seen_with(tunes[:1]).seconds is None
+    found = seen_with(tunes)
+    assert found.seconds == 10_000 / 100 + 10_000 / 25 and found.measured_on == "r1, r2"
+    assert found.axes == (2, 1, 1) and found.runs == 2
 
 
 @pytest.mark.parametrize(

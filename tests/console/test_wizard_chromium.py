@@ -93,7 +93,7 @@ def test_from_nothing_to_results_by_clicking(page, colours):
     page.get_by_label(re.compile("^Max new tokens")).fill("4")
     page.get_by_text("Sample prompts", exact=True).click()
     page.get_by_label(re.compile("^Samples")).fill("say red 1")
-    page.get_by_text("These values make 2 jobs").wait_for()
+    page.get_by_text("These choices make 2 jobs").wait_for()
 
     # the language changes where one stands, and nothing that was typed is lost
     page.get_by_role("button", name="中文").click()

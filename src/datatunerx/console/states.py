@@ -2,6 +2,8 @@
 
 from typing import Any, NamedTuple
 
+from datatunerx.console.words import Say, plain
+
 Json = dict[str, Any]
 
 
@@ -58,16 +60,18 @@ def condition(obj: Json, type: str) -> Json | None:
     return next((c for c in conditions if c.get("type") == type), None)
 
 
-def why(obj: Json) -> str:
+def why(obj: Json, say: Say = plain) -> str:
     """What the object itself says of its state; empty when there is nothing to say."""
     status = obj.get("status") or {}
-    said = _said(status)
-    return said if said or phase(obj) == "Ready" else _said(condition(obj, "Ready") or {})
+    found = said(status, say)
+    return found if found or phase(obj) == "Ready" else said(condition(obj, "Ready") or {}, say)
 
 
-def _said(told: Json) -> str:
+def said(told: Json, say: Say = plain) -> str:
+    """Reason and message. The reason is a word of the catalogue; messages come as they were written."""
     message = str(told.get("message") or "").partition("; to try again: ")[0]  # a button does it here
-    return ": ".join(filter(None, (str(told.get("reason") or ""), message)))
+    reason = str(told.get("reason") or "")
+    return ": ".join(filter(None, (say(reason) if reason else "", message)))
 
 
 def attention(name: str) -> int:

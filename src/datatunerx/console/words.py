@@ -3,6 +3,7 @@
 One file per group of pages under `words/`, `English: 中文`. A test holds that every text has its line.
 """
 
+from collections.abc import Callable
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -10,6 +11,8 @@ from typing import Any
 import yaml
 
 ENGLISH, CHINESE = "en", "zh"
+Say = Callable[..., str]
+"""A text of the catalogue, in the language of who looks."""
 LANGUAGES = {ENGLISH: "English", CHINESE: "中文"}
 
 
@@ -30,6 +33,11 @@ def say(language: str, text: str, **values: Any) -> str:
     """The text in that language, with its {values} filled in; English where there is no other."""
     said = catalogue().get(text, text) if language == CHINESE else text
     return said.format(**values) if values else said
+
+
+def plain(text: str, **values: Any) -> str:
+    """In English: where nobody looks."""
+    return say(ENGLISH, text, **values)
 
 
 def preferred(accept_language: str) -> str:

@@ -62,7 +62,7 @@ async def edit(visit: Visit) -> Response:
     if origin:
         kind, name = changes.parse([origin])[0]
         found = await kinds.find(visit.api, kind, name, visit.namespace)
-        body = await _next(visit, found) if kind == "LLMCheckpoint" else _clone(found)
+        body = _clone(found)
     elif (kind := visit.query.get("kind", "")) in kinds.PLURALS:
         body = {"apiVersion": API_VERSION, "kind": kind, "metadata": {"name": ""}, "spec": {}}
     return await visit.page("editor.html", origin=origin, text=figures.as_yaml(body), faults=[])
@@ -73,19 +73,6 @@ def _clone(found: changes.Json) -> changes.Json:
     metadata = {"name": f"{kinds.name_of(found)[:240]}-copy"}
     spec = {key: value for key, value in body.get("spec", {}).items() if key not in ("suspend", "stop")}
     return body | {"metadata": metadata, "spec": spec}
-
-
-async def _next(visit: Visit, checkpoint: changes.Json) -> changes.Json:
-    """An experiment that goes on from a checkpoint, as it was trained: its base is a merged copy of it."""
-    spec, name = checkpoint["spec"], kinds.name_of(checkpoint)
-    tunes = await kinds.some(visit.api, kinds.FINETUNE, visit.namespace)
-    specs = (tune["spec"] for tune in tunes if kinds.name_of(tune) == spec["finetune"])
-    made_by: changes.Json = next(specs, {})
-    group = (made_by.get("hyperparameter") or {}).get("ref")
-    matrix = {"llms": [name], "datasets": [spec["dataset"]], "hyperparameters": [group] if group else []}
-    metric = kinds.status_of(checkpoint).get("metric") or "exact-match"
-    head = {"apiVersion": API_VERSION, "kind": kinds.EXPERIMENT, "metadata": {"name": f"{name[:240]}-next"}}
-    return head | {"spec": {"matrix": matrix, "scoring": {"metrics": [metric]}}}
 
 
 async def make(visit: Visit) -> Response:

@@ -59,8 +59,10 @@ async def show(visit: Visit) -> Response:
         order=lambda row: states.attention(row.phase),
     )
     courses = await _courses(visit, [row for row in found.rows if row.phase not in states.ENDED])
-    drafts = await unfinished(visit.api, visit.namespace, visit.user)
-    return await visit.page("experiments.html", live=True, list=found, courses=courses, drafts=drafts)
+    drafts, unread = await unfinished(visit.api, visit.namespace, visit.user)
+    return await visit.page(
+        "experiments.html", live=True, list=found, courses=courses, drafts=drafts, unread=unread
+    )
 
 
 async def _courses(visit: Visit, rows: list[Row]) -> dict[str, Course]:

@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 from starlette.responses import Response
 
-from datatunerx.client import AlreadyExists, ApiError, Conflict, Invalid
+from datatunerx.client import AlreadyExists, ApiError, Conflict, Invalid, NotFound
 from datatunerx.console import figures, forms, kinds, states
 from datatunerx.console.host import Host, Look
 from datatunerx.console.pages import wizard_run
@@ -19,6 +19,7 @@ from datatunerx.console.wizard.draft import STEPS, Draft
 from datatunerx.console.wizard.outlook import Outlook, World, outlook
 from datatunerx.resources.enums import Method
 from datatunerx.resources.wire import RETRY, now
+from datatunerx.runs.exporting import CHECKPOINT
 from datatunerx.runs.grid import MAX_COMBINATIONS, new_object
 
 Json = dict[str, Any]
@@ -27,21 +28,32 @@ FIELD = "v:"
 """Before the key of a field of the form."""
 PAUSES = (0.05, 0.2, 0.8, 2.0)
 """Seconds before a draft that was written meanwhile is read again; a busy disk takes its time."""
+CHOSEN = ("llm", "dataset")
+"""What the second step chooses; one of each, or several."""
 MAX_NAME = 200
 """A job's name is the experiment's and more."""
 
 
 async def start(visit: Visit) -> Response:
-    """The first step, before there is a draft, and the drafts that wait."""
-    return await _page(visit, "", Draft(), 1, {})
+    """The first step, before there is a draft, and the drafts that wait. With `base` it is to go on from a
+    checkpoint."""
+    draft = Draft()
+    if base := visit.query.get("base", ""):
+        await kinds.find(visit.api, "LLMCheckpoint", base, visit.namespace)
+        draft.name = await _free_name(visit, f"{re.sub('[^a-z0-9]+', '-', base)[: MAX_NAME - 10]}-next")
+    return await _page(visit, "", draft, 1, {}, base=base)
 
 
 async def begin(visit: Visit) -> Response:
     """A draft is made, in the namespace that was chosen."""
     draft = Draft(name=visit.form.get("name", "").strip(), step=2)
     place = visit.form.get("namespace") or visit.namespace
-    if faults := await _name_faults(visit, draft.name, place):
-        return await _page(visit, "", draft, 1, faults)
+    base = visit.form.get("base", "")
+    faults = await _name_faults(visit, draft.name, place)
+    if base and not faults:
+        faults = await _go_on_from(visit, draft, base)
+    if faults:
+        return await _page(visit, "", draft, 1, faults, base=base)
     id = await drafts.begin(visit.api, draft, place, visit.user, now())
     return visit.go(f"{PREFIX}/ns/{quote(place, safe='')}/new/{id}/2")
 
@@ -49,7 +61,7 @@ async def begin(visit: Visit) -> Response:
 async def show(visit: Visit) -> Response:
     kept = await drafts.load(visit.api, _id(visit), visit.namespace)
     if dataset := visit.query.get("dataset", ""):  # it was uploaded from here, and this is the way back
-        kept.draft.dataset = dataset
+        _choose(kept.draft, "dataset", dataset)
         await drafts.keep(visit.api, kept.id, kept.draft, visit.namespace, now())
         return visit.go(visit.url("new", kept.id, "2"))
     return await _page(visit, kept.id, kept.draft, _step(visit), {})
@@ -108,11 +120,13 @@ def _take(visit: Visit, draft: Draft, step: int) -> None:
     if step == 2:
         if (method := form.get("method", "")) in {m.value for m in Method}:
             draft.method = Method(method)
-        draft.llm = form.get("llm", draft.llm)
-        draft.dataset = form.get("dataset", draft.dataset)
+        for what in CHOSEN:
+            named = list(dict.fromkeys(value for name, value in visit.fields if name == what and value))
+            if named or f"shown:{what}" in form:
+                setattr(draft, f"{what}s", named if what in draft.several else named[:1])
         draft.source = form.get("source", draft.source).strip()
         draft.data_source = form.get("data_source", draft.data_source).strip()
-        draft.find |= {what: form[key] for what in ("llm", "dataset") if (key := f"find:{what}") in form}
+        draft.find |= {what: form[key] for what in CHOSEN if (key := f"find:{what}") in form}
     if step == 3 and draft.yaml is None:
         typed: dict[str, list[str]] = {}
         for name, value in visit.fields:
@@ -136,6 +150,11 @@ async def _done(visit: Visit, draft: Draft, do: str) -> dict[str, str]:
             kept = {field.key for field in forms.settings()}
             values = {key: value for key, value in draft.values.items() if key in kept}
             draft.preset, draft.values = what, values | {key: [text] for key, text in preset.items()}
+        case "several" if what in CHOSEN:
+            draft.several = [*draft.several, what]
+        case "one" if what in CHOSEN:
+            draft.several = [each for each in draft.several if each != what]
+            setattr(draft, f"{what}s", getattr(draft, f"{what}s")[:1])
         case "use-model":
             draft.source = choices.DEMO[1]
             return await _register(visit, draft, "source")
@@ -159,22 +178,36 @@ async def _register(visit: Visit, draft: Draft, field: str) -> dict[str, str]:
     source = choices.address(typed, hub="hf://" if field == "source" else "hf://datasets/")
     if not source:
         return {field: visit.say("Write a path on the server that begins with /, a URI, or ORG/NAME.")}
-    body = making.model(source) if field == "source" else making.dataset(source, draft.llm)
+    body = making.model(source) if field == "source" else making.dataset(source, next(iter(draft.llms), ""))
     kind, name = body["kind"], kinds.name_of(body)
     try:
         await visit.api.create_raw(kinds.PLURALS[kind], body, visit.namespace)
     except AlreadyExists:
         there = await kinds.find(visit.api, kind, name, visit.namespace)
+        if kind == "LLM" and there["spec"]["source"] != source:
+            return {field: visit.say("There is another model named {name}.", name=name)}
         if states.phase(there) == "NotReady":
             again = {"metadata": {"annotations": {RETRY: now()}}}
             await visit.api.patch(kinds.PLURALS[kind], name, again, visit.namespace)
     except ApiError as error:
         return {field: error.message}
-    if field == "source":
-        draft.llm, draft.source = name, ""
-    else:
-        draft.dataset, draft.data_source = name, ""
+    setattr(draft, field, "")
+    _choose(draft, "llm" if field == "source" else "dataset", name)
     return {}
+
+
+def _choose(draft: Draft, what: str, name: str) -> None:
+    """Instead of what was chosen, or besides it where there may be several."""
+    before = getattr(draft, f"{what}s") if what in draft.several else []
+    setattr(draft, f"{what}s", list(dict.fromkeys([*before, name])))
+
+
+async def _go_on_from(visit: Visit, draft: Draft, base: str) -> dict[str, str]:
+    """The merged copy of a checkpoint becomes the model, with the data that the checkpoint was trained on."""
+    checkpoint = await kinds.find(visit.api, "LLMCheckpoint", base, visit.namespace)
+    draft.source, draft.datasets = f"{CHECKPOINT}{base}", [checkpoint["spec"]["dataset"]]
+    found = await _register(visit, draft, "source")
+    return {"name": found["source"]} if found else {}
 
 
 # What is wrong
@@ -195,17 +228,31 @@ async def _material_faults(visit: Visit, draft: Draft) -> dict[str, str]:
     """Model and data must be chosen and may still be looked at; data that was only checked is registered."""
     found = {}
     for field, kind, text in (("llm", "LLM", "Choose a model."), ("dataset", "Dataset", "Choose data.")):
-        name = getattr(draft, field)
-        if not name:
-            found[field] = visit.say(text)
-            continue
-        obj = await kinds.find(visit.api, kind, name, visit.namespace)
-        if states.phase(obj) == "NotReady":
-            found[field] = states.why(obj)
-        elif kind == "Dataset" and is_draft(obj):
-            patch = {"metadata": {"labels": {DRAFT: None}}}
-            await visit.api.patch(kinds.PLURALS[kind], name, patch, visit.namespace)
+        names = getattr(draft, f"{field}s")
+        wrong = [why for name in names if (why := await _material_fault(visit, kind, name))]
+        if wrong or not names:
+            found[field] = "\n".join(wrong) or visit.say(text)
+    if not found and len(draft.llms) * len(draft.datasets) > MAX_COMBINATIONS:
+        found["dataset"] = _too_many(visit, len(draft.llms) * len(draft.datasets))
     return found
+
+
+async def _material_fault(visit: Visit, kind: str, name: str) -> str:
+    try:
+        obj = await kinds.find(visit.api, kind, name, visit.namespace)
+    except NotFound:
+        return visit.say("{name} is not there any more.", name=name)
+    if states.phase(obj) == "NotReady":
+        return f"{name}: {states.why(obj, visit.say)}"
+    if kind == "Dataset" and is_draft(obj):
+        patch = {"metadata": {"labels": {DRAFT: None}}}
+        await visit.api.patch(kinds.PLURALS[kind], name, patch, visit.namespace)
+    return ""
+
+
+def _too_many(visit: Visit, n: int) -> str:
+    text = "These choices make {n} jobs; at most {most} go into one experiment"
+    return visit.say(text, n=n, most=MAX_COMBINATIONS)
 
 
 def _value_faults(visit: Visit, draft: Draft) -> dict[str, str]:
@@ -213,8 +260,7 @@ def _value_faults(visit: Visit, draft: Draft) -> dict[str, str]:
         return choices.yaml_faults(draft.yaml)
     found = forms.faults(draft.values, draft.method, visit.say)
     if not found and making.too_many(draft):
-        n, most = making.count(draft), MAX_COMBINATIONS
-        found["jobs"] = visit.say("These values make {n} jobs; at most {most} go into one", n=n, most=most)
+        found["jobs"] = _too_many(visit, making.axes(draft).jobs)
     return found
 
 
@@ -236,6 +282,13 @@ async def _name_faults(visit: Visit, name: str, namespace: str) -> dict[str, str
     except ApiError as error:
         return {"name": error.message}
     return {}
+
+
+async def _free_name(visit: Visit, wanted: str) -> str:
+    """The name, or with the first number that no experiment has."""
+    taken = {kinds.name_of(obj) for obj in await kinds.some(visit.api, kinds.EXPERIMENT, visit.namespace)}
+    numbered = (f"{wanted}-{n}" for n in range(2, len(taken) + 3))
+    return wanted if wanted not in taken else next(name for name in numbered if name not in taken)
 
 
 _ANY = {"llms": ["x"], "datasets": ["x"], "hyperparameters": ["x"]}
@@ -269,7 +322,9 @@ async def _begin_training(visit: Visit, id: str, draft: Draft) -> dict[str, str]
 # Drawing
 
 
-async def _page(visit: Visit, id: str, draft: Draft, step: int, faults: dict[str, str]) -> Response:
+async def _page(
+    visit: Visit, id: str, draft: Draft, step: int, faults: dict[str, str], *, base: str = ""
+) -> Response:
     if step > 1 and not id or not 1 <= step <= STEPS:
         raise Refused("There is no such step.")
     if step > 4 and not draft.experiment:
@@ -283,10 +338,12 @@ async def _page(visit: Visit, id: str, draft: Draft, step: int, faults: dict[str
         faults = _value_faults(visit, draft)
     if step >= 4 and draft.experiment:
         context |= await wizard_run.of_step(visit, draft.experiment, step)
-    context["drafts"] = [] if id else await drafts.unfinished(visit.api, visit.namespace, visit.user)
+    context["drafts"], context["unread"] = (
+        ([], []) if id else await drafts.unfinished(visit.api, visit.namespace, visit.user)
+    )
     return await visit.page(
         "wizard.html", http=422 if faults and visit.form.get("do") and not visit.partial else 200,
-        id=id, draft=draft, step=step, faults=faults, titles=TITLES,
+        id=id, draft=draft, step=step, faults=faults, titles=TITLES, base=base,
         live=step == 2 or step > 3, action=visit.url("new", id, str(step)) if id else visit.url("new"),
         rights=_rights(visit), **context,
     )  # fmt: skip
@@ -316,9 +373,11 @@ async def _host(visit: Visit) -> Host | None:
 
 async def _outlook(visit: Visit, draft: Draft, world: World, host: Host | None) -> Outlook:
     """Of what was typed so far; nothing where it is not whole yet."""
-    if not draft.llm or not draft.dataset or _value_faults(visit, draft):
+    if not draft.llms or not draft.datasets:
         return Outlook()
-    return outlook(choices.bodies(draft), world, host)
+    if wrong := _value_faults(visit, draft):
+        return Outlook(blocked=[("{why}", {"why": wrong["jobs"]})] if "jobs" in wrong else [])
+    return outlook(choices.bodies(draft), world, host, visit.say)
 
 
 def _id(visit: Visit) -> str:

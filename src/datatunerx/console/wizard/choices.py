@@ -1,7 +1,7 @@
 """What the first three steps offer: methods, models, data, fields, each with why it cannot be had."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from typing import Any, NamedTuple
 from urllib.parse import quote
@@ -14,6 +14,7 @@ from datatunerx.console.host import Host
 from datatunerx.console.wizard import making
 from datatunerx.console.wizard.draft import Draft
 from datatunerx.console.wizard.outlook import World, model_memory
+from datatunerx.console.words import Say
 from datatunerx.resources.enums import Method
 from datatunerx.resources.kinds import BY_NAME
 from datatunerx.resources.training import TrainingParameters
@@ -21,7 +22,6 @@ from datatunerx.resources.wire import API_VERSION
 from datatunerx.runs.compile import unsupported
 
 Json = dict[str, Any]
-Say = Callable[..., str]
 SHOWN = 6
 """Cards of a kind; the search finds the others."""
 METHODS = {
@@ -92,21 +92,24 @@ def note(field: forms.Field, say: Say, host: Host | None) -> str:
     return say("GPUs of this machine: {n}", n=host.gpus)
 
 
-def _searched(objects: Sequence[Json], words: str, chosen: str) -> tuple[list[Json], int]:
-    """What a search shows, the chosen one first, and how many more there are."""
+def _searched(objects: Sequence[Json], words: str, chosen: Sequence[str]) -> tuple[list[Json], int]:
+    """What a search shows, the chosen ones first, and how many more there are."""
     found = [
         obj
         for obj in objects
-        if kinds.name_of(obj) == chosen
+        if kinds.name_of(obj) in chosen
         or all(
             word in f"{kinds.name_of(obj)} {obj['spec'].get('source', '')}".casefold()
             for word in words.casefold().split()
         )
     ]
     found.sort(
-        key=lambda obj: (kinds.name_of(obj) != chosen, states.phase(obj) == "NotReady", kinds.name_of(obj))
-    )
-    return found[:SHOWN], max(0, len(found) - SHOWN)
+        key=lambda obj: (
+            kinds.name_of(obj) not in chosen, states.phase(obj) == "NotReady", kinds.name_of(obj)
+        )
+    )  # fmt: skip
+    shown = max(SHOWN, len(chosen))
+    return found[:shown], max(0, len(found) - shown)
 
 
 def model_card(obj: Json, say: Say) -> Card:
@@ -135,7 +138,8 @@ def model_checks(obj: Json, draft: Draft, say: Say, host: Host | None) -> list[C
     """What was found of a model: whether it can be trained, and on this machine."""
     status, phase = kinds.status_of(obj), states.phase(obj)
     if phase != "Ready":
-        return [Check(phase, say("The model is looked at"), states.why(obj) or say("It begins in a moment."))]
+        found = states.why(obj, say) or say("It begins in a moment.")
+        return [Check(phase, say("The model is looked at"), found)]
     template = status.get("templateSource") if status.get("template") else ""
     size = figures.size(status.get("bytes"))
     need = model_memory(obj, draft.method, host)
@@ -168,18 +172,22 @@ def of_step(visit: Any, draft: Draft, step: int, world: World, host: Host | None
     """What the template of a step needs."""
     say = visit.say
     if step == 2:
-        llms, more_llms = _searched(list(world.llms.values()), draft.find.get("llm", ""), draft.llm)
+        llms, more_llms = _searched(list(world.llms.values()), draft.find.get("llm", ""), draft.llms)
         data, more_data = _searched(
-            list(world.datasets.values()), draft.find.get("dataset", ""), draft.dataset
+            list(world.datasets.values()), draft.find.get("dataset", ""), draft.datasets
         )
-        llm, sources = world.llms.get(draft.llm), {obj["spec"]["source"] for obj in world.llms.values()}
+        sources = {obj["spec"]["source"] for obj in world.llms.values()}
         return {
             "methods": methods(say, host),
             "llms": [model_card(obj, say) for obj in llms],
             "datasets": [data_card(obj, say) for obj in data],
             "more": {"llm": more_llms, "dataset": more_data},
             "total": {"llm": len(world.llms), "dataset": len(world.datasets)},
-            "checks": model_checks(llm, draft, say, host) if llm else [],
+            "checks": [
+                (name, model_checks(world.llms[name], draft, say, host))
+                for name in draft.llms
+                if name in world.llms
+            ],
             "models": sorted(n for n, obj in world.llms.items() if states.phase(obj) != "NotReady"),
             "demo": "" if DEMO[1] in sources or find_spec(DEMO[0]) is None else DEMO[1],
         }
@@ -189,7 +197,7 @@ def of_step(visit: Any, draft: Draft, step: int, world: World, host: Host | None
             "first": first,
             "groups": groups,
             "presets": forms.PRESETS[draft.method],
-            "count": making.count(draft) if not forms.faults(draft.values, draft.method, say) else 0,
+            "count": making.axes(draft).jobs if not forms.faults(draft.values, draft.method, say) else 0,
             "span": lambda field: forms.span(field, say),
             "note": lambda field: note(field, say, host),
             "why_not": lambda field, value: why_not(field.key, value, say, host),

@@ -28,12 +28,14 @@ class Draft(Wire):
     name: str = ""
     """Of the experiment."""
     method: Method = Method.LORA
-    llm: str = ""
-    """An LLM object."""
+    llms: list[str] = []
+    """LLM objects. Each is trained with each dataset and each group of values."""
     source: str = ""
     """Typed where a model is not registered yet."""
-    dataset: str = ""
+    datasets: list[str] = []
     data_source: str = ""
+    several: list[str] = []
+    """Of llm and dataset, what more than one may be chosen of."""
     find: dict[str, str] = {}
     """What models and data are searched for."""
     values: dict[str, list[str]] = {}
@@ -45,6 +47,13 @@ class Draft(Wire):
     """Where it was left."""
     experiment: str = ""
     """What it became."""
+
+
+class Unread(NamedTuple):
+    """A draft that this version cannot read."""
+
+    id: str
+    changed: str
 
 
 class Kept(NamedTuple):
@@ -68,10 +77,11 @@ async def begin(api: Api, draft: Draft, namespace: str, user: str, now: str) -> 
 
 
 async def load(api: Api, id: str, namespace: str) -> Kept:
-    """Raises NotFound, also for a ConfigMap that is no draft."""
-    found = _kept(await api.get(CONFIG_MAPS, id, namespace))
+    """Raises NotFound, also for a ConfigMap that is no draft, or one of another version."""
+    found = _kept(await _config_map(api, id, namespace))
     if found is None:
-        raise NotFound(404, "NotFound", f"{id} is no draft", name=id)
+        told = f"{id} was written by another version of datatunerx and cannot be read; it can be discarded"
+        raise NotFound(404, "NotFound", told, name=id)
     return found
 
 
@@ -93,20 +103,36 @@ async def hand_over(api: Api, id: str, experiment: Json, namespace: str) -> None
 
 
 async def drop(api: Api, id: str, namespace: str) -> None:
-    await load(api, id, namespace)  # no other ConfigMap
+    """Also one that cannot be read. Raises NotFound for a ConfigMap that is no draft."""
+    await _config_map(api, id, namespace)
     await api.delete(CONFIG_MAPS, id, namespace)
 
 
-async def unfinished(api: Api, namespace: str, user: str) -> list[Kept]:
-    """The user's drafts that have not become experiments, the latest first; none where they may not look."""
+async def unfinished(api: Api, namespace: str, user: str) -> tuple[list[Kept], list[Unread]]:
+    """The user's drafts that have not become experiments, and those that cannot be read; the latest first.
+    None where they may not look."""
     try:
         found = await api.list(CONFIG_MAPS, namespace, labels=f"{LABEL}={OPEN}")
     except ApiError as error:
         if error.status == 403:
-            return []
+            return [], []
         raise
-    mine = [kept for each in found if (kept := _kept(each)) and kept.user == user]
-    return sorted(mine, key=lambda kept: kept.changed, reverse=True)
+    mine = [each for each in found if _note(each, USER) == user]
+    mine.sort(key=lambda each: _note(each, CHANGED), reverse=True)
+    kept = [(each, _kept(each)) for each in mine]
+    unread = [Unread(kinds.name_of(each), _note(each, CHANGED)) for each, draft in kept if draft is None]
+    return [draft for _, draft in kept if draft], unread
+
+
+async def _config_map(api: Api, id: str, namespace: str) -> Json:
+    found = await api.get(CONFIG_MAPS, id, namespace)
+    if LABEL not in (found["metadata"].get("labels") or {}):
+        raise NotFound(404, "NotFound", f"{id} is no draft", name=id)
+    return found
+
+
+def _note(found: Json, name: str) -> str:
+    return str((found["metadata"].get("annotations") or {}).get(name, ""))
 
 
 def _data(draft: Draft) -> Json:
@@ -114,14 +140,10 @@ def _data(draft: Draft) -> Json:
 
 
 def _kept(found: Json) -> Kept | None:
-    """None for what is no draft, or one of another version."""
-    metadata = found["metadata"]
-    notes = metadata.get("annotations") or {}
-    if LABEL not in (metadata.get("labels") or {}):
-        return None
+    """None for one of another version."""
     try:
         draft = Draft.model_validate_json((found.get("data") or {}).get(KEY, ""))
     except ValidationError:
         return None
-    user, changed = str(notes.get(USER, "")), str(notes.get(CHANGED, ""))
-    return Kept(str(metadata["name"]), draft, user, changed, str(metadata.get("resourceVersion", "")))
+    version = str(found["metadata"].get("resourceVersion", ""))
+    return Kept(kinds.name_of(found), draft, _note(found, USER), _note(found, CHANGED), version)

@@ -4,14 +4,17 @@ The figures are those that placement and the controllers go by (`runs.compile`);
 that they reckon otherwise. Time is what trainings on the same model took here before.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import ValidationError
 
-from datatunerx.console import figures, kinds, states
+from datatunerx.console import figures, kinds, states, words
 from datatunerx.console.host import Host
+from datatunerx.console.wizard.making import Axes
+from datatunerx.console.words import Say
 from datatunerx.resources.enums import Method, Precision, Split
 from datatunerx.resources.experiment import FinetuneExperiment
 from datatunerx.resources.finetune import Finetune
@@ -50,6 +53,7 @@ class Job:
     """One training to come. None is: not known before the data was read."""
 
     name: str
+    llm: str
     steps: int | None
     batch: int
     """Rows per optimizer step."""
@@ -60,6 +64,8 @@ class Job:
 @dataclass
 class Outlook:
     jobs: list[Job] = field(default_factory=list)
+    axes: Axes | None = None
+    """Where the jobs are all combinations of these."""
     runs: int = 0
     """Worker processes: jobs that share a base share one."""
     memory: int | None = None
@@ -90,8 +96,8 @@ class Outlook:
         return figures.number(found[0]) + (f" – {figures.number(found[-1])}" if len(found) > 1 else "")
 
 
-def outlook(bodies: Sequence[Json], world: World, host: Host | None) -> Outlook:
-    """Of groups and one experiment, as they would be sent."""
+def outlook(bodies: Sequence[Json], world: World, host: Host | None, say: Say = words.plain) -> Outlook:
+    """Of groups and one experiment, as they would be sent; `say` is for what objects say of themselves."""
     found = Outlook()
     try:
         experiment = FinetuneExperiment.parse(
@@ -103,9 +109,12 @@ def outlook(bodies: Sequence[Json], world: World, host: Host | None) -> Outlook:
     except (StopIteration, ValidationError, Unresolved) as error:
         found.blocked.append(("{why}", {"why": str(error) or "there is no FinetuneExperiment"}))
         return found
-    _materials(found, experiment, world)
+    if (matrix := experiment.spec.matrix) and not experiment.spec.jobs:
+        named = (matrix.llms, matrix.datasets, matrix.hyperparameters)
+        found.axes = Axes(*(len(set(names)) for names in named))
+    _materials(found, experiment, world, say)
     _room(found, [training for training in trainings if training.num_parameters], world, host)
-    _time(found, experiment, world)
+    _time(found, world.tunes)
     return found
 
 
@@ -135,7 +144,7 @@ def _training(
     batch = wanted.batch_size * wanted.gradient_accumulation
     each = tokens_a_row(data, wanted.cutoff_length)
     total = int(steps * batch * each) if steps and each else None
-    found.jobs.append(Job(combination.name, steps, batch, total, wanted.lora.rank))
+    found.jobs.append(Job(combination.name, combination.llm, steps, batch, total, wanted.lora.rank))
     return training
 
 
@@ -152,18 +161,18 @@ def tokens_a_row(dataset: Json | None, cutoff: int) -> float | None:
     return total / rows if rows else None
 
 
-def _materials(found: Outlook, experiment: FinetuneExperiment, world: World) -> None:
+def _materials(found: Outlook, experiment: FinetuneExperiment, world: World, say: Say) -> None:
     """What model and data say of themselves."""
     used = combinations(experiment)
     for name in dict.fromkeys(c.llm for c in used):
         llm = world.llms.get(name)
-        if not _ready(found, "Model", name, llm):
+        if not _ready(found, "Model", name, llm, say):
             continue
         if not kinds.status_of(llm or {}).get("template"):
             found.blocked.append(("Model {name} has no chat template; give it one", {"name": name}))
     for name in dict.fromkeys(c.dataset for c in used):
         data = world.datasets.get(name)
-        if not _ready(found, "Dataset", name, data):
+        if not _ready(found, "Dataset", name, data, say):
             continue
         report = kinds.status_of(data or {}).get("report") or {}
         if report.get("dropped"):
@@ -177,14 +186,14 @@ def _materials(found: Outlook, experiment: FinetuneExperiment, world: World) -> 
             found.warnings.append(("{name} has no validation rows, so there is no eval loss", {"name": name}))
 
 
-def _ready(found: Outlook, what: str, name: str, obj: Json | None) -> bool:
+def _ready(found: Outlook, what: str, name: str, obj: Json | None, say: Say) -> bool:
     if obj is None:
         found.blocked.append((f"{what} {{name}} is not there", {"name": name}))
         return False
     state = states.phase(obj)
     if state == "Ready":
         return True
-    why = {"name": name, "why": states.why(obj)}
+    why = {"name": name, "why": states.why(obj, say)}
     if state == "NotReady":
         found.blocked.append((f"{what} {{name}} cannot be used: {{why}}", why))
     else:
@@ -224,13 +233,25 @@ def _stored(dataset: Json | None) -> int:
     return int((report.get("tokens") or {}).get("total") or 0)
 
 
-def _time(found: Outlook, experiment: FinetuneExperiment, world: World) -> None:
-    """By the last run on the same model: its tokens over the time from its first to its last step."""
-    names = {c.llm for c in combinations(experiment)}
+def _time(found: Outlook, tunes: Sequence[Json]) -> None:
+    """Model by model, each as fast as the last run on it was; not known while one was never trained."""
+    tokens: Counter[str] = Counter()
+    for job in found.jobs:
+        tokens[job.llm] += job.tokens or 0
+    rates = {llm: rate for llm in tokens if (rate := _last_rate(llm, tunes))}
+    if not found.tokens or len(rates) < len(tokens):
+        return
+    found.seconds = sum(n / rates[llm][0] for llm, n in tokens.items())
+    found.rate = found.tokens / found.seconds
+    found.measured_on = ", ".join(run for _, run in rates.values())
+
+
+def _last_rate(llm: str, tunes: Sequence[Json]) -> tuple[float, str] | None:
+    """Of the last run on a model: its tokens over the time from its first to its last step, and its name."""
     runs: dict[str, list[Json]] = {}
-    for tune in world.tunes:
+    for tune in tunes:
         status = kinds.status_of(tune)
-        if tune["spec"]["llm"] in names and status.get("run") and status.get("finishedAt"):
+        if tune["spec"]["llm"] == llm and status.get("run") and status.get("finishedAt"):
             runs.setdefault(status["run"], []).append(status)
     measured = [
         (max(each["finishedAt"] for each in lanes), name, lanes)
@@ -238,14 +259,11 @@ def _time(found: Outlook, experiment: FinetuneExperiment, world: World) -> None:
         if all(each.get("startedAt") and (each.get("progress") or {}).get("tokens") for each in lanes)
     ]
     if not measured:
-        return
-    end, found.measured_on, lanes = max(measured, key=lambda one: one[0])
+        return None
+    end, name, lanes = max(measured, key=lambda one: one[0])
     first, last = figures.when(min(each["startedAt"] for each in lanes)), figures.when(end)
     seconds = (last - first).total_seconds() if first and last else 0.0
-    if seconds <= 0:
-        return
-    found.rate = sum(each["progress"]["tokens"] for each in lanes) / seconds
-    found.seconds = found.tokens / found.rate if found.tokens else None
+    return (sum(each["progress"]["tokens"] for each in lanes) / seconds, name) if seconds > 0 else None
 
 
 def _once(said: list[Said], one: Said) -> None:
