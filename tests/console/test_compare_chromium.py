@@ -146,6 +146,20 @@ def test_a_checkpoint_is_exported_from_its_page_and_says_what_was_checked(browse
     assert "answers are those of base and adapter" in page.locator("#export-hf").inner_text()
 
 
+def test_what_was_exported_is_downloaded_and_pulled_byte_by_byte(browse, place, tmp_path):
+    dtx(place, "export", "colours-r4", "--to", "gguf")
+    (made,) = (place.home / "data" / "exports").glob("*/gguf/model.gguf")
+    page = browse("models/ckpt/colours-r4")
+    page.get_by_role("button", name="Its files").click()
+    with page.expect_download() as download:
+        page.get_by_role("link", name="model.gguf").click()
+    assert download.value.suggested_filename == "model.gguf"
+    assert download.value.path().read_bytes() == made.read_bytes()
+    said = dtx(place, "pull", "colours-r4", "--to", str(tmp_path / "home"))
+    assert "SHA-256" in said
+    assert (tmp_path / "home" / "model.gguf").read_bytes() == made.read_bytes()
+
+
 def test_a_clone_and_a_next_base_are_made_with_changes(browse):
     page = browse("jobs/colours-r2")
     page.get_by_role("link", name="Clone with changes").click()
@@ -155,9 +169,15 @@ def test_a_clone_and_a_next_base_are_made_with_changes(browse):
     page.get_by_role("heading", name="colours-r2-copy").wait_for()
     page = browse("models/ckpt/colours-r2")
     page.get_by_role("link", name="Use as next base").click()
-    page.get_by_role("button", name="Create").click()
-    page.get_by_role("heading", name="colours-r2-next").wait_for()
-    page.get_by_role("link", name="colours-r2", exact=True).first.wait_for(timeout=60_000)
+    page.get_by_text("It goes on from the checkpoint colours-r2").wait_for()
+    assert page.get_by_label("Name of the experiment").input_value() == "colours-r2-next"
+    page.get_by_role("button", name="Next").last.click()
+    assert page.get_by_role("radio", name="colours-r2 ").is_checked()
+    page.get_by_text("checkpoint://colours-r2").wait_for()
+    page.get_by_text("The architecture is known").wait_for(timeout=90_000)
+    for button in ("Next", "Next", "Start training"):
+        page.get_by_role("button", name=button).last.click()
+    page.get_by_role("button", name="Stop", exact=True).wait_for()
 
 
 def test_jobs_that_are_ticked_are_compared(browse):

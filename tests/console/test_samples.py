@@ -1,6 +1,8 @@
 """Sample answers against the base; and what is done with a model: served, exported, taken out again."""
 
+import io
 import re
+import tarfile
 
 from datatunerx.client.api import Plural
 from datatunerx.console import samples
@@ -95,6 +97,43 @@ async def test_an_export_is_written_into_the_checkpoint_and_what_cannot_be_is_re
     page = await filled.get(f"models/ckpt/{BEST}")
     assert "20 of 20 answers are those of base and adapter" in page and "llama-cli -cnv -m" in page
     assert "the disk is full &lt;script" in page
+
+
+async def test_an_export_is_downloaded_by_who_may_whole_by_range_and_as_a_tar(filled, monkeypatch):
+    monkeypatch.setattr("datatunerx.console.pages.exports.PART_BYTES", 1000)
+    uid = (await filled.api.get(CHECKPOINTS, BEST))["metadata"]["uid"]
+    hf = filled.root / "exports" / uid / "hf"
+    hf.mkdir(parents=True)
+    weights = bytes(range(256)) * 41
+    (hf / "model.safetensors").write_bytes(weights)
+    (hf / "<b>.txt").write_text("x")
+    await filled.api.patch(CHECKPOINTS, BEST, {"spec": {"exports": [{"name": "hf", "to": "hf"}]}})
+    there = {
+        "name": "hf",
+        "phase": "Succeeded",
+        "outcome": {"uri": f"file://{hf}", "digest": "e5", "bytes": 1},
+    }
+    await filled.api.patch_status(CHECKPOINTS, BEST, {"status": {"exports": [there]}})
+    assert f"/exports/{BEST}/hf/download" in await filled.get(f"models/ckpt/{BEST}")
+    listed = await filled.get(f"exports/{BEST}/hf", headers={"hx-request": "true"})
+    assert "&lt;b&gt;.txt" in listed and f"dtx pull {BEST} hf" in listed
+
+    url = f"/console/ns/default/exports/{BEST}/hf/download"
+    whole = await filled.http.get(f"{url}?path=model.safetensors")
+    assert whole.content == weights and whole.headers["content-length"] == str(len(weights))
+    assert whole.headers["content-disposition"] == "attachment; filename*=UTF-8''model.safetensors"
+    again = {"range": "bytes=1234-", "if-range": whole.headers["etag"]}
+    rest = await filled.http.get(f"{url}?path=model.safetensors", headers=again)
+    assert rest.status_code == 206 and rest.content == weights[1234:]
+    packed = await filled.http.get(url)
+    with tarfile.open(fileobj=io.BytesIO(packed.content), mode="r:") as tar:
+        assert tar.extractfile(f"{BEST}-hf/model.safetensors").read() == weights
+    for path in ("../../../db/objects.db", "/etc/passwd"):
+        assert (await filled.http.get(url, params={"path": path})).status_code == 404
+
+    await filled.login("v" * 40)
+    assert (await filled.http.get(url)).status_code == 403
+    assert (await filled.http.get(f"{url}?path=model.safetensors")).status_code == 403
 
 
 async def test_a_viewer_is_offered_none_of_it(filled):

@@ -1,5 +1,6 @@
-"""`dtx export`, `rerun`, `lineage` and `diff`: options only. Bodies import what they need."""
+"""`dtx export`, `pull`, `rerun`, `lineage` and `diff`: options only. Bodies import what they need."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -39,6 +40,29 @@ def export_checkpoint(
 
     asked = command.Request(to, type, output, secret, plain_http)
     with_api(kubeconfig, lambda api: command.export(api, checkpoint, namespace, asked, wait=not no_wait))
+
+
+@app.command(rich_help_panel=LOOK)
+def pull(
+    checkpoint: Annotated[str, typer.Argument(metavar="CKPT", help="See dtx get ckpt.")],
+    export: Annotated[
+        str | None, typer.Argument(metavar="EXPORT", help="Its name, as gguf-q8-0. Default: the only one.")
+    ] = None,
+    to: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="A folder of this machine. Default: ./CKPT-EXPORT.")
+    ] = None,
+    file: Annotated[str | None, typer.Option(metavar="PATH", help="One file only, as model.gguf.")] = None,
+    namespace: Namespace = "default",
+    kubeconfig: Kubeconfig = None,
+) -> None:
+    """Fetch an export from the server to this machine. Again after a break, it goes on where it was.
+
+    Example: dtx pull tickets-r8 gguf-q8-0 --to ./tickets
+    """
+    from datatunerx.cli import pull as command
+    from datatunerx.cli.connect import with_api
+
+    with_api(kubeconfig, lambda api: command.pull(api, checkpoint, export, namespace, to=to, file=file))
 
 
 @app.command(rich_help_panel=CHANGE)

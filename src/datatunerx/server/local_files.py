@@ -25,6 +25,11 @@ def is_owner(user: User) -> bool:
     return user.role == ADMIN_ROLE and EVERYWHERE in user.namespaces
 
 
+def may_read(uri: str, user: User, allowed: Sequence[Path]) -> bool:
+    """Whether they may have what lies there: the machine's owner anything, others what they may name."""
+    return is_owner(user) or _is_below(uri, allowed)
+
+
 def judge(kind: Kind, new: Json, live: Json | None, user: User, allowed: Sequence[Path]) -> bool:
     """Whether the object is to be marked as confined. 403 for a file or program that its writer may not name.
 

@@ -9,6 +9,7 @@ from datatunerx.server import (
     body,
     comparing,
     deletes,
+    export_files,
     negotiate,
     pods,
     reads,
@@ -153,6 +154,8 @@ class ResourcePaths:
                 await comparing.compare(self._proxy, target, request)
             case "report" if target.kind.plural == "datasets" and request.method == "GET":
                 await reports.serve_report(self._store, target, request, self._log_root)
+            case "files" if target.kind.plural == "llmcheckpoints" and request.method in ("GET", "HEAD"):
+                await export_files.serve(self._store, target, request, self._log_root)
             case "log" | "events" | "points" if target.kind.plural == "runs" and request.method == "GET":
                 await self._told.answer(target, request)
             case "log" if target.kind.plural == "pods" and request.method == "GET":

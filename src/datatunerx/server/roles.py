@@ -85,6 +85,7 @@ EDITOR = (
     Rule(("get", "create"), (GROUP,), ("inferenceservices/proxy",)),
     Rule(("create",), (GROUP,), ("inferenceservices/compare",)),
     Rule(("delete", "deletecollection", "patch", "update"), (GROUP,), ("llmcheckpoints",)),
+    Rule(("get",), (GROUP,), ("llmcheckpoints/files",)),  # to take a model away is more than to look at it
     Rule(("get", *CHANGE), ("",), ("secrets",)),
     Rule(CHANGE, ("",), _CORE),
     Rule(CHANGE, *_EVENTS),

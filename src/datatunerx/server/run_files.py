@@ -1,9 +1,11 @@
-"""Files in a run's folder that a status names by URI."""
+"""Files of a run that its objects name by URI: in its folder, and what an export has written."""
 
+from collections.abc import Callable
 from pathlib import Path
 
+from datatunerx.runs.exporting import OCI_LAYOUT
 from datatunerx.runs.files import path_of
-from datatunerx.server.errors import ApiError, forbidden
+from datatunerx.server.errors import ApiError, Json, forbidden
 
 
 def confined(uri: str, file: str, what: str, root: Path | None) -> Path:
@@ -17,3 +19,23 @@ def confined(uri: str, file: str, what: str, root: Path | None) -> Path:
     if root is not None and (path.name != file or path.parent.parent != root.resolve() / "runs"):
         raise forbidden(f"{what} ({path}) is not {root}/runs/PLAN/{file}; read it there")
     return path
+
+
+def export_folder(checkpoint: Json, export: Json, root: Path | None, may_read: Callable[[str], bool]) -> Path:
+    """The folder that an entry of `spec.exports` was written to; what a status says of it counts for nothing.
+
+    501 when it is not on this machine. 403 when somebody named a folder that the caller may not read.
+    """
+    name, uri = export["name"], export.get("uri")
+    if not uri and root is not None:
+        return root / "exports" / str(checkpoint["metadata"]["uid"]) / str(name)
+    place = str(uri or "the platform's own storage")
+    local = f"file://{place.removeprefix(OCI_LAYOUT)}" if place.startswith(OCI_LAYOUT) else place
+    if not local.startswith(("file://", "/")):
+        raise ApiError(501, "NotImplemented", f"export {name} is at {place}; fetch it there")
+    if not may_read(local):
+        raise forbidden(
+            f"export {name} is at {place}, outside the folders opened to you; copy it on the "
+            "server's machine, or export without a place of its own"
+        )
+    return path_of(local)

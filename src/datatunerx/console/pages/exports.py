@@ -1,17 +1,26 @@
-"""Taking a checkpoint home: the form of an export."""
+"""Taking a checkpoint home: the form of an export, and its files through the browser."""
 
+import json
+import re
+from collections.abc import AsyncIterator
 from pathlib import PurePosixPath
 from typing import Any
+from urllib.parse import quote
 
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 
 from datatunerx.client import ApiError, Invalid
+from datatunerx.client.api import path_of
+from datatunerx.client.errors import from_answer
 from datatunerx.console import equal, figures, kinds
 from datatunerx.console.visit import Page, Refused, Visit
 from datatunerx.resources.enums import ExportFormat, ExportType
 
 Json = dict[str, Any]
 CHECKPOINT = "LLMCheckpoint"
+FILES = "llmcheckpoints/files"
+PART_BYTES = 4 << 20
+_CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/\d+")
 FORMS = {
     ExportFormat.HF: "Merged into its base, as Hugging Face's tools load it",
     ExportFormat.GGUF: "One file for llama.cpp and what is built on it",
@@ -84,7 +93,54 @@ def _place(output: str) -> str:
     return PurePosixPath(output).as_uri()
 
 
+async def files(visit: Visit) -> Response:
+    """What an export consists of, each file to be downloaded."""
+    name = str(visit.request.path_params["export"])
+    answer = await visit.api.transport.request("GET", _place_of(visit), query={"export": name})
+    if answer.status >= 300:
+        raise from_answer(answer.status, answer.body)
+    return await visit.page(
+        "export_files.html", name=visit.name, export=name, files=json.loads(answer.body)["files"],
+        commands=[f"dtx pull {visit.name} {name}{equal.place(visit.namespace)}"],
+    )  # fmt: skip
+
+
+async def download(visit: Visit) -> Response:
+    """One file named by `path`, or all of them as a tar; by Range from where a broken one stopped."""
+    export, path = str(visit.request.path_params["export"]), visit.query.get("path", "")
+    query = {"export": export} | ({"path": path} if path else {"archive": "tar"})
+    where, asked = _place_of(visit), visit.request.headers
+    headers = {name: asked[name] for name in ("range", "if-range") if name in asked}
+    head = await visit.api.transport.request("HEAD", where, query=query, headers=headers)
+    if head.status >= 300:
+        refused = await visit.api.transport.request("GET", where, query=query, headers=headers)
+        raise from_answer(refused.status, refused.body)
+    span = _CONTENT_RANGE.fullmatch(head.headers.get("content-range", ""))
+    start, end = (int(span[1]), int(span[2]) + 1) if span else (0, int(head.headers["content-length"]))
+
+    async def parts() -> AsyncIterator[bytes]:
+        for at in range(start, end, PART_BYTES):
+            last = min(at + PART_BYTES, end) - 1
+            wanted = {"range": f"bytes={at}-{last}", "if-range": head.headers["etag"]}
+            part = await visit.api.transport.request("GET", where, query=query, headers=wanted)
+            if part.status != 206:  # breaks off: whoever goes on is told what there is now
+                raise from_answer(part.status, part.body[:1000])
+            yield part.body
+
+    file = quote(PurePosixPath(path).name or f"{visit.name}-{export}.tar", safe="")
+    told = ("content-type", "content-length", "content-range", "accept-ranges", "etag")
+    kept = {name: head.headers[name] for name in told if name in head.headers}
+    kept["content-disposition"] = f"attachment; filename*=UTF-8''{file}"
+    return StreamingResponse(parts(), head.status, headers=kept)
+
+
+def _place_of(visit: Visit) -> str:
+    return path_of(kinds.PLURALS[CHECKPOINT], visit.namespace, visit.name, "files")
+
+
 routes = [
     Page("/exports/{name}", ask),
     Page("/exports/{name}", export, ("POST",)),
+    Page("/exports/{name}/{export}", files),
+    Page("/exports/{name}/{export}/download", download),
 ]
