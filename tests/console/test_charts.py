@@ -84,7 +84,7 @@ async def test_what_was_read_is_not_read_again_and_what_is_new_is_added(filled, 
     (folder / "points/state.json").write_text("{}")  # a crash, or another version of us
     from datatunerx.server import curves
 
-    curves._known.clear()
+    curves.known.forget()
     assert (await drawn(filled))["curves"][0]["y"] == pytest.approx([1.0, 0.8, 0.6])
 
 

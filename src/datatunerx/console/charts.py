@@ -199,6 +199,7 @@ def _drawn(drawn: Sequence[Line], told: Mapping[str, Json], asked: Asked) -> Jso
         "live": {run: part["offset"] for run, part in told.items() if "offset" in part},
         "began": began,
         "behind": sum(part.get("behind", 0) for part in told.values()),
+        "runs": [sum(not part.get("behind") for part in told.values()), len(told)],
         "open": any(not line.ended for line in drawn),
         "said": sentence(asked.name, facts, labels, saved),
     }

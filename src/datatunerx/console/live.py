@@ -20,7 +20,7 @@ from datatunerx.client.api import path_of
 from datatunerx.client.errors import Gone, NotFound, from_answer
 from datatunerx.console import kinds
 from datatunerx.console.tail import line_rows, open_row
-from datatunerx.telemetry.measured import points_of
+from datatunerx.telemetry.measured import CHECKPOINT, HEAD, measured
 
 FLUSH_SECONDS = 0.1
 RECHECK_SECONDS = 10.0
@@ -152,7 +152,7 @@ class FileTopic:
         if self._part == "log":
             text = encode(self.name, found.start, found.end, lines=line_rows(found.start, found.data))
         else:
-            text = encode(self.name, found.start, found.end, jobs=measured(found.data))
+            text = encode(self.name, found.start, found.end, jobs=columns(found.data))
         return Frame(found.start, found.end, text)
 
     def _keep(self, frame: Frame) -> None:
@@ -162,15 +162,31 @@ class FileTopic:
             self._kept -= len(self._frames.popleft().text)
 
 
-def measured(data: bytes) -> dict[str, dict[str, list[list[float]]]]:
+def _to_ms(seconds: float | None) -> float:
+    return round(seconds or 0.0, 3)
+
+
+def columns(data: bytes) -> dict[str, dict[str, list[list[float | None]]]]:
     """Points in lines of events: by job and name the steps, times and values."""
-    found: dict[str, dict[str, list[list[float]]]] = {}
-    for line in data.split(b"\n"):
-        for point in points_of(line):
-            columns = found.setdefault(point.job, {}).setdefault(point.name, [[], [], []])
-            for column, value in zip(columns, (point.step, round(point.time, 3), point.value), strict=True):
-                column.append(value)
-    return found
+    found: dict[str, dict[str, list[tuple[Any, ...]]]] = {}
+    for (job, *names), rows in measured(data).items():
+        lines, times, steps, *values = (
+            rows[place :: HEAD + len(names)] for place in range(HEAD + len(names))
+        )
+        for name, column in zip(names, values, strict=True):
+            points = zip(lines, steps, map(_to_ms, times), column, strict=True)
+            found.setdefault(job, {}).setdefault(name, []).extend(
+                point for point in points if point[3] is not None or name == CHECKPOINT
+            )
+    return {
+        job: {
+            # what was told with different neighbours, back in the order of the lines
+            name: [list(column) for column in list(zip(*sorted(points), strict=True))[1:]]
+            for name, points in names.items()
+            if points
+        }
+        for job, names in found.items()
+    }
 
 
 class StatusTopic:

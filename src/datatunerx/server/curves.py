@@ -1,5 +1,6 @@
 """Curves of a run's jobs, cut to the width of a picture, from the columns beside its events."""
 
+import logging
 import math
 import threading
 from collections import OrderedDict
@@ -14,75 +15,141 @@ from datatunerx.server.errors import Json, bad_request
 from datatunerx.server.http import Request
 from datatunerx.telemetry import points
 from datatunerx.telemetry.measured import CHECKPOINT
-from datatunerx.telemetry.points import Curve, Points
+from datatunerx.telemetry.points import Curve, Points, Seen
 
-BUILD_SECONDS = 0.4
+log = logging.getLogger(__name__)
+
+AT_ONCE = 1 << 20
+"""Bytes of events that are read before answering; more are read meanwhile, and the answer says how many."""
+SLICE_SECONDS = 0.1
 MAX_BINS = 4000
-MAX_RUNS = 256
+MAX_RUNS = 512
 AXES = ("step", "epoch", "tokens", "time")
 PERPLEXITY = "perplexity"
 
-_known: OrderedDict[Path, Points] = OrderedDict()
-_one_at_a_time = threading.Lock()
-"""A page asks for all its charts at once, each in a thread; they read the same columns."""
+
+class _Known:
+    """The columns of the runs that somebody looked at, and one thread that reads long histories for them."""
+
+    def __init__(self) -> None:
+        self._runs: OrderedDict[Path, Points] = OrderedDict()
+        self._waiting: dict[Points, None] = {}
+        self._lock = threading.Lock()
+        self._wanted = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def look(self, events: Path) -> tuple[Seen, int]:
+        """What there is now, and the bytes that are still read."""
+        with self._lock:
+            points = self._runs.pop(events, None)
+            if points is None or not events.exists():  # a folder that was deleted took its columns along
+                points = Points(events)
+            self._runs[events] = points
+            while len(self._runs) > MAX_RUNS:
+                self._runs.popitem(last=False)
+        behind = points.behind()
+        if behind > AT_ONCE:
+            self._read_meanwhile(points)
+        elif behind:
+            behind = points.advance(SLICE_SECONDS)
+        return points.seen, behind
+
+    def forget(self) -> None:
+        with self._lock:
+            self._runs.clear()
+
+    def _read_meanwhile(self, points: Points) -> None:
+        with self._lock:
+            self._waiting[points] = None
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._work, name="columns", daemon=True)
+                self._thread.start()
+        self._wanted.set()
+
+    def _work(self) -> None:
+        """One run after the other, so that what is drawn first is whole."""
+        while True:
+            self._wanted.wait()
+            with self._lock:
+                points = next(iter(self._waiting), None)
+                if points is None:
+                    self._wanted.clear()
+                    continue
+            try:
+                done = points.advance(SLICE_SECONDS) <= AT_ONCE
+            except OSError as error:  # a full disk, a folder that is gone: who looks again asks again
+                log.warning("the history of a run is not read", extra={"error": str(error)})
+                done = True
+            if done:
+                with self._lock:
+                    del self._waiting[points]
+
+
+known = _Known()
 
 
 def answer(events: Path, request: Request) -> bytes:
     """JSON of what was asked; `behind` are bytes of events that were not read yet: ask again."""
-    with _one_at_a_time:
-        known = _known.pop(events, None)
-        if known is None or not events.exists():  # a folder that was deleted took its columns along
-            known = Points(events)
-        _known[events] = known
-        while len(_known) > MAX_RUNS:
-            _known.popitem(last=False)
-        behind = known.advance(BUILD_SECONDS)
-        found = {"offset": known.offset, "behind": behind, **curves(known, request)}
+    seen, behind = known.look(events)
+    found = {"offset": seen.offset, "behind": behind, **curves(seen, request)}
     return orjson.dumps(found, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
-def curves(known: Points, request: Request) -> dict[str, Any]:
+def curves(known: Seen, request: Request) -> dict[str, Any]:
     """What was asked of some jobs: which series they have, and of one of them where it begins and ends.
 
     With `bins` the curves themselves, cut to so many parts between `from` and `to`; with `raw` whole.
     Raises ApiError for what cannot be read.
     """
     query = request.query
-    jobs = {job: {"zero": _began(known, job)} | how for job, how in _jobs(query, known).items()}
+    jobs = {job: {"zero": known.began[job]} | how for job, how in _jobs(query, known).items()}
     x, y, bins = query.get("x", "step"), query.get("y", ""), min(request.number("bins") or 0, MAX_BINS)
     if x not in AXES:
         raise bad_request(f"x: {x!r} is not one of {', '.join(AXES)}")
     told: dict[str, Any] = {
         "series": {job: known.names(job) for job in jobs},
-        "began": {job: _began(known, job) for job in jobs},
+        "began": {job: known.began[job] for job in jobs},
     }
     if not y:
         return told
-    weight = min(_number(query, "smooth", 0.0), 0.999)
     told["ends"] = ends = _ends(known, x, y, jobs)
     if not (bins or request.flag("raw")) or not ends:
         return told
-    found = {job: _curve(known, job, x, y, weight, jobs[job]) for job in ends}
-    told["facts"] = {job: _facts(known, job, y, curve, jobs[job]) for job, curve in found.items()}
+    low = _number(query, "from", min(end["x"][0] for end in ends.values()))
+    high = _number(query, "to", max(end["x"][1] for end in ends.values()))
+    edges = np.linspace(low, high, bins + 1) if bins and high > low else None
+    weight = min(_number(query, "smooth", 0.0), 0.999)
+    found: dict[str, Curve] = {}
+    told["facts"] = facts = dict[str, Json]()
+    for job in ends:  # one after the other: all of them whole would be hundreds of megabytes
+        records = _until(known.read(job, _source(y)), jobs[job])
+        curve = _curve(known, records, job, x, y, weight, jobs[job])
+        facts[job] = _facts(records, curve)
+        if bins:
+            curve = _within(curve, low, high)
+        if edges is not None and len(curve.x) > 2 * bins:
+            curve, told["grid"] = points.reduced(curve, edges), points.grid(edges)
+        found[job] = curve
+    if edges is not None and "grid" in told:  # all along the same places, short ones too
+        found = {
+            job: curve if len(curve.y) == 2 * bins and not len(curve.x) else points.reduced(curve, edges)
+            for job, curve in found.items()
+        }
     told["checkpoints"] = {job: _checkpoints(known, job, x, how) for job, how in jobs.items()}
-    if bins:
-        low = _number(query, "from", min(end["x"][0] for end in ends.values()))
-        high = _number(query, "to", max(end["x"][1] for end in ends.values()))
-        found = {job: _within(curve, low, high) for job, curve in found.items()}
-        if high > low and any(len(curve.x) > 2 * bins for curve in found.values()):
-            edges = np.linspace(low, high, bins + 1)
-            found = {job: points.reduced(curve, edges) for job, curve in found.items()}
-            told["grid"] = next(iter(found.values())).x
-            found = {job: curve._replace(x=curve.x[:0]) for job, curve in found.items()}
     told["curves"] = {job: curve._asdict() for job, curve in found.items()}
     return told
 
 
-def _ends(known: Points, x: str, y: str, jobs: dict[str, Json]) -> dict[str, Json]:
+def _source(y: str) -> str:
+    """The series that a chart is made of."""
+    return "evalLoss" if y == PERPLEXITY else y
+
+
+def _ends(known: Seen, x: str, y: str, jobs: dict[str, Json]) -> dict[str, Json]:
     """By job the first and last step, time and x of a series, where it has one."""
     found = {}
     for job, how in jobs.items():
-        records = _until(known.edges(job, "evalLoss" if y == PERPLEXITY else y), how)
+        records = _until(known.edges(job, _source(y)), how)
         if len(records):
             pairs = {name: [records[name][0].item(), records[name][-1].item()] for name in ("step", "time")}
             places = _along(known.edges(job, x) if x in points.COURSE else records, x, records, how)
@@ -90,9 +157,8 @@ def _ends(known: Points, x: str, y: str, jobs: dict[str, Json]) -> dict[str, Jso
     return found
 
 
-def _curve(known: Points, job: str, x: str, y: str, weight: float, how: Json) -> Curve:
+def _curve(known: Seen, records: points.Records, job: str, x: str, y: str, weight: float, how: Json) -> Curve:
     """A whole curve. `how` may say `until`, a step that another run did again, and `zero`, when it began."""
-    records = _until(known.read(job, "evalLoss" if y == PERPLEXITY else y), how)
     values = _values(records, y)
     places = _along(known.read(job, x) if x in points.COURSE else records, x, records, how)
     smooth = points.smoothed(values.astype(np.float64), weight).astype(np.float32) if weight else values[:0]
@@ -127,9 +193,8 @@ def _within(curve: Curve, low: float, high: float) -> Curve:
     return Curve(curve.x[kept], curve.y[kept], curve.smooth[kept])
 
 
-def _facts(known: Points, job: str, y: str, curve: Curve, how: Json) -> Json:
+def _facts(records: points.Records, curve: Curve) -> Json:
     """[step, x, value] of its first, last, lowest and highest point, and the mean at its end."""
-    records = _until(known.read(job, "evalLoss" if y == PERPLEXITY else y), how)
     places = {"first": 0, "last": -1, "lowest": int(curve.y.argmin()), "highest": int(curve.y.argmax())}
     facts = {
         name: [int(records["step"][at]), float(curve.x[at]), float(curve.y[at])]
@@ -139,7 +204,7 @@ def _facts(known: Points, job: str, y: str, curve: Curve, how: Json) -> Json:
     return facts | {"level": float(curve.y[-last:].mean())}
 
 
-def _checkpoints(known: Points, job: str, x: str, how: Json) -> list[list[float | None]]:
+def _checkpoints(known: Seen, job: str, x: str, how: Json) -> list[list[float | None]]:
     """[step, x, eval loss] of each."""
     records = _until(known.read(job, CHECKPOINT), how)
     places = _along(known.read(job, x) if x in points.COURSE else records, x, records, how)
@@ -149,13 +214,7 @@ def _checkpoints(known: Points, job: str, x: str, how: Json) -> list[list[float 
     ]
 
 
-def _began(known: Points, job: str) -> float | None:
-    """When the job was first heard of in this run."""
-    times = [edge["time"][0] for name in known.names(job) if len(edge := known.edges(job, name))]
-    return float(min(times)) if times else None
-
-
-def _jobs(query: dict[str, str], known: Points) -> dict[str, Json]:
+def _jobs(query: dict[str, str], known: Seen) -> dict[str, Json]:
     try:
         asked = orjson.loads(query.get("jobs", "{}"))
         return {str(job): dict(how) for job, how in asked.items() if job in known.jobs()}

@@ -8,132 +8,175 @@ import json
 import os
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from datatunerx.telemetry.measured import points_of
+from datatunerx.telemetry.measured import CHECKPOINT, HEAD, NAME, measured
 
 FOLDER, STATE = "points", "state.json"
 RECORD = np.dtype([("time", "<f8"), ("step", "<i4"), ("value", "<f4")])
 """Seconds since 1970, optimizer step, what was measured."""
 COURSE = ("tokens", "epoch")
 """Series that say how far a job was at a step."""
-CHUNK = 4 << 20
+CHUNK = 2 << 20
 MAX_SERIES = 20_000
 
 Floats = npt.NDArray[np.float64]
 Records = npt.NDArray[np.void]
 
 
-class Points:
-    """The columns of one run. Safe for several threads."""
+@dataclass(frozen=True)
+class Seen:
+    """What is in the columns. It stays as it is while more of the events is read."""
 
-    def __init__(self, events: Path) -> None:
-        self._events, self._folder = events, events.parent / FOLDER
-        self._lock = threading.Lock()
-        self.offset = 0
-        """Bytes of events that are in the columns."""
-        self._places: dict[tuple[str, str], int] = {}
-        self._counts: list[int] = []
-        self._load()
-
-    def advance(self, seconds: float) -> int:
-        """Take in what is new, for about so long; the bytes still to be read."""
-        until = time.monotonic() + seconds
-        with self._lock:
-            while True:
-                size = self._events.stat().st_size if self._events.exists() else 0
-                if size < self.offset:  # begun anew
-                    self.offset, self._places, self._counts = 0, {}, []
-                if not self._take() or time.monotonic() > until:
-                    return max(0, size - self.offset)
+    folder: Path
+    offset: int = 0
+    """Bytes of events that are in the columns."""
+    series: Mapping[str, Mapping[str, tuple[int, int]]] = field(default_factory=dict)
+    """By job and name the number of the file, and how many records count."""
+    began: Mapping[str, float] = field(default_factory=dict)
+    """When each job was first heard of."""
 
     def names(self, job: str) -> list[str]:
         """What was measured of the job."""
-        return [name for at, name in self._places if at == job]
+        return list(self.series.get(job, ()))
 
-    def jobs(self) -> set[str]:
-        return {job for job, _ in self._places}
+    def jobs(self) -> Collection[str]:
+        return self.series.keys()
 
     def read(self, job: str, name: str) -> Records:
         """All records of a series in the order of steps, as `RECORD`.
 
         Steps that were done again, after a worker had died, count as they were done last.
         """
-        place = self._places.get((job, name))
-        if place is None:
+        place, count = self.series.get(job, {}).get(name, (0, 0))
+        if not count:
             return np.empty(0, RECORD)
-        found = np.fromfile(self._folder / str(place), RECORD, self._counts[place])
-        if not len(found):
+        found = np.fromfile(self.folder / str(place), RECORD, count)
+        if (np.diff(found["step"]) > 0).all():
             return found
         later = np.minimum.accumulate(found["step"][::-1])[::-1]
-        kept = np.append(found["step"][:-1] < later[1:], True)
-        return found if kept.all() else found[kept]
+        kept: Records = found[np.append(found["step"][:-1] < later[1:], True)]
+        return kept
 
     def edges(self, job: str, name: str) -> Records:
         """The first and the last record of a series, without reading what is between them."""
-        place = self._places.get((job, name))
-        if place is None:
+        place, count = self.series.get(job, {}).get(name, (0, 0))
+        if not count:
             return np.empty(0, RECORD)
-        file, size = self._folder / str(place), RECORD.itemsize
-        ends = (0, (self._counts[place] - 1) * size)
-        return np.concatenate([np.fromfile(file, RECORD, 1, offset=end) for end in ends])
+        with (self.folder / str(place)).open("rb") as file:
+            ends = (os.pread(file.fileno(), RECORD.itemsize, at * RECORD.itemsize) for at in (0, count - 1))
+            return np.frombuffer(b"".join(ends), RECORD)
+
+
+class Points:
+    """The columns of one run. Safe for several threads."""
+
+    def __init__(self, events: Path) -> None:
+        self._events = events
+        self._lock = threading.Lock()
+        self.seen = _load(events.parent / FOLDER)
+
+    def behind(self) -> int:
+        """Bytes of events that are not in the columns, all of them for a file that was begun anew."""
+        size = self._size()
+        return size - self.seen.offset if size >= self.seen.offset else size
+
+    def advance(self, seconds: float) -> int:
+        """Take in what is new, for about so long; the bytes that are still behind."""
+        until = time.monotonic() + seconds
+        with self._lock:
+            while True:
+                size = self._size()
+                if size < self.seen.offset:  # begun anew
+                    self.seen = Seen(self.seen.folder)
+                if not self._take() or time.monotonic() > until:
+                    return max(0, size - self.seen.offset)
+
+    def _size(self) -> int:
+        try:
+            return self._events.stat().st_size
+        except FileNotFoundError:
+            return 0
 
     def _take(self) -> bool:
         """Read one chunk; False when there is no whole line more."""
-        if not self._events.exists():
+        try:
+            with self._events.open("rb") as file:
+                data = os.pread(file.fileno(), CHUNK, self.seen.offset)
+        except FileNotFoundError:
             return False
-        with self._events.open("rb") as file:
-            data = os.pread(file.fileno(), CHUNK, self.offset)
         whole = data.rfind(b"\n") + 1
         if not whole:
             if len(data) < CHUNK:
                 return False
             whole = len(data)  # a line longer than a chunk is no event
-        fresh: dict[tuple[str, str], list[tuple[float, int, float]]] = {}
-        for line in data[:whole].split(b"\n"):
-            for point in points_of(line):
-                fresh.setdefault((point.job, point.name), []).append(point[2:])
-        self._keep(fresh)
-        self.offset += whole
-        self._save()
+        self.seen = _with(self.seen, _columns(data[:whole]), self.seen.offset + whole)
         return True
 
-    def _keep(self, fresh: Mapping[tuple[str, str], list[tuple[float, int, float]]]) -> None:
-        self._folder.mkdir(exist_ok=True, mode=0o700)
-        for key, rows in fresh.items():
-            if key not in self._places and len(self._counts) >= MAX_SERIES:
-                continue
-            place = self._places.setdefault(key, len(self._counts))
-            if place == len(self._counts):
-                self._counts.append(0)
-            file = os.open(self._folder / str(place), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            try:
-                data = np.array(rows, RECORD).tobytes()
-                os.pwrite(file, data, self._counts[place] * RECORD.itemsize)
-            finally:
-                os.close(file)
-            self._counts[place] += len(rows)
 
-    def _save(self) -> None:
-        series = [[*key, self._counts[place]] for key, place in self._places.items()]
-        fresh = self._folder / f".{STATE}"
-        fresh.write_text(json.dumps({"offset": self.offset, "series": series}))
-        fresh.replace(self._folder / STATE)
+def _columns(data: bytes) -> dict[tuple[str, str], Records]:
+    """The records that lines of events hold, by job and name."""
+    parts: dict[tuple[str, str], list[Floats]] = {}
+    for (job, *names), rows in measured(data).items():
+        table = np.array(rows, np.float64).reshape(-1, HEAD + len(names))
+        for place, name in enumerate(names, HEAD):
+            if NAME.fullmatch(name):
+                parts.setdefault((job, name), []).append(table[:, [0, 1, 2, place]])
+    found = {}
+    for key, tables in parts.items():
+        table = tables[0]
+        if len(tables) > 1:  # told with different neighbours: back into the order of the lines
+            table = np.concatenate(tables)
+            table = table[np.argsort(table[:, 0])]
+        if key[1] != CHECKPOINT:
+            table = table[~np.isnan(table[:, 3])]
+        records = found[key] = np.empty(len(table), RECORD)
+        with np.errstate(over="ignore"):  # beyond what a record holds is infinite
+            records["time"], records["step"], records["value"] = table[:, 1], table[:, 2], table[:, 3]
+    return found
 
-    def _load(self) -> None:
+
+def _with(seen: Seen, fresh: Mapping[tuple[str, str], Records], offset: int) -> Seen:
+    """Write records behind those there are, and how far they go."""
+    seen.folder.mkdir(exist_ok=True, mode=0o700)
+    series, began = {job: dict(names) for job, names in seen.series.items()}, dict(seen.began)
+    known = sum(len(names) for names in series.values())
+    for (job, name), records in fresh.items():
+        if not len(records) or (known >= MAX_SERIES and name not in series.get(job, ())):
+            continue
+        place, count = series.setdefault(job, {}).setdefault(name, (known, 0))
+        known += not count
+        file = os.open(seen.folder / str(place), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            state = json.loads((self._folder / STATE).read_text())
-            series = [(str(job), str(name), int(count)) for job, name, count in state["series"]]
-            offset = int(state["offset"])
-        except (OSError, ValueError, KeyError, TypeError):
-            return  # none yet, or not ours: the events are read again
-        self._places = {(job, name): place for place, (job, name, _) in enumerate(series)}
-        self._counts, self.offset = [count for _, _, count in series], offset
+            os.pwrite(file, records.tobytes(), count * RECORD.itemsize)
+        finally:
+            os.close(file)
+        series[job][name] = place, count + len(records)
+        began[job] = min(began.get(job, np.inf), float(records["time"][0]))
+    found = Seen(seen.folder, offset, series, began)
+    state = seen.folder / f".{STATE}"
+    state.write_text(json.dumps({"offset": offset, "series": series, "began": began}))
+    state.replace(seen.folder / STATE)
+    return found
+
+
+def _load(folder: Path) -> Seen:
+    try:
+        state = json.loads((folder / STATE).read_text())
+        series = {
+            str(job): {str(name): (int(place), int(count)) for name, (place, count) in names.items()}
+            for job, names in state["series"].items()
+        }
+        began = {str(job): float(at) for job, at in state["began"].items()}
+        return Seen(folder, int(state["offset"]), series, began)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return Seen(folder)  # none yet, or not ours: the events are read again
 
 
 # Curves, for drawing
@@ -162,14 +205,18 @@ def smoothed(values: Floats, weight: float) -> Floats:
     return out
 
 
+def grid(edges: Floats) -> Floats:
+    """Where the points of reduced curves are: two between each two edges."""
+    places: Floats = edges[:-1, None] + (edges[1] - edges[0]) * np.array([0.25, 0.75])
+    return places.ravel()
+
+
 def reduced(curve: Curve, edges: Floats) -> Curve:
-    """At most two points between each two edges, the lowest and the highest; the same x for every curve."""
+    """The lowest and the highest point between each two edges, at `grid(edges)`, so without x of its own."""
     x, y, smooth = curve
     starts = np.searchsorted(x, edges[:-1])
     ends = np.append(starts[1:], np.searchsorted(x, edges[-1], "right"))
     full = ends > starts
-    width = edges[1] - edges[0]
-    grid = (edges[:-1, None] + width * np.array([0.25, 0.75])).ravel()
     values = np.full((len(starts), 2), np.nan, np.float32)
     means = np.full((len(starts), 2), np.nan, np.float32)
     if full.any():
@@ -179,4 +226,4 @@ def reduced(curve: Curve, edges: Floats) -> Curve:
         values[full] = np.where(falls[:, None], np.stack([high, low], 1), np.stack([low, high], 1))
         if len(smooth):
             means[full] = smooth[ends[full] - 1][:, None]
-    return Curve(grid, values.ravel(), means.ravel() if len(smooth) else smooth)
+    return Curve(x[:0], values.ravel(), means.ravel() if len(smooth) else smooth)

@@ -77,7 +77,7 @@
     }
     async load() {
       this.due = 0;
-      const turn = (this.turn = {});
+      const turn = (this.turn = {}), began = Date.now();
       this.form.querySelector("[data-unzoom]").hidden = !this.zoom[0] && !this.zoom[1];
       this.form.querySelector("[data-smooth]").textContent = this.settings.smooth ? this.settings.smooth.toFixed(2) : "";
       const found = await Promise.all(this.figures.map((each) => each.load()));
@@ -87,7 +87,7 @@
       this.began = one.began;
       this.drawLegend(one.lines);
       this.followRuns(found.filter(Boolean));
-      if (found.some((each) => each?.behind)) this.due = Date.now() + 200; // a long history is still being read
+      if (found.some((each) => each?.behind)) this.soon(Math.max(500, 2 * (Date.now() - began))); // a long history is still being read
       this.figures.forEach((each) => each.build());
     }
     followRuns(found) {
@@ -167,8 +167,13 @@
       this.smooth = this.data.smooth;
       this.axis = x;
       this.tails = this.data.curves.map(() => ({ x: [], y: [], smooth: [] }));
-      this.said.textContent = this.data.said || (this.data.behind ? home.dataset.reading.replace("{mb}", number(Math.ceil(this.data.behind / 1e6))) : home.dataset.none);
+      this.said.textContent = [this.data.said, this.unread()].filter(Boolean).join(" ") || home.dataset.none;
       return this.data;
+    }
+    /* What is drawn is what was read by now; how much that is. */
+    unread() {
+      const { behind, runs: [read, all] } = this.data;
+      return behind ? this.home.dataset.reading.replace("{n}", read).replace("{all}", all).replace("{mb}", number(Math.ceil(behind / 1e6))) : "";
     }
     take(jobs) {
       if (!this.data || this.home.zoom[0] || this.home.zoom[1]) return false;
