@@ -201,7 +201,8 @@ def test_how_a_process_ended_is_told():
 
 
 PROGRAM = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 from datatunerx.data.crew import in_order
 for _ in in_order(time.sleep, [0.1] + [float(sys.argv[1])] * 20, 2):
     print("one", flush=True)

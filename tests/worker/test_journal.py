@@ -65,8 +65,10 @@ def test_events_that_cannot_be_opened_fail_the_run_with_a_result(plan):
 
 def test_a_disk_that_is_full_at_the_start_is_waited_for(plan, stopping, monkeypatch, capsys):
     monkeypatch.setattr(journal_module, "RETRY_SECONDS", 0.01)
-    monkeypatch.setattr(entry.faulthandler, "enable", lambda: None)  # these two are for this process
+    # these are for this process
+    monkeypatch.setattr(entry.faulthandler, "enable", lambda: None)
     monkeypatch.setattr(entry, "_be_first_to_go", lambda: None)
+    monkeypatch.setattr(entry, "_give_way", lambda: None)
     refused = []
 
     def full_at_first(real):

@@ -9,6 +9,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 from pydantic import ValidationError
 
@@ -22,6 +23,8 @@ from datatunerx.worker.stopping import Interrupted, Stopping
 
 LOCK = "worker.lock"
 PLAN_BYTES = 64 << 20
+YIELDING = 10
+"""How much a process that reads data gives way: the server must answer meanwhile."""
 EXIT_CODES = {RunPhase.SUCCEEDED: 0, RunPhase.FAILED: 1, RunPhase.STOPPED: 3}
 
 Work = Callable[[], RunResult]
@@ -40,6 +43,8 @@ def main(argv: Sequence[str]) -> int:
         print(f"{argv[0]}: no plan that can be worked on: {error}", file=sys.stderr)
         return 2
     _be_first_to_go()
+    if plan.inspect_data or plan.make_data:
+        _give_way()
     phase = _finished(plan) or run(plan, secrets)
     return EXIT_CODES[phase]
 
@@ -132,6 +137,14 @@ def _be_first_to_go() -> None:
             file.write("500")
     except OSError:  # not Linux, or not allowed: the kernel then chooses by size, which most often is us
         pass
+
+
+def _give_way() -> None:
+    """Let others go first: by our own niceness, and where the kernel groups by session by that of our own."""
+    os.nice(YIELDING)
+    if os.getsid(0) == os.getpid():  # a terminal's session is not ours
+        with suppress(OSError), open("/proc/self/autogroup", "w") as file:
+            file.write(str(YIELDING))
 
 
 def _finished(plan: RunPlan) -> RunPhase | None:

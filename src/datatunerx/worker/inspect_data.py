@@ -1,8 +1,5 @@
 """What a dataset holds: read once before anybody trains on it."""
 
-import os
-from contextlib import suppress
-
 from datatunerx import data, storage
 from datatunerx.data.gather import gather, remember
 from datatunerx.resources.enums import RunPhase
@@ -14,13 +11,9 @@ from datatunerx.worker.journal import Journal
 from datatunerx.worker.places import check_place
 from datatunerx.worker.telling import telling
 
-YIELDING = 10
-"""How much this process gives way: the server must answer while files are read."""
-
 
 def inspect_data(plan: InspectDataPlan, journal: Journal, secrets: Secrets) -> RunResult:
     """Failed for data that cannot be used: that is a finding, which needs no traceback."""
-    give_way()
     journal.activity(f"reading dataset {plan.data.name}")
     model = plan.model
     report = storage.local_path(journal.uri(REPORT))
@@ -50,10 +43,3 @@ def gathered(files: DataFiles, journal: Journal, secrets: Secrets) -> DataFiles:
     who = credentials_for(files.access, secrets)
     places = check_place(journal.plan)
     return journal.with_space(lambda: gather(files, fetched, uploads, who, journal.activity, places))
-
-
-def give_way() -> None:
-    """Let others go first: by our own niceness, and by that of our session where the kernel groups by it."""
-    os.nice(YIELDING)
-    with suppress(OSError), open("/proc/self/autogroup", "w") as file:
-        file.write(str(YIELDING))

@@ -16,7 +16,7 @@ from datatunerx.runs import DataFiles, InspectPluginPlan, MakeDataPlan, RunResul
 from datatunerx.runs.compile import run_name
 from datatunerx.worker.credentials import Secrets
 from datatunerx.worker.failure import explain
-from datatunerx.worker.inspect_data import gathered, give_way
+from datatunerx.worker.inspect_data import gathered
 from datatunerx.worker.journal import Journal
 
 FOLDER = "made"
@@ -35,7 +35,6 @@ def inspect_plugin(plan: InspectPluginPlan, journal: Journal) -> RunResult:
 
 def make_data(plan: MakeDataPlan, journal: Journal, secrets: Secrets) -> RunResult:
     """The plugin's rows, split by split, in files of the run. Failed in the plugin's own words."""
-    give_way()
     journal.activity(f"reading the files of {plan.data.name}")
     try:
         files = gathered(folders_spelt_out(plan.data), journal, secrets)
