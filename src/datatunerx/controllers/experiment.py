@@ -4,7 +4,7 @@ from datatunerx.client.errors import Conflict
 from datatunerx.client.informer import Key
 from datatunerx.controllers.comparing import with_differences
 from datatunerx.controllers.context import Context
-from datatunerx.controllers.held_up import held_up, in_words
+from datatunerx.controllers.held_up import held_up, in_words, named
 from datatunerx.controllers.objects import (
     CHILDREN,
     NameTaken,
@@ -29,6 +29,7 @@ from datatunerx.resources.finetune import Finetune, FinetuneJob, FinetuneJobSpec
 from datatunerx.resources.outcome import ModelRef, Scoring, ScoringSpec
 from datatunerx.resources.wire import now
 from datatunerx.runs.compile import Combination, base_names, combinations
+from datatunerx.runs.events import STOPPED_EARLY
 
 Jobs = dict[str, FinetuneJob | None]
 """By name; None is a job that was there and was deleted."""
@@ -158,8 +159,9 @@ class ExperimentReconciler:
         rows += [_base_row(llm, dataset, scoring) for (llm, dataset), scoring in bases.items() if scoring]
         status.ranking = rank(rows, measured(status.metric, rows))
         ended = status.jobs.succeeded + status.jobs.failed + status.jobs.stopped
-        if wanted.spec.early_stopping:
-            status.set_condition("EarlyStopping", False, "NotBuilt", "earlyStopping is not acted on yet")
+        if early := [name for name, job in jobs.items() if job and job.status.is_true(STOPPED_EARLY)]:
+            message = f"{len(early)} of {status.jobs.total} jobs stopped early: {named(early)}"
+            status.set_condition(STOPPED_EARLY, True, "JobsStoppedEarly", message)
         if ended < status.jobs.total:
             self._say_how_far(wanted, ended, jobs)
         elif status.jobs.succeeded and (open_ := [s for s in bases.values() if _pending(s)]):
@@ -265,6 +267,8 @@ def job_of(experiment: FinetuneExperiment, combo: Combination) -> FinetuneJob:
         hyperparameter=combo.hyperparameter,
         resources=spec.resources,
         samples=spec.samples,
+        sample_system_prompt=spec.sample_system_prompt,
+        early_stopping=spec.early_stopping,
         retry_limit=spec.retry_limit,
         priority=spec.priority,
     )

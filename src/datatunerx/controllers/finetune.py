@@ -43,7 +43,7 @@ from datatunerx.resources.outcome import LLMCheckpoint, LLMCheckpointSpec, Run
 from datatunerx.resources.wire import now
 from datatunerx.runs.commands import Command, Verb
 from datatunerx.runs.compile import Training, num_steps, output_uri
-from datatunerx.runs.events import JobOutcome
+from datatunerx.runs.events import STOPPED_EARLY, JobOutcome
 from datatunerx.runs.exporting import CHECKPOINT
 
 FOR_ALL = frozenset({"StartFailed", "PackageMissing", "ModelChanged"})
@@ -182,7 +182,10 @@ class FinetuneReconciler:
             wanted.status.log_tail = log_tail(run.spec.plan_uri)
             _end(wanted, phase, outcome.reason or "Failed", outcome.message)
         elif phase is FinetunePhase.SUCCEEDED:
-            _end(wanted, phase, None, outcome.message or f"{outcome.step} steps")
+            _end(wanted, phase, outcome.reason or None, outcome.message or f"{outcome.step} steps")
+            if spec.early_stopping:
+                early, reason = outcome.reason == STOPPED_EARLY, outcome.reason or "RanToItsEnd"
+                wanted.status.set_condition(STOPPED_EARLY, early, reason, outcome.message)
         else:
             said = "its checkpoint is kept" if kept else "no checkpoint was kept"
             _end(wanted, FinetunePhase.STOPPED, "Stopped", f"stopped at step {outcome.step}; {said}")

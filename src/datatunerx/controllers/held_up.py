@@ -22,9 +22,10 @@ def held_up(jobs: Iterable[FinetuneJob]) -> dict[tuple[str, str], list[str]]:
 
 def in_words(found: dict[tuple[str, str], list[str]]) -> str:
     """Each reason once, with whom it holds up."""
-    return "; ".join(f"{_named(names)}: {message or reason}" for (reason, message), names in found.items())
+    return "; ".join(f"{named(names)}: {message or reason}" for (reason, message), names in found.items())
 
 
-def _named(names: list[str]) -> str:
+def named(names: list[str]) -> str:
+    """The first of them, and how many more."""
     shown, more = ", ".join(names[:MAX_NAMED]), len(names) - MAX_NAMED
     return f"{shown} and {more} more" if more > 0 else shown

@@ -37,6 +37,7 @@ from datatunerx.resources.outcome import (
     Scoring,
     ScoringSpec,
 )
+from datatunerx.runs.events import STOPPED_EARLY
 
 _PHASES = {
     FinetunePhase.PENDING: JobPhase.PENDING,
@@ -166,6 +167,8 @@ class JobReconciler:
             set_phase(wanted, phase, finetune.status.reason, finetune.status.message)
             return
         status.checkpoint = name
+        if early := finetune.status.condition(STOPPED_EARLY):
+            status.set_condition(early.type, early.status == "True", early.reason, early.message)
         if job.spec.stop and await self._stop_scoring(job, finetune):
             status.scoring = None
             set_phase(

@@ -7,6 +7,7 @@ from pydantic import ValidationError
 from datatunerx import storage
 from datatunerx.controllers.context import World
 from datatunerx.controllers.plugins import call_of, parameters_problem
+from datatunerx.resources.enums import Split
 from datatunerx.resources.experiment import FinetuneExperiment
 from datatunerx.resources.finetune import Finetune, FinetuneJob, Measure, ScoringPluginUse
 from datatunerx.resources.material import LLM, Dataset, Hyperparameter
@@ -22,10 +23,12 @@ from datatunerx.runs.compile import (
     measure_plan,
     model_files,
     needs_gpu,
+    num_steps,
     parameters,
     unsupported,
 )
-from datatunerx.runs.plan import MeasurePlan, ScorerPlan
+from datatunerx.runs.plan import EarlyStop, MeasurePlan, ScorerPlan
+from datatunerx.runs.stopping import early_stop
 
 
 @dataclass(frozen=True)
@@ -108,6 +111,9 @@ def resolve(world: World, finetune: Finetune, *, gpus: int, root_uri: str) -> Tr
     start = _start(world, finetune, model.digest)
     if isinstance(start, Waiting):
         return start
+    stop = _early_stop(world, finetune)
+    if isinstance(stop, Waiting):
+        return stop
     training = Training(
         finetune=finetune,
         model=model,
@@ -117,8 +123,35 @@ def resolve(world: World, finetune: Finetune, *, gpus: int, root_uri: str) -> Tr
         measure=measure,
         baseline=baseline,
         start_from_uri=start,
+        early_stop=stop,
     )
+    if stop and (vain := _never_measured(training, dataset)):
+        return vain
     return _too_little_disk(training, dataset, storage.free_bytes(root_uri)) or training
+
+
+def _early_stop(world: World, finetune: Finetune) -> EarlyStop | Waiting | None:
+    wanted, name = finetune.spec.early_stopping, _owner(finetune, "FinetuneJob")
+    if wanted is None:
+        return None
+    job = world.get(FinetuneJob, finetune.metadata.namespace, name) if name else None
+    try:
+        return early_stop(wanted, job.spec.scoring if job else None, finetune.spec.dataset)
+    except Unresolved as error:
+        return Waiting(error.reason, error.message, final=True)
+
+
+def _never_measured(training: Training, dataset: Dataset) -> Waiting | None:
+    """Why early stopping could never act: refused before hours of training."""
+    report = dataset.status.report
+    if report and not report.splits.get(Split.VALIDATE):
+        message = (
+            f"earlyStopping needs rows to measure on, and Dataset {dataset.metadata.name} has none in its "
+            "validate split; name files for it, give split.validate a share, or leave earlyStopping out"
+        )
+        return Waiting("NoValidateSplit", message, final=True)
+    why = training.parameters.no_evaluation_before_end(num_steps(training, dataset) or 0)
+    return Waiting("NoEvaluation", why, final=True) if why else None
 
 
 def _too_little_disk(training: Training, dataset: Dataset, free: int) -> Waiting | None:

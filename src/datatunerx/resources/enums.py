@@ -118,6 +118,13 @@ class ChineseUnit(StrEnum):
     WORDS = "words"
 
 
+class StoppingMeasure(StrEnum):
+    """What early stopping looks at."""
+
+    LOSS = "loss"
+    SCORE = "score"
+
+
 class StopMode(StrEnum):
     """`keep` writes a checkpoint before the job leaves; `discard` does not."""
 

@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from datatunerx.resources.enums import ExperimentPhase, JobPhase
-from datatunerx.resources.finetune import Measure, Resources
+from datatunerx.resources.finetune import EarlyStopping, Measure, Resources
 from datatunerx.resources.training import HyperparameterRef
 from datatunerx.resources.wire import LongText, Name, Resource, ShortText, Status, Wire
 
@@ -32,11 +32,6 @@ class Matrix(Wire):
     hyperparameters: Names
 
 
-class EarlyStopping(Wire):
-    patience: Annotated[int, Field(ge=1, le=10000)] = 3
-    """Evaluations without a better loss on the validate split before a job is stopped and kept."""
-
-
 class FinetuneExperimentSpec(Wire):
     jobs: Annotated[list[JobTemplate], Field(max_length=1000)] = []
     matrix: Matrix | None = None
@@ -45,6 +40,8 @@ class FinetuneExperimentSpec(Wire):
     """Score the untouched base models too."""
     samples: Annotated[list[LongText], Field(max_length=32)] = []
     """Prompts every job answers at step 0 and at each checkpoint."""
+    sample_system_prompt: LongText | None = None
+    """What stands before each of the samples as the system's turn."""
     resources: Resources = Resources()
     """What each training asks for."""
     retry_limit: Annotated[int, Field(ge=0, le=100)] = 1
@@ -54,6 +51,7 @@ class FinetuneExperimentSpec(Wire):
     priority: Annotated[int, Field(ge=-1_000_000, le=1_000_000)] = 0
     """Higher goes first."""
     early_stopping: EarlyStopping | None = None
+    """Ends each training that gets no better, and keeps its best checkpoint."""
 
 
 class MetricResult(Wire):

@@ -12,6 +12,7 @@ from datatunerx.resources.enums import (
     Metric,
     Split,
     StopMode,
+    StoppingMeasure,
 )
 from datatunerx.resources.material import DataReport
 from datatunerx.resources.training import HyperparameterRef
@@ -36,6 +37,19 @@ class EnvVar(Wire):
     value: Annotated[str, Field(max_length=4096)] = ""
 
 
+class EarlyStopping(Wire):
+    """A training that gets no better ends, and its best checkpoint, not its last, is what it has made."""
+
+    patience: Annotated[int, Field(ge=1, le=10000)] = 3
+    """Evaluations in a row without a better value before a training ends."""
+    min_delta: Annotated[float, Field(ge=0, le=1_000_000)] = 0.0
+    """By how much a value must be better than the best before it to count as better."""
+    measure: StoppingMeasure = StoppingMeasure.LOSS
+    """loss: on the validate split. score: what ranks, of the answers to its first rows, made on the way."""
+    limit: Annotated[int, Field(ge=1, le=1000)] = 32
+    """score: how many rows of the validate split are answered at each evaluation."""
+
+
 class FinetuneSpec(Wire):
     llm: Name
     """The LLM object to start from."""
@@ -53,6 +67,10 @@ class FinetuneSpec(Wire):
     """An LLMCheckpoint whose adapter this training starts from."""
     samples: Annotated[list[LongText], Field(max_length=32)] = []
     """Prompts answered at step 0 and at each checkpoint."""
+    sample_system_prompt: LongText | None = None
+    """What stands before each of the samples as the system's turn."""
+    early_stopping: EarlyStopping | None = None
+    """Ends the training when it gets no better, and keeps its best checkpoint."""
     retry_limit: Annotated[int, Field(ge=0, le=100)] = 1
     """How often a training whose worker died is taken up again from its last whole checkpoint.
 
@@ -88,6 +106,8 @@ class CheckpointRef(Wire):
     """SHA-256 of the manifest."""
     bytes: int = 0
     eval_loss: float | None = None
+    score: float | None = None
+    """Of answers to validate rows, where early stopping looks at them."""
 
 
 class Sample(Wire):
@@ -115,7 +135,7 @@ class FinetuneStatus(Status):
     """Its worker died while it carried others too: from now on it has its Runs to itself."""
     progress: Progress = Progress()
     metrics: dict[str, float] = {}
-    """The latest point: loss, evalLoss, learningRate, gradNorm."""
+    """The latest point: loss, evalLoss, evalScore, learningRate, gradNorm."""
     data: DataReport | None = None
     """What the tokeniser kept, dropped and truncated."""
     checkpoints: Annotated[list[CheckpointRef], Field(max_length=1000)] = []
@@ -169,6 +189,10 @@ OPTIONS_OF: dict[str, tuple[Metric, ...]] = {
     "chinese": (Metric.ROUGE_1, Metric.ROUGE_2, Metric.ROUGE_L),
 }
 """Option -> the metrics that have it."""
+
+
+SCORED_ON_THE_WAY = tuple(m for m in Metric if m not in (Metric.PERPLEXITY, Metric.JUDGE))
+"""Metrics that a model's answers alone give; of each, more is better."""
 
 
 class SecretKeyRef(Wire):

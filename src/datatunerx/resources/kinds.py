@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from datatunerx.resources.experiment import FinetuneExperiment
-from datatunerx.resources.finetune import OPTIONS_OF, Finetune, FinetuneJob
+from datatunerx.resources.finetune import OPTIONS_OF, SCORED_ON_THE_WAY, Finetune, FinetuneJob
 from datatunerx.resources.material import LLM, DataPlugin, Dataset, Hyperparameter
 from datatunerx.resources.outcome import InferenceService, LLMCheckpoint, Run, Scoring, ScoringPlugin
 from datatunerx.resources.wire import Resource
@@ -70,6 +70,18 @@ def measured_with(part: str) -> tuple[Rule, ...]:
         )
     )
     return tuple(rules)
+
+
+def stopped_by_score(stopping: str) -> Rule:
+    """Rule: what early stopping looks at is measured on the way, from answers alone."""
+    names = ", ".join(f"'{metric.value}'" for metric in SCORED_ON_THE_WAY)
+    ranks = "(has(self.scoring.rankBy) ? self.scoring.rankBy : self.scoring.metrics[0])"
+    by_score = f"has({stopping}) && has({stopping}.measure) && {stopping}.measure == 'score'"
+    return Rule(
+        f"!({by_score}) || !has(self.scoring) || {ranks} in [{names}]",
+        "earlyStopping.measure is score, and what ranks is not measured on the way; rank by one of "
+        f"{names.replace(chr(39), '')}, or set it to loss",
+    )
 
 
 @dataclass(frozen=True)
@@ -183,7 +195,7 @@ KINDS: tuple[Kind, ...] = (
             Column("Message", ".status.message", wide=True),
             AGE,
         ),
-        measured_with("scoring"),
+        (*measured_with("scoring"), stopped_by_score("self.finetune.earlyStopping")),
     ),
     Kind(
         FinetuneExperiment, "finetuneexperiments", "fe",
@@ -204,6 +216,7 @@ KINDS: tuple[Kind, ...] = (
             immutable("matrix"),
             immutable("jobs"),
             *measured_with("scoring"),
+            stopped_by_score("self.earlyStopping"),
         ),
     ),
     Kind(

@@ -106,6 +106,16 @@ class TrainingParameters(Wire):
             f"before its end, and a crash loses all of it; set saveEvery below {steps}, or 0 for ten of them"
         )
 
+    def no_evaluation_before_end(self, steps: int) -> str | None:
+        """What to tell a user who wants to stop early in so many steps, and measures only the last one."""
+        name, every = ("evalEvery", self.eval_every) if self.eval_every else ("saveEvery", self.save_every)
+        if steps < 2 or not every or every < steps:
+            return None
+        return (
+            f"earlyStopping: {name} is {every} and the training takes about {steps} steps, so nothing is "
+            f"measured before its end; set evalEvery below {steps}, or leave earlyStopping out"
+        )
+
 
 def _optional(model: type[Wire], name: str) -> type[Wire]:
     """The same fields, each of which may be left out; their help says what then holds."""

@@ -4,6 +4,7 @@ from datatunerx.runs.commands import Command, Verb
 from datatunerx.runs.events import Event, EventType, JobOutcome, ModelState, ServingState
 from datatunerx.runs.plan import (
     DataFiles,
+    EarlyStop,
     InspectDataPlan,
     InspectModelPlan,
     InspectPluginPlan,
@@ -25,6 +26,7 @@ __all__ = [
     "Command",
     "DataFacts",
     "DataFiles",
+    "EarlyStop",
     "Event",
     "EventType",
     "InspectDataPlan",

@@ -28,6 +28,7 @@ from datatunerx.runs.plan import (
     Access,
     AdapterFiles,
     DataFiles,
+    EarlyStop,
     InspectDataPlan,
     InspectModelPlan,
     InspectPluginPlan,
@@ -354,6 +355,7 @@ class Training:
     baseline: MeasurePlan | None = None
     """Set on the one training of its experiment and data that brings the base's score along."""
     start_from_uri: str | None = None
+    early_stop: EarlyStop | None = None
 
     @property
     def name(self) -> str:
@@ -397,7 +399,9 @@ def tune(trainings: Sequence[Training], root_uri: str) -> RunPlan:
             output_uri=output_uri(root_uri, t.finetune.metadata.uid),
             start_from_uri=t.start_from_uri,
             samples=t.finetune.spec.samples,
+            sample_system_prompt=t.finetune.spec.sample_system_prompt,
             measure=t.measure,
+            early_stop=t.early_stop,
         )
         for t in ordered
     ]

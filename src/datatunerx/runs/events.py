@@ -29,18 +29,22 @@ class EventType(StrEnum):
     """`message` is for the user; the run goes on."""
 
 
+STOPPED_EARLY = "StoppedEarly"
+"""Reason of a job that ended well before its last step, since it got no better; and a condition."""
+
+
 class JobOutcome(Wire):
     """How one Finetune ended in a run. Suspended is not an end: it can be taken up again."""
 
     phase: FinetunePhase
     reason: str = ""
-    """One word, such as NonFiniteLoss; empty when it succeeded."""
+    """One word, such as NonFiniteLoss; empty when it succeeded at its last step."""
     message: str = ""
     """For the user: what happened, with row numbers or figures, and what to do."""
     step: int = 0
     steps: int = 0
     checkpoint: CheckpointRef | None = None
-    """The last whole checkpoint, if any."""
+    """The last whole checkpoint, if any; of a job that could stop early and ended well, the best."""
 
 
 class ModelState(Wire):

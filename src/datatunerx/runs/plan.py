@@ -109,6 +109,16 @@ class MeasurePlan(Wire):
         return digest_of(self.dump())[:16]
 
 
+class EarlyStop(Wire):
+    """When a training ends before its last step."""
+
+    patience: int
+    """Evaluations in a row without a better value."""
+    min_delta: float = 0.0
+    score: MeasurePlan | None = None
+    """How answers to validate rows are made and scored, by its one metric; None looks at the loss."""
+
+
 class TuneJob(Wire):
     """One Finetune of a run."""
 
@@ -124,7 +134,9 @@ class TuneJob(Wire):
     start_from_uri: Uri | None = None
     """An adapter to start from when there is nothing to resume."""
     samples: list[LongText] = []
+    sample_system_prompt: LongText | None = None
     measure: MeasurePlan | None = None
+    early_stop: EarlyStop | None = None
 
 
 class TunePlan(Wire):

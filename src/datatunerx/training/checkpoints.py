@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from datatunerx import storage
+from datatunerx.resources.finetune import CheckpointRef
 from datatunerx.runs.manifest import MANIFEST, PINNED
 
 _NAME = re.compile(r"step-(\d{8,})")
@@ -30,7 +31,20 @@ class Checkpoint:
     """SHA-256 of the manifest."""
     bytes: int
     eval_loss: float | None
+    score: float | None
     pinned: bool
+
+    @property
+    def reference(self) -> CheckpointRef:
+        """As it is told of."""
+        return CheckpointRef(
+            step=self.step,
+            uri=str(self.path),
+            digest=self.digest,
+            bytes=self.bytes,
+            eval_loss=self.eval_loss,
+            score=self.score,
+        )
 
 
 class DamagedCheckpoint(ValueError):
@@ -42,7 +56,12 @@ def checkpoint_path(folder: Path, step: int) -> Path:
 
 
 def save(
-    folder: Path, step: int, files: Mapping[str, bytes], *, eval_loss: float | None = None
+    folder: Path,
+    step: int,
+    files: Mapping[str, bytes],
+    *,
+    eval_loss: float | None = None,
+    score: float | None = None,
 ) -> Checkpoint:
     """Publish one checkpoint. If that step already has an intact one, it is returned as it is.
 
@@ -63,7 +82,7 @@ def save(
         for name, content in files.items():
             (hidden / name).write_bytes(content)
         storage.publish_dir(hidden, final)
-        storage.write_atomic(str(final / MANIFEST), _manifest(step, files, eval_loss))
+        storage.write_atomic(str(final / MANIFEST), _manifest(step, files, eval_loss, score))
     except (OSError, storage.StorageError):
         for left in (hidden, final):
             shutil.rmtree(left, ignore_errors=True)
@@ -73,11 +92,12 @@ def save(
     return saved
 
 
-def _manifest(step: int, files: Mapping[str, bytes], eval_loss: float | None) -> bytes:
+def _manifest(step: int, files: Mapping[str, bytes], eval_loss: float | None, score: float | None) -> bytes:
     document = {
         "version": 1,
         "step": step,
         "evalLoss": eval_loss,
+        **({} if score is None else {"score": score}),
         "files": {
             name: {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
             for name, content in sorted(files.items())
@@ -105,6 +125,7 @@ def read(path: Path) -> Checkpoint | None:
         digest=hashlib.sha256(content).hexdigest(),
         bytes=sum(sizes.values()) + len(content),
         eval_loss=document.get("evalLoss"),
+        score=document.get("score"),
         pinned=(path / PINNED).exists(),
     )
 
@@ -149,11 +170,16 @@ def best(checkpoints: Iterable[Checkpoint]) -> Checkpoint | None:
     return min(measured, key=lambda c: (c.eval_loss, c.step), default=None)
 
 
-def superfluous(checkpoints: Iterable[Checkpoint], keep: int) -> list[Checkpoint]:
-    """What retention may remove: all but the newest `keep`, the latest, the best and the pinned."""
+def superfluous(
+    checkpoints: Iterable[Checkpoint], keep: int, best_step: int | None = None
+) -> list[Checkpoint]:
+    """What retention may remove: all but the newest `keep`, the latest, the best and the pinned.
+
+    The best is that of `best_step`; where there is none of that step, that with the lowest validation loss.
+    """
     ordered = sorted(checkpoints, key=lambda c: c.step)
     kept = {c.step for c in ordered if c.pinned} | {c.step for c in ordered[-max(1, keep) :]}
-    winner = best(ordered)
+    winner = next((c for c in ordered if c.step == best_step), None) or best(ordered)
     if winner is not None:
         kept.add(winner.step)
     return [c for c in ordered if c.step not in kept]
@@ -164,9 +190,9 @@ def remove(checkpoint: Checkpoint) -> None:
     shutil.rmtree(checkpoint.path)
 
 
-def prune(folder: Path, keep: int) -> list[Checkpoint]:
+def prune(folder: Path, keep: int, best_step: int | None = None) -> list[Checkpoint]:
     """Remove what is superfluous; returns what was removed."""
-    gone = superfluous(whole(folder), keep)
+    gone = superfluous(whole(folder), keep, best_step)
     for checkpoint in gone:
         remove(checkpoint)
     return gone

@@ -17,6 +17,7 @@ from datatunerx.modeling.generate import shifted_labels
 from datatunerx.resources.training import TrainingParameters
 from datatunerx.runs.commands import Command
 from datatunerx.runs.events import JobOutcome
+from datatunerx.runs.plan import EarlyStop
 from datatunerx.training.optimizer import Moments
 from datatunerx.training.schedule import Course
 
@@ -52,6 +53,7 @@ class Job:
     """An adapter to start from when there is nothing to resume."""
     extra_files: dict[str, bytes] = field(default_factory=dict)
     """Stored with every checkpoint: tokenizer, template."""
+    early_stop: EarlyStop | None = None
 
 
 @dataclass
@@ -79,8 +81,14 @@ class Lane:
     steps_without_labels: int = 0
     eval_loss: float | None = None
     """At the present step, if it was measured."""
+    score: float | None = None
+    """Of answers to validate rows at the present step, if early stopping looks at it; more is better."""
     best_step: int | None = None
+    """Of the best evaluation, which has `best_loss` and `best_score`."""
     best_loss: float | None = None
+    best_score: float | None = None
+    waited: int = 0
+    """Evaluations in a row that were no better."""
     evaluation_owed: bool = False
     """The present step is to be evaluated, and a wish to leave came between."""
     outcome: JobOutcome | None = None
@@ -106,6 +114,10 @@ class Lane:
     @property
     def name(self) -> str:
         return self.job.name
+
+    @property
+    def stops_by_score(self) -> bool:
+        return self.job.early_stop is not None and self.job.early_stop.score is not None
 
     @property
     def remaining(self) -> float:
@@ -156,6 +168,11 @@ class Window:
     """Label tokens of the whole step: what its loss is divided by."""
     passed: int = 0
     loss: float = 0.0
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all of it has passed."""
+        return self.passed == len(self.chunks)
 
 
 def make_window(rows: Sequence[Row], numbers: Sequence[int], capacity: int) -> Window:

@@ -7,17 +7,16 @@ leaves alone.
 
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 from datatunerx import storage
 from datatunerx.modeling.adapters import Adapter, UnknownTarget
 from datatunerx.modeling.base import Base
 from datatunerx.modeling.generate import Decoding, Prompt, generate
-from datatunerx.modeling.peft_format import UnreadableAdapter
+from datatunerx.modeling.peft_format import UnreadableAdapter, load_adapter
 from datatunerx.resources.enums import FinetunePhase, StopMode
-from datatunerx.resources.finetune import CheckpointRef, Progress, Sample
+from datatunerx.resources.finetune import Progress, Sample
 from datatunerx.runs.commands import Command, Verb
 from datatunerx.runs.events import Event, EventType, JobOutcome
 from datatunerx.training import checkpoints
@@ -25,13 +24,16 @@ from datatunerx.training.lanes import Chunk, Job, Lane, Point, choose, make_wind
 from datatunerx.training.memory import estimate, free_bytes, in_gib, memory_peak
 from datatunerx.training.optimizer import clip, update
 from datatunerx.training.passes import mean_nll, train_pass, validation_loss
+from datatunerx.training.patience import compare, how_it_ended, is_spent
 from datatunerx.training.schedule import is_due, learning_rate, save_interval
-from datatunerx.training.shortage import is_out_of_memory
+from datatunerx.training.shortage import within_memory
 from datatunerx.training.state import CannotResume, lane_files, open_lane
 
 OnEvent = Callable[[Event], None]
 PollCommands = Callable[[], Iterable[Command]]
-T = TypeVar("T")
+Scores = Callable[[Mapping[str, Adapter], Callable[[], None]], Mapping[str, float | None]]
+"""How good the answers of some jobs' adapters are, by job; None where that cannot be said. What the second
+argument, called between passes, raises ends the work."""
 
 STEPS_WITHOUT_LABELS = 3
 DISK_RETRY_SECONDS = 2.0
@@ -44,7 +46,8 @@ class _Leaving(Exception):
 
 @dataclass(frozen=True)
 class Trained:
-    """How a job left its lane, and its adapter as it was then; None if it never had one."""
+    """How a job left its lane, and its adapter: as it is in the checkpoint that was told where the job ended
+    well, else as it was then; None if it never had one."""
 
     outcome: JobOutcome
     adapter: Adapter | None
@@ -57,6 +60,7 @@ def train(
     on_event: OnEvent,
     poll_commands: PollCommands = tuple,
     leaving: Callable[[], bool] = lambda: False,
+    score: Scores = lambda adapters, look_up: {},
     capacity: int = 1024,
     stop_ids: Sequence[int] = (),
     decode: Callable[[list[int]], str] = str,
@@ -68,10 +72,12 @@ def train(
 
     `poll_commands` gives the commands that arrived since it was last asked; it is asked after each tick.
     `leaving` says whether a command to suspend every job is about to come: an evaluation is then broken off
-    between two passes, and made good when the job is taken up again. `stop_ids` and `decode` make the sample
-    answers; `base_name` is what PEFT shows as the base of a saved adapter.
+    between two passes, and made good when the job is taken up again. `score` is asked at the evaluations of
+    the jobs that stop early by it. `stop_ids` and `decode` make the sample answers; `base_name` is what PEFT
+    shows as the base of a saved adapter.
     """
-    loop = _Loop(base, capacity, on_event, leaving, stop_ids, decode, base_name or str(base.path), clock)
+    base_name = base_name or str(base.path)
+    loop = _Loop(base, capacity, on_event, leaving, score, stop_ids, decode, base_name, clock)
     lanes = [lane for job in jobs if (lane := loop.open(job)) is not None]
     loop.rehearse([lane for lane in lanes if lane.outcome is None])
     loop.first_samples([lane for lane in lanes if lane.step == 0])
@@ -102,13 +108,15 @@ class _Loop:
         capacity: int,
         on_event: OnEvent,
         leaving: Callable[[], bool],
+        score: Scores,
         stop_ids: Sequence[int],
         decode: Callable[[list[int]], str],
         base_name: str,
         clock: Callable[[], float],
     ) -> None:
         self.base, self.capacity, self.on_event, self.clock = base, capacity, on_event, clock
-        self.leaving, self.stop_ids, self.decode, self.base_name = leaving, stop_ids, decode, base_name
+        self.leaving, self.score = leaving, score
+        self.stop_ids, self.decode, self.base_name = stop_ids, decode, base_name
         self.trained: dict[str, Trained] = {}
 
     def open(self, job: Job) -> Lane | None:
@@ -130,13 +138,14 @@ class _Loop:
                 )
             )
         if lane.evaluation_owed:
-            self._evaluate(lane)
-        if lane.step >= lane.course.steps and lane.outcome is None:
-            self._leave(lane, FinetunePhase.SUSPENDED if lane.evaluation_owed else FinetunePhase.SUCCEEDED)
+            self._evaluate_in_turn(lane, {})
+        if lane.step >= lane.course.steps and lane.evaluation_owed and lane.outcome is None:
+            self._leave(lane, FinetunePhase.SUSPENDED)
+        self._end_if_done(lane)
         return lane
 
     def _leave(self, lane: Lane, phase: FinetunePhase, reason: str = "", message: str = "") -> None:
-        saved = checkpoints.latest(lane.job.folder)
+        saved = self._kept(lane) if phase is FinetunePhase.SUCCEEDED else checkpoints.latest(lane.job.folder)
         lane.window = None
         lane.adapter.grad.zero_()
         lane.outcome = JobOutcome(
@@ -145,9 +154,30 @@ class _Loop:
             message=message,
             step=lane.step,
             steps=lane.course.steps,
-            checkpoint=None if saved is None else _reference(saved),
+            checkpoint=None if saved is None else saved.reference,
         )
         self.on_event(Event(type=EventType.JOB, job=lane.name, step=lane.step, outcome=lane.outcome))
+
+    def _kept(self, lane: Lane) -> checkpoints.Checkpoint | None:
+        """What a job that ended well has made: where it could stop early its best, else its last.
+
+        The lane's adapter becomes what that checkpoint holds: it is what will be scored.
+        """
+        folder, best_step = lane.job.folder, lane.best_step
+        if lane.job.early_stop is None or best_step is None or best_step == lane.step:
+            return checkpoints.latest(folder)
+        best = checkpoints.intact(checkpoints.checkpoint_path(folder, best_step))
+        if best is None:
+            message = f"the best checkpoint, of step {best_step}, is damaged; the last one is kept"
+            self.on_event(Event(type=EventType.WARNING, job=lane.name, step=lane.step, message=message))
+            return checkpoints.latest(folder)
+        lane.adapter = load_adapter(best.path, self.base, lane.name)
+        return best
+
+    def _end_if_done(self, lane: Lane) -> None:
+        done = lane.step >= lane.course.steps or is_spent(lane)
+        if done and lane.outcome is None and not lane.evaluation_owed:
+            self._leave(lane, FinetunePhase.SUCCEEDED, *how_it_ended(lane))
 
     def ready(self, lane: Lane) -> bool:
         """Whether the lane can train now; tries again what a full disk refused."""
@@ -179,7 +209,7 @@ class _Loop:
         trainer = max(lanes, key=lambda lane: max(len(ids) for ids, _ in lane.job.rows))
         row = max(range(len(trainer.job.rows)), key=lambda n: len(trainer.job.rows[n][0]))
         window = trainer.window = make_window(trainer.job.rows, [row], self.capacity)
-        _, shortage = _within_memory(lambda: train_pass(self.base, [(trainer, window.chunks)]))
+        _, shortage = within_memory(lambda: train_pass(self.base, [(trainer, window.chunks)]))
         trainer.window = None
         trainer.adapter.grad.zero_()
         if shortage:
@@ -192,7 +222,7 @@ class _Loop:
         lane = max(lanes, key=lambda one: max(len(ids) for ids, _ in one.job.validate))
         rows = lane.job.validate
         row = max(range(len(rows)), key=lambda n: len(rows[n][0]))
-        _, shortage = _within_memory(lambda: mean_nll(self.base, lane, [rows[row]]))
+        _, shortage = within_memory(lambda: mean_nll(self.base, lane, [rows[row]]))
         if shortage:
             self._too_long(lane, f"row {row + 1} of the validate split", len(rows[row][0]), shortage)
 
@@ -205,15 +235,16 @@ class _Loop:
     def tick(self, lanes: Sequence[Lane]) -> None:
         chosen = choose(lanes, self.capacity)
         start = self.clock()
-        _, shortage = _within_memory(lambda: train_pass(self.base, chosen))
+        _, shortage = within_memory(lambda: train_pass(self.base, chosen))
         if shortage:
             self._make_do(chosen, shortage)
             return
         self._share_time(chosen, self.clock() - start)
-        for lane, _ in chosen:
-            window = lane.open_window()
-            if window.passed == len(window.chunks):
-                self._step(lane)
+        whole = [lane for lane, _ in chosen if lane.open_window().is_whole]
+        stepped = [lane for lane in whole if self._step(lane)]
+        scores = self._scores([lane for lane in stepped if self._due(lane)[1]])
+        for lane in stepped:
+            self._finish_step(lane, scores)
 
     def _share_time(self, chosen: Sequence[tuple[Lane, Sequence[Chunk]]], seconds: float) -> None:
         tokens = [sum(chunk.tokens for chunk in chunks) for _, chunks in chosen]
@@ -243,8 +274,8 @@ class _Loop:
             )
         )
 
-    def _step(self, lane: Lane) -> None:
-        """The optimizer step of a lane whose chunks have all passed."""
+    def _step(self, lane: Lane) -> bool:
+        """The optimizer step of a lane whose chunks have all passed; whether the lane is still there."""
         window, parameters = lane.open_window(), lane.job.parameters
         rows = [row for chunk in window.chunks for row in chunk.rows]
         norm = clip(lane.adapter.grad, parameters.max_grad_norm)
@@ -252,13 +283,13 @@ class _Loop:
             self._leave(
                 lane, FinetunePhase.FAILED, "NonFiniteLoss", _non_finite(lane, rows, window.loss, norm)
             )
-            return
+            return False
         rate = learning_rate(parameters, lane.step, lane.course.steps)
         lane.steps_without_labels = 0 if window.labels else lane.steps_without_labels + 1
         if window.labels:
             update(lane.adapter.flat, lane.adapter.grad, lane.moments, parameters, rate)
         lane.adapter.grad.zero_()
-        lane.window, lane.eval_loss = None, None
+        lane.window, lane.eval_loss, lane.score = None, None, None
         lane.step += 1
         if lane.step % parameters.log_every == 0 or lane.step == lane.course.steps:
             values = {"learningRate": rate}
@@ -275,25 +306,30 @@ class _Loop:
                 f"{STEPS_WITHOUT_LABELS} steps in a row had no token to learn from; the last had {names}. "
                 "Raise cutoffLength, or look at the rows' assistant turns",
             )
-            return
-        self._finish_step(lane)
+            return False
+        return True
 
-    def _finish_step(self, lane: Lane) -> None:
-        """What is due after a step. Called again after a full disk, so it must not do a thing twice."""
+    def _due(self, lane: Lane) -> tuple[bool, bool]:
+        """Whether a checkpoint and an evaluation are due after the present step."""
         parameters, steps = lane.job.parameters, lane.course.steps
+        save = is_due(lane.step, save_interval(parameters, steps), steps)
+        return save, is_due(lane.step, parameters.eval_every, steps) or (save and not parameters.eval_every)
+
+    def _finish_step(self, lane: Lane, scores: Mapping[str, float | None] | None = None) -> None:
+        """What is due after a step. Called again after a full disk, so it must not do a thing twice."""
         again, lane.step_is_open = lane.step_is_open, True
-        save_due = is_due(lane.step, save_interval(parameters, steps), steps)
-        eval_due = is_due(lane.step, parameters.eval_every, steps) or (save_due and not parameters.eval_every)
+        save_due, eval_due = self._due(lane)
         if eval_due and not again:
-            self._evaluate(lane)
+            self._evaluate_in_turn(lane, scores or {})
+        if lane.job.early_stop and (lane.best_step == lane.step or is_spent(lane)):
+            save_due = True  # what is best must be there in the end, and a resumed job know that it had ended
         if save_due and lane.outcome is None:
             if not self._save(lane):
                 return
             if not self.leaving():
                 self._answer([lane], lane.step)
         lane.step_is_open = False
-        if lane.step >= steps and lane.outcome is None and not lane.evaluation_owed:
-            self._leave(lane, FinetunePhase.SUCCEEDED)
+        self._end_if_done(lane)
 
     def _note(self, lane: Lane, values: dict[str, float]) -> None:
         lane.history.append(Point(lane.step, values))
@@ -312,34 +348,54 @@ class _Loop:
         )
         self.on_event(Event(type=EventType.PROGRESS, job=lane.name, step=lane.step, progress=progress))
 
-    def _evaluate(self, lane: Lane) -> None:
+    def _evaluate_in_turn(self, lane: Lane, scores: Mapping[str, float | None]) -> None:
+        """An evaluation that was due: it counts for what is best, and for how long the job waits."""
+        self._evaluate(lane, scores)
+        if not lane.evaluation_owed:
+            compare(lane)
+
+    def _evaluate(self, lane: Lane, scores: Mapping[str, float | None]) -> None:
+        """Measure the lane as it is; a score that is in `scores` already is not measured again."""
         if not lane.job.validate:
             return
         lane.evaluation_owed = True
         try:
-            loss, shortage = _within_memory(lambda: validation_loss(self.base, lane, self._look_up))
+            if lane.stops_by_score and lane.name not in scores:
+                mine = {lane.name: lane.adapter}
+                found, shortage = within_memory(lambda: self.score(mine, self._look_up))
+                if shortage:
+                    self._lack_memory(lane, "answering validate rows", "maxNewTokens", shortage)
+                    return
+                scores = found or {}
+            loss, shortage = within_memory(lambda: validation_loss(self.base, lane, self._look_up))
         except _Leaving:
             return
         lane.evaluation_owed = False
         if shortage:
             self._lack_memory(lane, "measuring the loss on the validate split", "cutoffLength", shortage)
             return
-        if loss is None or not math.isfinite(loss):
-            self.on_event(
-                Event(
-                    type=EventType.WARNING,
-                    job=lane.name,
-                    step=lane.step,
-                    message="the loss on the validate split is not a number"
-                    if loss is not None
-                    else "no token of the validate split carries loss",
-                )
-            )
-            return
-        lane.eval_loss = loss
-        if lane.best_loss is None or loss < lane.best_loss:
-            lane.best_loss, lane.best_step = loss, lane.step
-        self._note(lane, {"evalLoss": loss})
+        lane.score = scores.get(lane.name)
+        if loss is not None and math.isfinite(loss):
+            lane.eval_loss = loss
+        else:
+            why = "no token of the validate split carries loss"
+            message = why if loss is None else "the loss on the validate split is not a number"
+            self.on_event(Event(type=EventType.WARNING, job=lane.name, step=lane.step, message=message))
+        measured = {"evalLoss": lane.eval_loss, "evalScore": lane.score}
+        if values := {name: value for name, value in measured.items() if value is not None}:
+            self._note(lane, values)
+
+    def _scores(self, lanes: Sequence[Lane]) -> Mapping[str, float | None]:
+        """How good the answers are that the lanes which stop by it give, made in batches of all of them.
+
+        What does not fit together, or is broken off, is left to each by itself.
+        """
+        asked = {lane.name: lane.adapter for lane in lanes if lane.stops_by_score}
+        try:
+            found, _ = within_memory(lambda: self.score(asked, self._look_up)) if asked else ({}, None)
+        except _Leaving:
+            return {}
+        return found or {}
 
     def _look_up(self) -> None:
         if self.leaving():
@@ -350,8 +406,10 @@ class _Loop:
         fresh = checkpoints.intact(checkpoints.checkpoint_path(lane.job.folder, lane.step)) is None
         files = lane_files(lane, self.base_name)
         try:
-            saved = checkpoints.save(lane.job.folder, lane.step, files, eval_loss=lane.eval_loss)
-            checkpoints.prune(lane.job.folder, lane.job.parameters.keep_checkpoints)
+            saved = checkpoints.save(
+                lane.job.folder, lane.step, files, eval_loss=lane.eval_loss, score=lane.score
+            )
+            checkpoints.prune(lane.job.folder, lane.job.parameters.keep_checkpoints, lane.best_step)
         except (OSError, storage.StorageError) as error:
             if storage.is_disk_full(error):
                 self._block(lane, sum(len(content) for content in files.values()))
@@ -362,7 +420,7 @@ class _Loop:
         lane.paused = False
         if fresh:
             self.on_event(
-                Event(type=EventType.CHECKPOINT, job=lane.name, step=lane.step, checkpoint=_reference(saved))
+                Event(type=EventType.CHECKPOINT, job=lane.name, step=lane.step, checkpoint=saved.reference)
             )
         return True
 
@@ -388,7 +446,7 @@ class _Loop:
         ]
         distinct = {(id(adapter), ids): Prompt(ids, adapter) for adapter, ids in ways}
         prompts = list(distinct.values())
-        made, shortage = _within_memory(
+        made, shortage = within_memory(
             lambda: generate(self.base, prompts, self.stop_ids, Decoding(SAMPLE_TOKENS))
         )
         if shortage and len(lanes) > 1:
@@ -415,7 +473,7 @@ class _Loop:
             return
         at = f"step {lane.step}"
         if command.verb is Verb.EVALUATE:
-            self._evaluate(lane)
+            self._evaluate(lane, {})
         elif command.verb is Verb.STOP and command.mode is StopMode.DISCARD:
             self._leave(lane, FinetunePhase.STOPPED, "Stopped", f"stopped at {at} without saving")
         elif not self._save(lane):
@@ -428,16 +486,6 @@ class _Loop:
             self._leave(lane, FinetunePhase.STOPPED, "Stopped", f"stopped and saved at {at}")
 
 
-def _within_memory(work: Callable[[], T]) -> tuple[T | None, Exception | None]:
-    """What `work` returns, or how memory ran out in it. Other errors are raised."""
-    try:
-        return work(), None
-    except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
-            raise
-        return None, error.with_traceback(None)  # its frames hold the tensors that did not fit
-
-
 def _first_line(error: Exception) -> str:
     return next(iter(str(error).splitlines()), type(error).__name__)
 
@@ -446,13 +494,3 @@ def _non_finite(lane: Lane, rows: Sequence[int], loss: float, norm: float) -> st
     names = lane.row_list(rows)
     what = f"loss {loss}" if not math.isfinite(loss) else f"gradient norm {norm}"
     return f"step {lane.step + 1}: {what} with {names}; try a lower learningRate, or look at these rows"
-
-
-def _reference(saved: checkpoints.Checkpoint) -> CheckpointRef:
-    return CheckpointRef(
-        step=saved.step,
-        uri=str(saved.path),
-        digest=saved.digest,
-        bytes=saved.bytes,
-        eval_loss=saved.eval_loss,
-    )

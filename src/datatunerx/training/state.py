@@ -39,6 +39,8 @@ def lane_files(lane: Lane, base_name: str) -> dict[str, bytes]:
         "evaluationOwed": lane.evaluation_owed,
         "bestStep": lane.best_step,
         "bestLoss": lane.best_loss,
+        "bestScore": lane.best_score,
+        "evaluationsNoBetter": lane.waited,
         "rows": lane.course.rows,
         "capacity": lane.capacity,
         "parameters": lane.job.parameters.dump(),
@@ -132,4 +134,5 @@ def _restore(lane: Lane, path: Path) -> None:
     lane.steps_without_labels = state["stepsWithoutLabels"]
     lane.evaluation_owed = state.get("evaluationOwed", False)
     lane.best_step, lane.best_loss = state["bestStep"], state["bestLoss"]
+    lane.best_score, lane.waited = state.get("bestScore"), state.get("evaluationsNoBetter", 0)
     lane.history = [Point(point["step"], point["values"]) for point in state["history"]]

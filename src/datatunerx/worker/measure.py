@@ -12,7 +12,16 @@ from datatunerx.data import ChatTemplate, DataError, Problem, questions
 from datatunerx.data.gather import recall
 from datatunerx.modeling.adapters import Adapter
 from datatunerx.modeling.base import Base
-from datatunerx.modeling.generate import Answer, Decoding, Likelihood, Prompt, generate, log_likelihood
+from datatunerx.modeling.generate import (
+    CACHE_TOKENS,
+    Answer,
+    Decoding,
+    Likelihood,
+    OnToken,
+    Prompt,
+    generate,
+    log_likelihood,
+)
 from datatunerx.resources.enums import Metric
 from datatunerx.resources.experiment import MetricResult
 from datatunerx.runs import DataFiles, MeasurePlan, ScoreOutcome, files
@@ -66,9 +75,9 @@ def measure(
     """
     names = [subject.name or "the base" for subject in subjects]
     try:
-        rows = _ask(template, plan, data, journal)
+        rows = ask(template, plan, data, journal)
         journal.activity(f"scoring {', '.join(names)} on {len(rows)} rows")
-        answers = _answer(base, template, subjects, plan, rows, journal)
+        answers = answer_all(base, template, subjects, plan, rows, journal)
         return [
             _score(base, template, subject, plan, rows, given, journal, secrets)
             for subject, given in zip(subjects, answers, strict=True)
@@ -89,7 +98,8 @@ def unmeasured(subject: Subject, plan: MeasurePlan, why: str, journal: Journal) 
     return ScoreOutcome(subject=subject.name, measure=plan.key(), metrics=missing, predictions_uri=uri)
 
 
-def _ask(template: ChatTemplate, plan: MeasurePlan, data: DataFiles | None, journal: Journal) -> list[Asked]:
+def ask(template: ChatTemplate, plan: MeasurePlan, data: DataFiles | None, journal: Journal) -> list[Asked]:
+    """What every subject of the measure is asked. Raises DataError if there is nothing to hold against."""
     return [
         Asked(messages, template.prompt_ids(messages, tools), reference, tools)
         for messages, reference, tools in rows_of(plan, data, journal)
@@ -116,30 +126,35 @@ def rows_of(
         raise DataError(
             f"the {plan.split} split has no rows" if data else "no question has an answer to hold against",
             data.name if data else "measure.questions",
-            fix="name files for it or give split.test a share" if data else "give one of them an answer",
+            fix=f"name files for it or give split.{plan.split} a share"
+            if data
+            else "give one of them an answer",
         )
     return [*rows, *own]
 
 
-def _answer(
+def answer_all(
     base: Base, template: ChatTemplate, subjects: Sequence[Subject], plan: MeasurePlan, rows: Sequence[Asked],
-    journal: Journal,
+    journal: Journal, on_token: OnToken | None = None, cache_tokens: int = CACHE_TOKENS,
 ) -> list[list[Answer]]:  # fmt: skip
     """Answers per subject and row. Greedy answers of all subjects are made in the same batches."""
     how = Decoding(plan.generation.max_new_tokens, plan.generation.temperature, seed=plan.generation.seed)
-    room = _context(base) - how.max_new_tokens
+    room = context_of(base) - how.max_new_tokens
     fitting = [n for n, row in enumerate(rows) if len(row.ids) <= room]
     if len(fitting) < len(rows):
         journal.warn(
             f"{len(rows) - len(fitting)} of {len(rows)} questions leave no room for {how.max_new_tokens} new "
-            f"tokens in the model's {_context(base)} and count as not answered; lower maxNewTokens"
+            f"tokens in the model's {context_of(base)} and count as not answered; lower maxNewTokens"
         )
     # A sampled row draws by its place among the prompts: asked alone, each subject draws alike.
     groups = [[subject] for subject in subjects] if how.temperature > 0 else [list(subjects)]
     found: list[list[Answer]] = []
     for group in groups:
         prompts = [Prompt(rows[n].ids, subject.adapter) for subject in group for n in fitting]
-        given = iter(generate(base, prompts, template.stop_ids, how) if prompts else ())
+        made = generate(
+            base, prompts, template.stop_ids, how, on_token=on_token, cache_tokens=cache_tokens
+        )  # fmt: skip
+        given = iter(made)
         for _ in group:
             answers = dict(zip(fitting, given, strict=False))
             found.append([answers.get(n, Answer([], TOO_LONG)) for n in range(len(rows))])
@@ -214,7 +229,7 @@ def _likelihoods(
             continue
         answer = {"role": "assistant", "content": row.reference}
         example = template.encode([*row.messages, answer], row.tools)
-        if len(example.ids) > _context(base):
+        if len(example.ids) > context_of(base):
             continue
         labels = example.labels.copy()
         labels[: len(row.ids)] = -100  # turns before the last are the question, not the answer
@@ -234,5 +249,6 @@ def predictions_uri(subject: Subject, plan: MeasurePlan, journal: Journal) -> st
     return journal.uri(f"{files.PREDICTIONS}/{subject.name or BASE}-{plan.key()}.jsonl")
 
 
-def _context(base: Base) -> int:
+def context_of(base: Base) -> int:
+    """Tokens of a question with its answer that the model takes."""
     return int(base.config.max_position_embeddings)

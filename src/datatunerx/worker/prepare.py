@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from datatunerx import storage
 from datatunerx.data import ChatTemplate, TokenRows, tokenise
@@ -54,9 +55,7 @@ class Preparation:
             folder=storage.local_path(job.output_uri),
             rows=rows,
             validate=validate,
-            samples=[
-                (text, self.template.prompt_ids([{"role": "user", "content": text}])) for text in job.samples
-            ],
+            samples=[(text, self.template.prompt_ids(_asked(job, text))) for text in job.samples],
         )
 
     def _tokens(self, job: TuneJob, split: Split) -> TokenRows:
@@ -82,6 +81,13 @@ class Preparation:
 
     def _progress(self, name: str, split: Split) -> Callable[[int, float], None]:
         return telling(self.journal, f"tokenising {name}", self.data[name].rows.get(split, 0))
+
+
+def _asked(job: TuneJob, text: str) -> list[dict[str, Any]]:
+    """A sample prompt as the model gets it."""
+    system = job.sample_system_prompt
+    before = [{"role": "system", "content": system}] if system else []
+    return [*before, {"role": "user", "content": text}]
 
 
 def files_beside(model_dir: Path, template: ChatTemplate) -> dict[str, bytes]:

@@ -8,8 +8,11 @@ from datatunerx.runs import DataFiles, MeasurePlan
 from datatunerx.runs.answers import unfit
 from datatunerx.worker.journal import Journal
 
+RANKED = "nothing was trained: no job could have been ranked"
+STOPPED = "or set earlyStopping.measure to loss"
 
-def check_references(measure: MeasurePlan, data: DataFiles, journal: Journal) -> list[str]:
+
+def check_references(measure: MeasurePlan, data: DataFiles, journal: Journal, fix: str = RANKED) -> list[str]:
     """One line per metric that will be missing, naming the first row that is to blame.
 
     Raises DataError if no metric is left: nothing that is trained could be ranked then. Rows that cannot be
@@ -29,5 +32,5 @@ def check_references(measure: MeasurePlan, data: DataFiles, journal: Journal) ->
         left = [metric for metric in left if metric not in found]
     if told and not left and not measure.plugins:
         where, why = next(iter(told.values()))
-        raise DataError(why, where, fix="nothing was trained: no job could have been ranked")
+        raise DataError(why, where, fix=fix)
     return [f"{where}: {why}; {metric} will be missing" for metric, (where, why) in told.items()]

@@ -27,13 +27,14 @@ from datatunerx.worker.failure import explain
 from datatunerx.worker.journal import Journal
 from datatunerx.worker.prepare import Preparation, Prepared, files_beside
 from datatunerx.worker.record import write_record, write_rows
-from datatunerx.worker.references import check_references
+from datatunerx.worker.references import STOPPED, check_references
 from datatunerx.worker.stopping import Interrupted, Stopping
 
 if TYPE_CHECKING:  # torch is imported in the background, while the data is being tokenised
     from datatunerx.modeling.base import Base
     from datatunerx.training.lanes import Job
     from datatunerx.training.loop import Trained
+    from datatunerx.worker.on_the_way import OnTheWay
 
 
 @dataclass
@@ -115,11 +116,16 @@ def _scorable(tuning: Tuning, prepared: list[Prepared]) -> list[Prepared]:
     data = {one.name: one for one in tuning.plan.data}
     left = []
     for one in prepared:
-        measure = one.job.measure
+        measure, stop = one.job.measure, one.job.early_stop
         try:
             if measure and measure.data:
                 for warning in check_references(measure, data[measure.data], tuning.journal):
                     tuning.journal.warn(warning, one.job.name)
+            if stop and not len(one.validate):
+                fix = "name files for it, give split.validate a share, or leave earlyStopping out"
+                raise DataError("earlyStopping: the validate split has no rows", one.job.data, fix=fix)
+            if stop and stop.score:
+                check_references(stop.score, data[one.job.data], tuning.journal, STOPPED)
         except DataError as error:
             _fail(tuning, one.job, error)
         else:
@@ -147,6 +153,7 @@ def _train(
     from datatunerx.training.schedule import plan_course
 
     journal = tuning.journal
+    on_the_way, prepared = _on_the_way(tuning, base, template, prepared)
     beside = files_beside(tuning.model_dir, template)
     jobs = [_job(one, beside) for one in prepared]
     for job in jobs:
@@ -167,9 +174,30 @@ def _train(
     journal.activity(f"training {len(jobs)} adapters" if len(jobs) > 1 else "training 1 adapter")
     return train(
         base, jobs, on_event=journal.write, poll_commands=poll,
-        leaving=lambda: tuning.stopping.asked, capacity=capacity,
+        leaving=lambda: tuning.stopping.asked, score=on_the_way, capacity=capacity,
         stop_ids=template.stop_ids, decode=decoder.decode, base_name=str(tuning.model_dir),
     )  # fmt: skip
+
+
+def _on_the_way(
+    tuning: Tuning, base: "Base", template: ChatTemplate, prepared: Sequence[Prepared]
+) -> tuple["OnTheWay", list[Prepared]]:
+    """Who scores at evaluations, and the jobs that can train; the others have failed."""
+    from datatunerx.worker.on_the_way import OnTheWay
+
+    way = OnTheWay(base, template, tuning.journal)
+    data = {one.name: one for one in tuning.plan.data}
+    left = []
+    for one in prepared:
+        stop = one.job.early_stop
+        try:
+            if stop and stop.score:
+                way.add(one.job.name, stop.score, data[one.job.data])
+        except DataError as error:
+            _fail(tuning, one.job, error)
+        else:
+            left.append(one)
+    return way, left
 
 
 def _job(prepared: Prepared, beside: dict[str, bytes]) -> "Job":
@@ -181,6 +209,7 @@ def _job(prepared: Prepared, beside: dict[str, bytes]) -> "Job":
         validate=prepared.validate, row_names=prepared.rows.row_numbers, extra_files=beside,
         samples=[SamplePrompt(text, ids) for text, ids in prepared.samples],
         start_from=storage.local_path(job.start_from_uri) if job.start_from_uri else None,
+        early_stop=job.early_stop,
     )  # fmt: skip
 
 
