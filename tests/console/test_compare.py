@@ -9,6 +9,7 @@ from aiohttp import web
 from datatunerx.client.api import Plural
 from datatunerx.client.comparisons import CONFIG_MAPS, Comparison, read
 from datatunerx.console.comparing import marks, rounds
+from datatunerx.console.kinds import PLURALS
 from datatunerx.runs import Event, EventType, ServingState
 from datatunerx.runs.files import EVENTS, TOKEN
 from datatunerx.telemetry.events import encode
@@ -229,6 +230,41 @@ async def test_nothing_tells_who_is_who_before_a_blind_vote_and_the_vote_is_kept
     assert (
         read(await served.api.get(CONFIG_MAPS, "thursday")).questions[0]["vote"] == kept.questions[0]["vote"]
     )
+
+
+async def test_a_kept_comparison_becomes_a_dataset_of_what_was_voted_for(filled):
+    """The one that is kept as monday has two questions, one of them voted on."""
+    assert "compare/dataset?saved=monday" in await filled.get("compare?saved=monday")
+    dialog = await filled.get("compare/dataset?saved=monday", headers={"hx-request": "true"})
+    assert "what was voted for – 1 rows, 2 pairs" in dialog and 'value="monday"' in dialog
+    voted = read(await filled.api.get(CONFIG_MAPS, "monday")).questions[0]
+    texts = {answer["model"]: answer["text"] for answer in voted["answers"]}
+    for form, name in (("rows", "asked"), ("pairs", "preferred")):
+        made = await filled.post(
+            "compare/dataset", {"saved": "monday", "as": form, "name": name, "prefer": ""}
+        )
+        assert made.headers["hx-redirect"].endswith(f"/datasets/{name}")
+        spec = (await filled.api.get(PLURALS["Dataset"], name))["spec"]
+        (uri,) = spec["subsets"][0]["splits"]["train"]
+        assert spec["subsets"][0]["splits"].get("test", []) == ([uri] if form == "rows" else [])
+        file = filled.root / "uploads" / uri.removeprefix("upload://")
+        found = [json.loads(line) for line in file.read_text().splitlines()]
+        if form == "rows":
+            assert found[0]["messages"][-1] == {"role": "assistant", "content": texts[voted["vote"]]}
+        else:
+            assert [row["chosen"] for row in found] == [texts[voted["vote"]]] * 2
+            assert {row["rejected"] for row in found} == set(texts.values()) - {texts[voted["vote"]]}
+    fields = {"saved": "monday", "as": "rows", "prefer": ""}
+    assert (
+        "already exists" in (await filled.post("compare/dataset", fields | {"name": "asked"}, code=409)).text
+    )
+    assert "name" in (await filled.post("compare/dataset", fields | {"name": "No Good"}, code=422)).text
+    await filled.post("compare/dataset", fields | {"name": "x", "prefer": "nobody"}, code=400)
+    before = sorted((filled.root / "uploads").rglob("*"))
+    await filled.login("v" * 40)
+    assert "compare/dataset" not in await filled.get("compare?saved=monday")
+    await filled.post("compare/dataset", fields | {"name": "y"}, code=403)
+    assert sorted((filled.root / "uploads").rglob("*")) == before
 
 
 async def test_what_is_asked_on_a_kept_page_is_kept_and_a_name_that_is_taken_is_refused(served):

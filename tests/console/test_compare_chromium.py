@@ -105,6 +105,14 @@ def test_four_columns_answer_at_once_and_a_blind_vote_is_kept(browse, place):
         page.get_by_role("button", name="Download preference pairs").click()
     rows = [json.loads(line) for line in download.value.path().read_text().splitlines()]
     assert len(rows) <= 3 and all(row["prompt"] == "say blue" for row in rows)
+    page.get_by_role("button", name="Dataset from comparison").click()
+    page.locator("#dialog [name=name]").fill("voted")
+    page.get_by_role("button", name="Make the dataset").click()
+    page.get_by_role("heading", name="voted").wait_for()
+    page.get_by_text("Ready", exact=True).first.wait_for(timeout=60_000)
+    assert (
+        json.loads(dtx(place, "get", "ds", "voted", "-o", "json"))["status"]["report"]["splits"]["test"] == 1
+    )
 
 
 def test_an_answer_can_be_stopped_and_asked_again(browse):

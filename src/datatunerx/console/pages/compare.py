@@ -12,19 +12,17 @@ from starlette.responses import Response, StreamingResponse
 from datatunerx.client import ApiError, NotFound
 from datatunerx.client.comparisons import (
     CONFIG_MAPS,
-    FORMS,
-    LABEL,
     BadComparison,
     Comparison,
     body_of,
     kept,
     read,
 )
-from datatunerx.client.comparisons import rows as rows_of
 from datatunerx.client.services import NotLoaded
 from datatunerx.console import equal, kinds, render
 from datatunerx.console.comparing import asking, columns, marks, rounds, settings
 from datatunerx.console.comparing.columns import BASE, Column, World
+from datatunerx.console.pages.compare_data import comparison_of
 from datatunerx.console.visit import Page, Refused, Visit
 from datatunerx.resources.wire import now
 
@@ -86,7 +84,7 @@ async def show(visit: Visit) -> Response:
     if targets:  # what was ticked in a list becomes a URL that can be shared
         return visit.go(visit.url("compare", models=",".join(targets)))
     saved = query.get("saved", "")
-    comparison = await _kept(visit, saved) if saved else None
+    comparison = await comparison_of(visit, saved) if saved else None
     refs = columns.split(query.getlist("models"))
     if not refs and comparison is not None:
         refs = comparison.models
@@ -320,16 +318,6 @@ def _rounds(visit: Visit) -> list[Json]:
 # What is kept
 
 
-async def _kept(visit: Visit, name: str) -> Comparison:
-    try:
-        found = await visit.api.get(CONFIG_MAPS, name, visit.namespace)
-        if LABEL not in (found["metadata"].get("labels") or {}):
-            raise Refused("This is no comparison.")
-        return read(found)
-    except BadComparison as error:
-        raise Refused(str(error)) from None
-
-
 async def _merge(visit: Visit, name: str, table: Table, talk: Sequence[Json]) -> Comparison:
     """Keep these rounds under the name, with what is there already. Raises ApiError and BadComparison."""
     names = [column.name for column in table.asked]
@@ -386,32 +374,14 @@ async def _is_there(visit: Visit, name: str) -> bool:
     return True
 
 
-async def download(visit: Visit) -> Response:
-    """A kept comparison as rows to score by, or as pairs to prefer by."""
-    name, form, prefer = (
-        visit.query.get("saved", ""),
-        visit.query.get("as", ""),
-        visit.query.get("prefer", ""),
-    )
-    if form not in FORMS:
-        raise Refused("It can be made into rows or pairs.")
-    found = rows_of(await _kept(visit, name), form, prefer)
-    if not found:
-        raise Refused("Nothing comes of it: no vote, or nobody said anything else than the preferred model.")
-    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in found)
-    file = f"{re.sub(r'[^-a-z0-9.]', '-', name)}-{form}.jsonl"
-    headers = {"content-disposition": f'attachment; filename="{file}"'}
-    return Response(text, media_type="application/jsonl", headers=headers)
-
-
 async def forget(visit: Visit) -> Response:
     """First what is lost, then the deleting."""
     name = visit.query.get("saved", "")
     if visit.request.method == "POST":
-        await _kept(visit, name)  # nothing but a comparison is deleted here
+        await comparison_of(visit, name)  # nothing but a comparison is deleted here
         await visit.api.delete(CONFIG_MAPS, name, visit.namespace)
         return visit.go(visit.url("compare"))
-    comparison = await _kept(visit, name)
+    comparison = await comparison_of(visit, name)
     command = f"kubectl delete configmap {name}{equal.place(visit.namespace)}"
     return await visit.page("compare_forget.html", name=name, comparison=comparison, command=command)
 
@@ -420,6 +390,5 @@ routes = [
     Page("/compare", show),
     Page("/compare/ask", ask, ("POST",)),
     Page("/compare/keep", keep, ("POST",)),
-    Page("/compare/rows", download),
     Page("/compare/forget", forget, ("GET", "POST")),
 ]
