@@ -100,6 +100,13 @@ async def filled(console):
     return console
 
 
+@pytest.fixture
+async def told(filled):
+    """The same where runs have told of their jobs."""
+    await tell(filled.api, filled.root)
+    return filled
+
+
 # A namespace with everything in it: one experiment that ended, one that trains, one that failed.
 
 EVIL = '<script>document.title="owned"</script><img src=x onerror="document.title=\'owned\'">'
@@ -155,7 +162,7 @@ async def fill(api: Api) -> None:
         {
             "phase": "Failed",
             "metric": "exact-match",
-            "reason": "AllJobsFailed",
+            "reason": "NoJobSucceeded",
             "message": f"no job ended well {EVIL}",
             "jobs": {"summary": "1/1", "total": 1, "failed": 1},
             "failures": [
@@ -378,7 +385,7 @@ async def _materials(api: Api) -> None:
             {
                 "type": "Ready",
                 "status": "False",
-                "reason": "FileNotFound",
+                "reason": "Missing",
                 "message": "/data/contracts.jsonl: no such file; put it there, or change the split",
             }
         ]

@@ -1,14 +1,18 @@
 """Both languages are complete: what a page says is in the catalogue, and what is in the catalogue is said."""
 
+import ast
+import builtins
 import re
 from importlib.resources import files
 from string import Formatter
 
 import pytest
+import yaml
 
 from datatunerx.console import words
 from datatunerx.console.menu import MENU
-from datatunerx.console.states import STATES, UNKNOWN
+from datatunerx.console.states import STATES, UNKNOWN, why
+from datatunerx.resources.kinds import BY_NAME
 
 SAID = re.compile(r"""\bt\(\s*("(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')""")
 TAG_OR_CODE = re.compile(
@@ -19,6 +23,72 @@ ATTRIBUTE = re.compile(r'\b(?:aria-label|title|placeholder|alt)="([^"{]*[A-Za-z]
 TEMPLATES = [
     f for f in files("datatunerx.console").joinpath("templates").iterdir() if f.name.endswith(".html")
 ]
+
+
+CONTROL, WORKER = ("controllers", "compute"), ("worker", "training", "scoring", "plugins", "runs")
+BELOW = ("serving", "modeling", "data", "storage")
+"""Rooms whose exceptions end in a worker's result, under the name of their class."""
+NOT_REASONS = {"Event", "False", "Normal", "Placement", "Ready", "Record", "True", "Used"}
+MADE_UP = {"LLMNotReady", "DatasetNotReady"}
+"""Put together of a kind and what is wrong with it."""
+
+
+def modules(*rooms: str):
+    for room in rooms:
+        for file in files("datatunerx").joinpath(room).rglob("*.py"):
+            yield ast.parse(file.read_text())
+
+
+def constants(pattern: str, *rooms: str) -> set[str]:
+    """The strings of that form, but those of a module's list of names."""
+    found = set()
+    for tree in modules(*rooms):
+        listed = {
+            id(part)
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Assign) and "__all__" in ast.unparse(node.targets[0])
+            for part in ast.walk(node)
+        }
+        strings = [n for n in ast.walk(tree) if isinstance(n, ast.Constant) and isinstance(n.value, str)]
+        found |= {n.value for n in strings if re.fullmatch(pattern, n.value) and id(n) not in listed}
+    return found
+
+
+def exceptions(*rooms: str) -> set[str]:
+    """Names of the exceptions that are defined there."""
+    known = {name for name, each in vars(builtins).items() if isinstance(each, type) and name[0] != "_"}
+    known = {name for name in known if issubclass(getattr(builtins, name), BaseException)}
+    theirs: set[str] = set()
+    classes = [n for tree in modules(*rooms) for n in ast.walk(tree) if isinstance(n, ast.ClassDef)]
+    for _ in range(4):  # of those of those
+        theirs |= {n.name for n in classes if {ast.unparse(base) for base in n.bases} & (known | theirs)}
+    return {name for name in theirs if not name.startswith("_")}
+
+
+def reasons() -> set[str]:
+    """What controllers and workers may say why something is as it is."""
+    said = constants("[A-Z]+[a-z][A-Za-z]*", *CONTROL) - BY_NAME.keys() - NOT_REASONS
+    told = {name for name in constants("[A-Z][a-z]+([A-Z][a-z]+)+", *WORKER) if name not in defined(*WORKER)}
+    return said | told | exceptions(*WORKER, *BELOW) | MADE_UP
+
+
+def defined(*rooms: str) -> set[str]:
+    """Classes that are written in quotes where a type is said."""
+    return {n.name for tree in modules(*rooms) for n in ast.walk(tree) if isinstance(n, ast.ClassDef)}
+
+
+def test_every_reason_has_its_chinese_and_nothing_else_has():
+    text = files("datatunerx.console").joinpath("words", "reasons.yaml").read_text()
+    listed = yaml.safe_load(text).keys()
+    assert reasons() - words.catalogue().keys() == set()
+    assert {name for name in listed - reasons() if not hasattr(builtins, name)} == set()
+
+
+def test_a_reason_is_said_in_the_visitors_language_and_its_message_as_it_was_written():
+    ready = {"type": "Ready", "status": "False", "reason": "DatasetNotFound", "message": "apply it"}
+    obj = {"metadata": {}, "status": {"conditions": [ready]}}
+    assert why(obj) == "DatasetNotFound: apply it"
+    assert why(obj, lambda text: words.say("zh", text)) == "找不到数据集: apply it"
 
 
 def names(text: str) -> set[str]:

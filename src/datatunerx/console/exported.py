@@ -3,7 +3,8 @@
 import shlex
 from typing import Any, NamedTuple
 
-from datatunerx.console import kinds
+from datatunerx.console import kinds, states
+from datatunerx.console.words import Say
 from datatunerx.runs.files import path_of
 
 Json = dict[str, Any]
@@ -24,14 +25,14 @@ class Shown(NamedTuple):
     """Commands that use it."""
 
 
-def shown(checkpoint: Json) -> list[Shown]:
+def shown(checkpoint: Json, say: Say) -> list[Shown]:
     """Every export that was asked for, the last one first."""
     said = {each["name"]: each for each in kinds.status_of(checkpoint).get("exports") or ()}
     found = []
     for asked in (checkpoint.get("spec") or {}).get("exports") or ():
         status: Json = said.get(asked["name"], {})
         outcome = status.get("outcome") or {}
-        why = ": ".join(filter(None, (status.get("reason"), status.get("message"))))
+        why = states.said(status, say)
         uri = str(outcome.get("uri") or asked.get("uri") or "")
         stored = asked.get("type", "auto")
         what = str(asked["to"]) + ("" if stored == "auto" else f" · {stored}")

@@ -35,7 +35,7 @@ async def context(visit: Visit, obj: Json, form: Mapping[str, str], faults: Mapp
         "plugins": sorted(plugins),
         "plugin": ref,
         "plugin_phase": states.phase(plugin) if plugin else "",
-        "plugin_why": states.why(plugin) if plugin else "",
+        "plugin_why": states.why(plugin, visit.say) if plugin else "",
         "summary": (kinds.status_of(plugin).get("summary") or "") if plugin else "",
         "fields": [_filled(each, form) for each in fields(plugin, given)] if plugin else [],
         "made": kinds.status_of(obj).get("made"),

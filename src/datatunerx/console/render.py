@@ -20,7 +20,7 @@ def environment() -> Environment:
     made.filters |= {
         "number": figures.number, "score": figures.score, "signed": figures.signed, "bytes": figures.size,
         "duration": figures.duration, "age": figures.age, "yaml": figures.as_yaml, "state": states.state,
-        "phase": states.phase, "why": states.why,
+        "phase": states.phase, "said": states.said,
     }  # fmt: skip
     made.globals |= {"chart_axes": charts.AXES, "chart_titles": charts.TITLES}
     made.globals |= {"asset": asset, "offered": offers.offered, "compared": offers.compared}

@@ -1,12 +1,14 @@
 """Lists of plain objects: a line of cells each, drawn by one template."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from starlette.responses import Response
 
 from datatunerx.console import kinds, states
 from datatunerx.console.listing import Asked, Column, listing
+from datatunerx.console.sparklines import Spark
 from datatunerx.console.visit import Visit
 
 Json = dict[str, Any]
@@ -19,6 +21,8 @@ class Cell(NamedTuple):
     value: Any
     sub: str = ""
     url: str = ""
+    spark: Spark | None = None
+    """A small curve before the value."""
 
 
 class Line(NamedTuple):
@@ -27,6 +31,9 @@ class Line(NamedTuple):
     cells: tuple[Cell, ...]
     phase: str
     target: str = ""
+
+
+Complete = Callable[[Sequence[Line]], Awaitable[Sequence[Line]]]
 
 
 class Empty(NamedTuple):
@@ -51,10 +58,10 @@ def object_url(visit: Visit, kind: str, name: str) -> str:
     return visit.url(page, name) if page else ""
 
 
-def state_cell(obj: Json) -> Cell:
+def state_cell(visit: Visit, obj: Json) -> Cell:
     """Where an object stands, and why, unless it is simply well."""
     phase = states.phase(obj)
-    return Cell("state", phase, "" if phase in ("Ready", "Succeeded") else states.why(obj))
+    return Cell("state", phase, "" if phase in ("Ready", "Succeeded") else states.why(obj, visit.say))
 
 
 def ago(stamp: str) -> Cell:
@@ -83,13 +90,18 @@ def _key(place: int) -> Any:
 
 async def show(
     visit: Visit, title: str, page: str, heads: list[Column[Line]], lines: Sequence[Line], empty: Empty,
-    *, template: str = "objects.html", **context: Any,
+    *, template: str = "objects.html", complete: Complete | None = None, **context: Any,
 ) -> Response:  # fmt: skip
-    """The page of a list: what needs somebody first, else in the order given."""
+    """The page of a list: what needs somebody first, else in the order given.
+
+    `complete` adds to the lines that are shown what would be too much work for all of them.
+    """
     found = listing(
         lines, heads, Asked.of(visit.query), text=_text, state=lambda line: line.phase,
         order=lambda line: states.attention(line.phase),
     )  # fmt: skip
+    if complete:
+        found = replace(found, rows=await complete(found.rows))
     context |= {"title": title, "place": visit.url(page), "list": found, "empty": empty, "live": True}
     return await visit.page(template, **context)
 

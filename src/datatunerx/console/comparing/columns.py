@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 from datatunerx.client import Api
 from datatunerx.console import charts, kinds, states
+from datatunerx.console.words import Say, plain
 from datatunerx.resources.outcome import ModelRef
 
 Json = dict[str, Any]
@@ -42,18 +43,20 @@ class World(NamedTuple):
     """What names may mean, by kind and name."""
 
     objects: dict[str, dict[str, Json]]
+    say: Say = plain
 
     def of(self, kind: str) -> dict[str, Json]:
         return self.objects.get(kind, {})
 
     @classmethod
-    async def look(cls, api: Api, namespace: str) -> "World":
+    async def look(cls, api: Api, namespace: str, say: Say) -> "World":
         wanted = (BASE, TUNED, kinds.JOB, kinds.EXPERIMENT, "InferenceService")
         return cls(
             {
                 kind: {kinds.name_of(obj): obj for obj in await kinds.some(api, kind, namespace)}
                 for kind in wanted
-            }
+            },
+            say,
         )
 
 
@@ -112,13 +115,13 @@ def _kind_of(name: str, world: World) -> str:
 
 
 def _base(name: str, world: World) -> Column:
-    return Column(BASE, name, why=_not_ready(world.of(BASE)[name]), llm=name)
+    return Column(BASE, name, why=_not_ready(world.of(BASE)[name], world.say), llm=name)
 
 
 def _tuned(name: str, world: World) -> Column:
     obj = world.of(TUNED)[name]
     finetune = str(obj["spec"]["finetune"])
-    return Column(TUNED, name, finetune, _not_ready(obj), str(obj["spec"]["llm"]))
+    return Column(TUNED, name, finetune, _not_ready(obj, world.say), str(obj["spec"]["llm"]))
 
 
 def _of_job(job: Json, world: World) -> Column:
@@ -127,7 +130,7 @@ def _of_job(job: Json, world: World) -> Column:
     made = status.get("checkpoint")
     if made in world.of(TUNED):
         return _tuned(str(made), world)._replace(job=name)
-    why = states.why(job) or states.state(states.phase(job)).word
+    why = states.why(job, world.say) or states.state(states.phase(job)).word
     return Column(kinds.JOB, name, name, why, str(job["spec"]["finetune"]["llm"]))
 
 
@@ -149,9 +152,9 @@ def hues(columns: Sequence[Column], world: World) -> dict[str, int]:
     return found
 
 
-def _not_ready(obj: Json) -> str:
+def _not_ready(obj: Json, say: Say) -> str:
     """Why a model cannot be asked. One that nobody has looked at yet may be."""
-    return states.why(obj) if states.phase(obj) == "NotReady" else ""
+    return states.why(obj, say) if states.phase(obj) == "NotReady" else ""
 
 
 def choices(world: World) -> list[tuple[str, list[tuple[str, Json]]]]:

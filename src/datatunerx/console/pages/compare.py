@@ -68,7 +68,7 @@ class Table:
 
 
 async def _table(visit: Visit, refs: Sequence[str]) -> Table:
-    world = await World.look(visit.api, visit.namespace)
+    world = await World.look(visit.api, visit.namespace, visit.say)
     found, unknown = columns.resolve(refs, world)
     notes = [("There is no model, job, experiment or service of this name:", ref) for ref in unknown]
     single: dict[str, Column] = {}

@@ -47,7 +47,7 @@ async def table(visit: Visit) -> Response:
             tags = [visit.say("checked, not registered")]
         cells = (
             name_cell(visit, "Dataset", kinds.name_of(obj), " · ".join(filter(None, tags))),
-            state_cell(obj),
+            state_cell(visit, obj),
             Cell("number", report.get("kept")),
             Cell("number", report.get("dropped")),
             Cell("number", (report.get("tokens") or {}).get("total")),
@@ -86,7 +86,7 @@ async def _page(
     context = await found(visit, obj)
     if tab == "edit" or context["draft"] and not context["usable"]:
         values = dataset_form.values_of(obj["spec"]) | dict(form or {})
-        context |= await _form(visit, values, faults, states.why(obj))
+        context |= await _form(visit, values, faults, states.why(obj, visit.say))
     if tab == "plugin":
         context |= await plugin_form.context(visit, obj, form or visit.query, faults or {})
     may = visit.may("patch", "datasets")
@@ -100,7 +100,7 @@ async def _page(
         name=name,
         kind="Dataset",
         phase=states.phase(obj),
-        why=states.why(obj),
+        why=states.why(obj, visit.say),
         trail=[(visit.say("Datasets"), visit.url("datasets"))],
         target=[f"ds/{name}"],
         plural="datasets",

@@ -50,7 +50,7 @@ def _line(visit: Visit, obj: Json) -> Line:
     url = object_url(visit, *first.split("/", 1)) if "/" in first else ""
     cells = (
         name_cell(visit, "Run", kinds.name_of(obj)),
-        state_cell(obj),
+        state_cell(visit, obj),
         Cell("text", spec["type"]),
         Cell("text", first, rest, url),
         Cell("text", ", ".join(status.get("devices") or ())),
@@ -126,7 +126,7 @@ def _rows(visit: Visit, tunes: Sequence[Json]) -> list[Json]:
             "about": f"{tune['spec']['llm']} · {tune['spec']['dataset']}",
             "priority": item.priority,
             "start": kinds.status_of(tune).get("expectedStart"),
-            "why": states.why(tune),
+            "why": states.why(tune, visit.say),
         })  # fmt: skip
     return rows
 
@@ -167,7 +167,7 @@ async def one(visit: Visit) -> Response:
         name=visit.name,
         kind="Run",
         phase=states.phase(obj),
-        why=states.why(obj),
+        why=states.why(obj, visit.say),
         trail=[(visit.say("Devices & queue"), visit.url("devices"))],
         used_by=(),
         target=[f"{kinds.SHORT['Run']}/{visit.name}"],

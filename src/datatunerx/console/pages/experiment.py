@@ -8,6 +8,7 @@ from datatunerx.console import charts, equal, figures, kinds, parameters, sample
 from datatunerx.console.pages.experiments import higher_is_better, row_of
 from datatunerx.console.progress import course, eta_seconds, share
 from datatunerx.console.visit import Page, Visit
+from datatunerx.console.words import Say
 
 Json = dict[str, Any]
 TABS = (
@@ -41,13 +42,13 @@ async def show(visit: Visit) -> Response:
     return await visit.page(
         "experiment.html",
         live=True,
-        row=row_of(obj),
+        row=row_of(obj, visit.say),
         phase=states.phase(obj),
         status=status,
         spec=obj["spec"],
         ranking=ranking(status),
         scale=_scale(status),
-        jobs=job_rows(jobs, tunes, status),
+        jobs=job_rows(jobs, tunes, status, visit.say),
         hues=charts.hues(jobs),
         tab=tab,
         grids=samples.grids(*told, last=last),
@@ -100,7 +101,7 @@ def _scale(status: Json) -> tuple[float, float]:
     return min(lows, default=0.0), max(highs, default=0.0)
 
 
-def job_rows(jobs: list[Json], tunes: dict[str, Json], status: Json) -> list[Json]:
+def job_rows(jobs: list[Json], tunes: dict[str, Json], status: Json, say: Say) -> list[Json]:
     """Each job as its table shows it, in the order of creation."""
     found = []
     for job in sorted(jobs, key=lambda job: (kinds.created(job), kinds.name_of(job))):
@@ -111,7 +112,7 @@ def job_rows(jobs: list[Json], tunes: dict[str, Json], status: Json) -> list[Jso
             {
                 "name": name,
                 "phase": states.phase(job),
-                "why": states.why(job),
+                "why": states.why(job, say),
                 "share": share(tune) if tune else 0.0,
                 "eta": eta_seconds(tune) if tune else None,
                 "loss": (seen.get("metrics") or {}).get("loss"),

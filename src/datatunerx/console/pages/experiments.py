@@ -10,6 +10,7 @@ from datatunerx.console.listing import Asked, Column, listing
 from datatunerx.console.progress import Course, course
 from datatunerx.console.visit import Page, Visit
 from datatunerx.console.wizard.draft import unfinished
+from datatunerx.console.words import Say
 from datatunerx.resources.enums import Metric
 
 Json = dict[str, Any]
@@ -48,7 +49,9 @@ COLUMNS: list[Column[Row]] = [
 
 
 async def show(visit: Visit) -> Response:
-    rows = [row_of(obj) for obj in await kinds.all_of(visit.api, kinds.EXPERIMENT, visit.namespace)]
+    rows = [
+        row_of(obj, visit.say) for obj in await kinds.all_of(visit.api, kinds.EXPERIMENT, visit.namespace)
+    ]
     rows.sort(key=lambda row: row.created, reverse=True)
     found = listing(
         rows,
@@ -77,7 +80,7 @@ async def _courses(visit: Visit, rows: list[Row]) -> dict[str, Course]:
     return {row.name: course(mine.get(row.name, []), row.jobs.get("total", 0)) for row in rows}
 
 
-def row_of(obj: Json) -> Row:
+def row_of(obj: Json, say: Say) -> Row:
     """One experiment as the list shows it."""
     status, spec = kinds.status_of(obj), obj.get("spec") or {}
     best = status.get("best") or {}
@@ -88,7 +91,7 @@ def row_of(obj: Json) -> Row:
     return Row(
         name=kinds.name_of(obj),
         phase=states.phase(obj),
-        why=states.why(obj),
+        why=states.why(obj, say),
         best=best.get("job", ""),
         score=best.get("score"),
         metric=status.get("metric", ""),

@@ -1,11 +1,12 @@
 """All jobs in one list, and one job with its tabs."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from starlette.responses import Response
 
 from datatunerx.client import ApiError
-from datatunerx.console import equal, figures, kinds, parameters, samples, states
+from datatunerx.console import equal, figures, kinds, parameters, samples, sparklines, states
 from datatunerx.console.progress import activity, eta_seconds, share
 from datatunerx.console.tables import Cell, Empty, Line, ago, columns, name_cell, show, state_cell
 from datatunerx.console.visit import Page, Visit
@@ -29,6 +30,7 @@ HEADS = columns(
     "Age",
     numbers=("Progress", "Loss", "Score", "Age"),
 )
+LOSS = 4
 
 
 async def table(visit: Visit) -> Response:
@@ -43,7 +45,21 @@ async def table(visit: Visit) -> Response:
         visit.url("new") if visit.may("create", "finetuneexperiments") else "",
         "New fine-tune",
     )
-    return await show(visit, "Jobs", "jobs", HEADS, lines, empty)
+
+    async def with_sparks(shown: Sequence[Line]) -> Sequence[Line]:
+        names = [line.target.removeprefix("fj/") for line in shown]
+        drawn = await sparklines.of(visit, {name: tunes[name] for name in names if name in tunes}, jobs)
+        return [
+            line._replace(
+                cells=tuple(
+                    cell._replace(spark=drawn.get(name)) if n == LOSS else cell
+                    for n, cell in enumerate(line.cells)
+                )
+            )
+            for name, line in zip(names, shown, strict=True)
+        ]
+
+    return await show(visit, "Jobs", "jobs", HEADS, lines, empty, complete=with_sparks)
 
 
 def _line(visit: Visit, job: Json, tune: Json | None) -> Line:
@@ -55,7 +71,7 @@ def _line(visit: Visit, job: Json, tune: Json | None) -> Line:
     metrics = (kinds.status_of(tune).get("metrics") or {}) if tune else {}
     cells = (
         name_cell(visit, kinds.JOB, name, f"{spec['llm']} · {spec['dataset']}"),
-        state_cell(job),
+        state_cell(visit, job),
         Cell("text", experiment, url=visit.url("experiments", experiment) if experiment else ""),
         Cell("percent", done, left),
         Cell("number", metrics.get("loss")),
@@ -87,7 +103,7 @@ async def page(visit: Visit) -> Response:
         job=job,
         name=visit.name,
         phase=states.phase(job),
-        why=states.why(job),
+        why=states.why(job, visit.say),
         status=status,
         tune=tune,
         seen=seen,

@@ -39,7 +39,7 @@ async def models(visit: Visit) -> Response:
         cells = (
             name_cell(visit, "LLM", kinds.name_of(obj), obj["spec"]["source"]),
             Cell("words", "Base model"),
-            state_cell(obj),
+            state_cell(visit, obj),
             Cell("text", status.get("architecture")),
             Cell("bytes", status.get("bytes")),
             Cell("score", None),
@@ -52,7 +52,7 @@ async def models(visit: Visit) -> Response:
         cells = (
             name_cell(visit, "LLMCheckpoint", kinds.name_of(obj), where),
             Cell("words", "Checkpoint"),
-            state_cell(obj),
+            state_cell(visit, obj),
             Cell("text", spec["llm"], url=visit.url("models", "llm", spec["llm"])),
             Cell("bytes", spec.get("bytes")),
             Cell("score", status.get("score"), str(status.get("metric") or "")),
@@ -80,7 +80,7 @@ async def hyperparameters(visit: Visit) -> Response:
         rank = f"rank {whole.get('lora.rank')}" if whole.get("method") != "full" else ""
         cells = (
             name_cell(visit, "Hyperparameter", name),
-            state_cell(obj),
+            state_cell(visit, obj),
             Cell("text", whole.get("method"), rank),
             Cell("number", whole.get("learningRate")),
             Cell("text", extends, url=visit.url("hyperparameters", extends) if extends else ""),
@@ -107,7 +107,7 @@ async def plugins(visit: Visit) -> Response:
             cells = (
                 name_cell(visit, kind, kinds.name_of(obj), status.get("summary") or ""),
                 Cell("words", word),
-                state_cell(obj),
+                state_cell(visit, obj),
                 Cell("text", status.get("version")),
                 Cell("text", status.get("package")),
                 _used(obj),
@@ -132,7 +132,7 @@ async def model(visit: Visit) -> Response:
     if kind == "LLM":
         found = await kinds.some(visit.api, "LLMCheckpoint", visit.namespace)
         checkpoints = [each for each in found if each["spec"]["llm"] == visit.name]
-    exports = exported.shown(obj) if kind == "LLMCheckpoint" else []
+    exports = exported.shown(obj, visit.say) if kind == "LLMCheckpoint" else []
     more = {"checkpoints": checkpoints, "exports": exports}
     return await _detail(visit, obj, "model.html", "models", "Models", **more)
 
@@ -182,7 +182,7 @@ async def _detail(visit: Visit, obj: Json, template: str, page: str, title: str,
         name=name,
         kind=kind,
         phase=states.phase(obj),
-        why=states.why(obj),
+        why=states.why(obj, visit.say),
         trail=[(visit.say(title), visit.url(page))],
         target=[f"{kinds.SHORT[kind]}/{name}"],
         plural=kinds.PLURALS[kind].plural,

@@ -30,7 +30,7 @@ async def table(visit: Visit) -> Response:
         idle = spec.get("idleSeconds", IDLE_SECONDS)
         cells = (
             Cell("name", name, url=visit.url("services", name)),
-            state_cell(obj),
+            state_cell(visit, obj),
             Cell("text", ", ".join(served[:4]) + (" …" if len(served) > 4 else "")),
             Cell("text", f"{status.get('modelsReady', 0)} / {len(served)}"),
             Cell("text", figures.duration(idle) if idle else visit.say("never")),
@@ -62,7 +62,7 @@ async def one(visit: Visit) -> Response:
         name=visit.name,
         kind=SERVICE,
         phase=states.phase(obj),
-        why=states.why(obj),
+        why=states.why(obj, visit.say),
         trail=[(visit.say("Services"), visit.url("services"))],
         used_by=(),
         target=[f"isvc/{visit.name}"],

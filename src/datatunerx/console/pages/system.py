@@ -26,7 +26,7 @@ async def events(visit: Visit) -> Response:
         title = f"{about.get('kind', '')}/{about.get('name', '')}"
         url = object_url(visit, str(about.get("kind", "")), str(about.get("name", "")))
         cells = (
-            Cell("text", event.get("reason")),
+            Cell("words", event.get("reason")),
             Cell("name", title, url=url),
             Cell("text", event.get("message")),
             Cell("number", event.get("count") or 1),

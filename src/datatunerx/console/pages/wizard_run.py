@@ -24,14 +24,14 @@ async def of_step(visit: Visit, name: str, step: int) -> Json:
     tunes = {owner: tune for tune in found if (owner := kinds.owner(tune, kinds.JOB)) in names}
     status = kinds.status_of(obj)
     phase = states.phase(obj)
-    rows = pages.job_rows(jobs, tunes, status)
+    rows = pages.job_rows(jobs, tunes, status, visit.say)
     context: Json = {
         "run": {
-            "row": row_of(obj), "phase": phase, "ended": phase in states.ENDED, "why": states.why(obj),
+            "row": row_of(obj, visit.say), "phase": phase, "ended": phase in states.ENDED,
             "suspended": bool(obj["spec"].get("suspend")), "failures": status.get("failures") or [],
             "course": course(list(tunes.values()), (status.get("jobs") or {}).get("total", 0)),
             "took": figures.took(status.get("startedAt"), status.get("finishedAt"), visit.now),
-                    },
+        },
         "name": name, "jobs": rows, "short": pages.short(name), "status": status, "spec": obj["spec"],
         "hues": charts.hues(jobs), "watched": _watched(visit, rows, tunes),
     }  # fmt: skip
