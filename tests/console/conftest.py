@@ -162,7 +162,7 @@ async def fill(api: Api) -> None:
         {
             "phase": "Failed",
             "metric": "exact-match",
-            "reason": "AllJobsFailed",
+            "reason": "NoJobSucceeded",
             "message": f"no job ended well {EVIL}",
             "jobs": {"summary": "1/1", "total": 1, "failed": 1},
             "failures": [
@@ -385,7 +385,7 @@ async def _materials(api: Api) -> None:
             {
                 "type": "Ready",
                 "status": "False",
-                "reason": "FileNotFound",
+                "reason": "Missing",
                 "message": "/data/contracts.jsonl: no such file; put it there, or change the split",
             }
         ]
