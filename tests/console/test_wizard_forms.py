@@ -5,7 +5,9 @@ from pydantic import Field
 
 from datatunerx.console import forms
 from datatunerx.console.host import Host
-from datatunerx.console.wizard.choices import address, note, why_not
+from datatunerx.console.wizard.choices import address, note, off, why_not
+from datatunerx.console.wizard.draft import Draft
+from datatunerx.console.words import catalogue
 from datatunerx.resources.enums import Method, Precision
 from datatunerx.resources.experiment import FinetuneExperimentSpec
 from datatunerx.resources.training import TrainingParameters, resolve_parameters
@@ -24,6 +26,12 @@ def test_every_field_has_its_help_in_both_languages_and_nothing_else_has():
     assert forms.chinese().keys() == fields.keys()
     for key, words in forms.chinese().items():
         assert words.keys() == {"label", "help"} and all(words.values()), key
+
+
+def test_what_is_no_field_stands_in_a_group_that_there_is():
+    groups = {title for title, _ in forms.GROUPS}
+    assert {each.group for each in forms.ALWAYS} <= groups
+    assert {each.title for each in forms.ALWAYS} | {each.text for each in forms.ALWAYS} <= catalogue().keys()
 
 
 def test_every_parameter_of_a_training_can_be_set():
@@ -105,14 +113,23 @@ def test_settings_of_the_experiment_are_as_its_model_wants_them():
     typed = {
         "samples": ["Say hello.\n\nSay goodbye."], "scoring.metrics": ["f1", "bleu"], "baseline": ["false"],
         "scoring.generation.maxNewTokens": ["8"], "resources.accelerators": ["0"], "scoring.split": ["test"],
+        "sampleSystemPrompt": ["Be brief."], "earlyStopping.measure": [""],
     }  # fmt: skip
     spec = forms.spec_of(typed)
     assert spec == {
         "scoring": {"metrics": ["f1", "bleu"], "generation": {"maxNewTokens": 8}},
         "baseline": False,
         "samples": ["Say hello.", "Say goodbye."],
+        "sampleSystemPrompt": "Be brief.",
     }
     FinetuneExperimentSpec.model_validate(spec)
+
+
+def test_a_part_that_is_off_by_itself_is_on_with_the_first_of_its_fields():
+    assert forms.by_key()["earlyStopping.patience"].shown_default == ""
+    spec = forms.spec_of({"earlyStopping.patience": ["3"], "earlyStopping.measure": [""]})
+    assert spec == {"earlyStopping": {"patience": 3}}  # also where it is what patience is by itself
+    assert not any(key.startswith("scoring.judge.") for key in forms.by_key())
 
 
 @pytest.mark.parametrize("method", [method.value for method in Method])
@@ -129,7 +146,9 @@ def test_what_needs_a_gpu_says_so_where_there_is_none():
     assert "needs a GPU" not in why_not("quantization", "int4", say, with_gpu)
     assert why_not("method", "lora", say, CPU) == ""
     asked = forms.by_key()["resources.accelerators"]
-    assert note(asked, say, CPU) == "GPUs of this machine: 0"
+    assert "needs a GPU" in note(asked, say, CPU) and off(asked, Draft(), CPU)
+    assert not off(asked, Draft(), with_gpu) and not off(asked, Draft(), None)
+    assert not off(asked, Draft(values={asked.key: ["1"]}), CPU)  # set elsewhere: it can be taken back
     assert note(asked, say, with_gpu) == "GPUs of this machine: 1"
     assert note(forms.by_key()["seed"], say, CPU) == ""
     assert why_not("scheduler", "linear", say, CPU) == ""

