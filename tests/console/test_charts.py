@@ -132,6 +132,8 @@ def test_a_sentence_says_what_the_curve_shows():
     assert text.format(**values) == "Still falling: 0.4 at step 600 is the lowest so far."
     text, values = charts.sentence("evalLoss", {"a": risen, "b": falls}, {"a": "a", "b": "b"}, {})
     assert text.format(**values) == "b is lowest, 0.4 at step 600. The curve rises again in 1 of 2 jobs."
+    text, values = charts.sentence("evalScore", {"a": risen, "b": falls}, {"a": "a", "b": "b"}, {})
+    assert text.format(**values) == "a is highest, 0.9 at step 100."
     assert charts.sentence("loss", {}, {}, {}) is None
 
 

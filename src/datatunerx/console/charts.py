@@ -20,11 +20,12 @@ Said = tuple[str, dict[str, Any]]
 """A text of the catalogue with its values."""
 
 HUES = 8
-BEST = "evalLoss"
+BEST, SCORE = "evalLoss", "evalScore"
 TITLES = {
     "loss": "Loss",
     "evalLoss": "Eval loss",
     "perplexity": "Perplexity on the validate split",
+    SCORE: "Score of answers to validate rows",
     "learningRate": "Learning rate",
     "gradNorm": "Gradient norm",
     "tokensPerSecond": "Tokens per second",
@@ -186,7 +187,7 @@ def _drawn(drawn: Sequence[Line], told: Mapping[str, Json], asked: Asked) -> Jso
                 marks.append({"job": line.job, "x": curve["x"][0], "step": None})
             facts[line.job] = _merged(facts.get(line.job), part["facts"][line.finetune])
     labels = {line.job: line.label for line in drawn}
-    best = _best(asked.name, facts)
+    best, end = _best(asked.name, facts)
     began = {line.finetune: told[run]["began"].get(line.finetune) for line in drawn for run in line.runs[:1]
              if "began" in told[run]}  # fmt: skip
     return {
@@ -195,7 +196,7 @@ def _drawn(drawn: Sequence[Line], told: Mapping[str, Json], asked: Asked) -> Jso
         "grid": grid,
         "smooth": asked.smooth,
         "marks": marks,
-        "best": {"job": best, "x": facts[best]["lowest"][1], "y": facts[best]["lowest"][2]} if best else None,
+        "best": {"job": best, "x": facts[best][end][1], "y": facts[best][end][2]} if best else None,
         "live": {run: part["offset"] for run, part in told.items() if "offset" in part},
         "began": began,
         "behind": sum(part.get("behind", 0) for part in told.values()),
@@ -213,11 +214,13 @@ def _merged(before: Json | None, now: Json) -> Json:
     return now | {"first": before["first"], "lowest": low, "highest": high}
 
 
-def _best(name: str, facts: Mapping[str, Json]) -> str:
-    """The job with the lowest point, where lowest is best and not just noise."""
+def _best(name: str, facts: Mapping[str, Json]) -> tuple[str, str]:
+    """The job with the best point, and which that is: where one is best and not just noise."""
+    if name == SCORE and facts:
+        return max(facts, key=lambda job: float(facts[job]["highest"][2])), "highest"
     if name not in (BEST, "perplexity") or not facts:
-        return ""
-    return min(facts, key=lambda job: float(facts[job]["lowest"][2]))
+        return "", ""
+    return min(facts, key=lambda job: float(facts[job]["lowest"][2])), "lowest"
 
 
 # What is said below a chart
@@ -235,6 +238,12 @@ def sentence(
     number = figures.number
     if name in (BEST, "perplexity"):
         return _of_held_out(name, facts, labels, saved)
+    if name == SCORE:
+        high, _ = _best(name, facts)
+        step, _, value = facts[high]["highest"]
+        return "{job} is highest, {value} at step {step}.", {
+            "job": labels[high], "value": number(value, 3), "step": step,
+        }  # fmt: skip
     if len(facts) == 1:
         one = next(iter(facts.values()))
         if name == "learningRate":

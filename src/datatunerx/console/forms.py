@@ -37,7 +37,8 @@ GROUPS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("Numbers and memory", ("precision", "quantization")),
     ("Checkpoints and evaluation", ("saveEvery", "keepCheckpoints", "evalEvery", "logEvery")),
     ("Scores", ("scoring.", "baseline")),
-    ("Sample prompts", ("samples",)),
+    ("Early stopping", ("earlyStopping.",)),
+    ("Sample prompts", ("samples", "sampleSystemPrompt")),
     ("Device and queue", ("resources.", "retryLimit", "priority")),
     (OTHERS, ("",)),
 )
@@ -63,6 +64,7 @@ ONLY_WITH = (
 )
 NEEDS_GPU = {"quantization": ("int8", "int4"), "method": ("qlora",)}
 """Values that need hardware which is not everywhere."""
+
 
 class Always(NamedTuple):
     """What people look for among the fields and cannot set: it is as it is. English, as in the catalogue."""
@@ -192,17 +194,20 @@ def _fields(model: type[BaseModel], *, several: bool) -> Iterator[Field]:
     yield from (field for field in found if not field.key.startswith(ELSEWHERE))
 
 
-def _walk(schema: Json, defs: Json, before: str, several: bool) -> Iterator[Field]:
+def _walk(schema: Json, defs: Json, before: str, several: bool, off: bool = False) -> Iterator[Field]:
+    """`off`: all of it is of a part that is left out unless one of its fields is given."""
     for name, raw in schema["properties"].items():
         prop, nullable = _resolved(raw, defs)
         key = before + name
         if "properties" in prop:
-            if not nullable:  # a part that may be left out as a whole is more than a form of fields can ask
-                yield from _walk(prop, defs, f"{key}.", several)
+            # fields that only make sense together are more than a form of fields can ask
+            if not (nullable and prop.get("required")):
+                yield from _walk(prop, defs, f"{key}.", several, off or nullable)
         elif form := _form(prop, defs):
             items, _ = _resolved(prop.get("items", {}), defs)
+            default = None if off and form != "choice" else raw.get("default")
             yield Field(
-                key, form, raw.get("default"), str(raw.get("description", "")).replace("\n", " "),
+                key, form, default, str(raw.get("description", "")).replace("\n", " "),
                 low=prop.get("minimum", prop.get("exclusiveMinimum")),
                 high=prop.get("maximum", prop.get("exclusiveMaximum")),
                 open_low="exclusiveMinimum" in prop, open_high="exclusiveMaximum" in prop,

@@ -41,7 +41,7 @@ class EarlyStopping(Wire):
     """A training that gets no better ends, and its best checkpoint, not its last, is what it has made."""
 
     patience: Annotated[int, Field(ge=1, le=10000)] = 3
-    """Evaluations in a row without a better value before a training ends."""
+    """Evaluations in a row without a better value before a training ends; its best checkpoint is kept."""
     min_delta: Annotated[float, Field(ge=0, le=1_000_000)] = 0.0
     """By how much a value must be better than the best before it to count as better."""
     measure: StoppingMeasure = StoppingMeasure.LOSS

@@ -167,6 +167,7 @@
       this.smooth = this.data.smooth;
       this.axis = x;
       this.tails = this.data.curves.map(() => ({ x: [], y: [], smooth: [] }));
+      if ("optional" in this.node.dataset) this.node.hidden = !this.data.curves.length;
       this.said.textContent = [this.data.said, this.unread()].filter(Boolean).join(" ") || home.dataset.none;
       return this.data;
     }
