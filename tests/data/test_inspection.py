@@ -97,10 +97,24 @@ def test_progress_is_told_in_rows_of_about_as_many_as_there_are(
     path = write_rows([chat_row("a", "b")] * 10)
     monkeypatch.setattr(pieces_module, "PIECE_BYTES", Path(path).stat().st_size * 4 // 10)
     said: list[tuple[int, int]] = []
-    inspect(dataset(path), on_progress=lambda rows, speed, total: said.append((rows, total)))
+    inspect(dataset(path), on_progress=lambda rows, speed, total, doing: said.append((rows, total)))
     assert said == [(4, 10), (8, 10), (10, 10)]
-    (tmp_path / "t.csv").write_text("prompt,completion\na,b\n")
-    inspect(
-        dataset(str(tmp_path / "t.csv")), on_progress=lambda rows, speed, total: said.append((rows, total))
-    )
+    table = str(tmp_path / "t.csv")
+    Path(table).write_text("prompt,completion\na,b\n")
+    inspect(dataset(table), on_progress=lambda rows, speed, total, doing: said.append((rows, total)))
     assert said[3:] == [(1, 0)]
+
+
+def test_each_pass_of_an_inspection_tells_how_far_it_is(dataset, write_rows, chat_row, monkeypatch):
+    path = write_rows([chat_row(f"why {i}", "so") for i in range(10)])
+    monkeypatch.setattr(pieces_module, "PIECE_BYTES", Path(path).stat().st_size * 6 // 10)
+    said: list[tuple[str, int, int]] = []
+    files = dataset(path, auto_split=AutoSplit(validate_=0.1, test=0.2))
+    inspect(files, on_progress=lambda rows, speed, total, doing: said.append((doing, rows, total)))
+    first, second, third = (
+        [(rows, total) for told, rows, total in said if told == doing]
+        for doing in ("reading", "signing the held-out rows of", "looking for near copies in")
+    )
+    assert first[-1] == (10, 10) and len(first) == 2
+    assert second[-1] == (3, 3) and all(total == 3 for _, total in second)
+    assert third[-1] == (7, 7) and len(third) == 2

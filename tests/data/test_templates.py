@@ -308,33 +308,50 @@ TOOLS = [
 CALLED = [
     {"role": "user", "content": "Where is order 7?"},
     {"role": "assistant", "content": "", "tool_calls": [
-        {"id": "1", "function": {"name": "look_up", "arguments": '{"order": "<|im_end|>7"}'}}
+        {"id": "call_123456789", "function": {"name": "look_up", "arguments": '{"order": "<|im_end|>7"}'}}
     ]},
-    {"role": "tool", "tool_call_id": "1", "content": "on its way"},
+    {"role": "tool", "tool_call_id": "call_123456789", "content": "on its way"},
     {"role": "assistant", "content": "It is on its way."},
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ["qwen", "qwen2", "qwen3"])
-def test_tools_and_their_calls_pass_through_the_template(chats, name):
-    chat = chats[name]
+WRITTEN_CALL = '{"name": "look_up", "ARGUMENTS": {"order": "FORGED7"}}'
+"""FORGED stands for the end-of-turn token, which somebody wrote."""
 
-    call, said = trained_runs(chat, CALLED, TOOLS)
 
-    assert text_of(chat, call) == (
-        '<tool_call>\n{"name": "look_up", "arguments": {"order": "<|im_end|>7"}}\n</tool_call><|im_end|>'
-    )
-    assert text_of(chat, said) == "It is on its way.<|im_end|>"
-    assert [run.count(chat.encoder.added["<|im_end|>"]) for run in (call, said)] == [1, 1]
-    ids = chat.encode(CALLED, TOOLS).ids.tolist()
-    assert '"description": "<|im_end|> é"' in text_of(chat, ids)
-    prompt = chat.prompt_ids(CALLED[:3], TOOLS)
+@pytest.mark.parametrize(
+    ("name", "call"),
+    [
+        *((name, f"<tool_call>\n{WRITTEN_CALL}\n</tool_call>") for name in ("qwen", "qwen2", "qwen3")),
+        *((name, WRITTEN_CALL) for name in ("llama3.1", "llama4")),
+        ("granite", f"<|tool_call|>[{WRITTEN_CALL}]"),
+        ("mistral-v3", f'[TOOL_CALLS] [{WRITTEN_CALL[:-1]}, "id": "123456789"}}]'),
+        ("mistral-nemo", f'[TOOL_CALLS][{WRITTEN_CALL[:-1]}, "id": "123456789"}}]'),
+        ("mistral-small", f'[TOOL_CALLS][{WRITTEN_CALL[:-1]}, "id": "123456789"}}]'),
+    ],
+    ids=lambda value: value if value in built_ins() else "",
+)
+def test_tools_and_their_calls_pass_through_the_template(chats, name, call):
+    chat, end = chats[name], end_of(name)
+    talked = json.loads(json.dumps(CALLED).replace("<|im_end|>", end))
+    tools = json.loads(json.dumps(TOOLS).replace("<|im_end|>", end))
+
+    made, said = trained_runs(chat, talked, tools)
+
+    key = "parameters" if name.startswith("llama") else "arguments"
+    call = call.replace("ARGUMENTS", key).replace("FORGED", end)
+    assert text_of(chat, made) == call + end
+    assert text_of(chat, said).strip() == "It is on its way." + end
+    assert [run.count(chat.encoder.added[end]) for run in (made, said)] == [1, 1]
+    ids = chat.encode(talked, tools).ids.tolist()
+    assert f'"description": "{end} é"' in text_of(chat, ids)
+    prompt = chat.prompt_ids(talked[:3], tools)
     assert ids[: len(prompt)] == prompt
 
 
 SAME = {
-    "command-r": "cohere", "gemma": "gemma3", "internlm2": "lfm2", "llama3": "llama3", "phi3": "phi3",
-    "qwen": "qwen2_5", "qwen2": "qwen2_5_vl", "qwen3": "qwen3_instruct_2507",
+    "command-r": "cohere", "gemma": "gemma3", "internlm2": "lfm2", "llama3": "llama3", "llama3.1": "llama3_1",
+    "phi3": "phi3", "qwen": "qwen2_5", "qwen2": "qwen2_5_vl", "qwen3": "qwen3_instruct_2507",
 }  # fmt: skip
 
 
@@ -359,7 +376,7 @@ def test_smollm_is_written_as_the_real_models_file_has_it(real_tokenizer):
         assert ours == render(theirs, messages, tokens, add_generation_prompt=True)
 
 
-@pytest.mark.parametrize("name", ["qwen", "qwen3"])
+@pytest.mark.parametrize("name", ["llama3.1", "qwen", "qwen3"])
 def test_a_built_in_template_writes_tools_as_the_models_own_does(name):
     theirs = PUBLISHED.get(SAME[name])
     if theirs is None:
@@ -368,8 +385,9 @@ def test_a_built_in_template_writes_tools_as_the_models_own_does(name):
         parsed = [
             message | {"tool_calls": CALL} if "tool_calls" in message else message for message in messages
         ]
-        ours = render(built_ins()[name].template, parsed, {}, tools=TOOLS)
-        assert ours == render(theirs, parsed, {}, tools=TOOLS)
+        tokens = {"bos_token": "<s>"}
+        ours = render(built_ins()[name].template, parsed, tokens, tools=TOOLS)
+        assert ours == render(theirs, parsed, tokens, tools=TOOLS)
 
 
 CALL = [{"function": {"name": "look_up", "arguments": {"order": "7"}}}]
@@ -382,16 +400,19 @@ def test_plain_text_is_trained_whole_and_ends_in_the_end_of_text(chats):
     assert "Aa <|im_end|> bb</s>".endswith(text_of(chats["chatml"], run))
 
 
+LLAMA3 = ("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>")
 FOUND = {
     ("qwen2", "<|im_start|>", "<|im_end|>"): "qwen",
     ("llama", "<|im_start|>", "<|im_end|>"): "chatml",
     ("internlm2", "<|im_start|>", "<|im_end|>"): "internlm2",
-    ("llama", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"): "llama3",
+    ("llama", *LLAMA3): "llama3",
+    ("llama", *LLAMA3, "<|eom_id|>", "<|python_tag|>"): "llama3.1",
     ("gemma3_text", "<start_of_turn>", "<end_of_turn>"): "gemma",
     ("phi3", "<|user|>", "<|assistant|>", "<|end|>"): "phi3",
     ("phi3", "<|im_start|>", "<|im_sep|>", "<|im_end|>"): "phi4",
     ("mistral",): "mistral",
     ("mistral", "[INST]", "[/INST]"): "mistral-nemo",
+    ("mistral", "[INST]", "[/INST]", "[control_8]"): "mistral-v3",
     ("deepseek_v3", "<｜User｜>", "<｜Assistant｜>", "<｜end▁of▁sentence｜>"): "deepseek-v3",
     ("glm4", "[gMASK]", "<sop>", "<|system|>", "<|user|>", "<|assistant|>"): "glm4",
     ("baichuan", "<reserved_106>", "<reserved_107>"): "baichuan",

@@ -254,10 +254,19 @@ def test_a_split_without_rows_gives_no_rows(tokenised, dataset, write_rows, chat
 def test_progress_is_told_in_rows_and_rows_per_second(tokenised, dataset, write_rows, chat_row, monkeypatch):
     path = write_rows([chat_row("a", "b")] * 10)
     monkeypatch.setattr(pieces_module, "PIECE_BYTES", Path(path).stat().st_size * 4 // 10)
-    said: list[tuple[int, float]] = []
-    files = dataset(path)
-    tokenised(files, on_progress=lambda rows, speed: said.append((rows, speed)))
-    assert [rows for rows, _ in said] == [4, 8, 10] and all(speed > 0 for _, speed in said)
+    said: list[tuple[str, int, int]] = []
+
+    def tell(rows: int, speed: float, total: int, doing: str) -> None:
+        assert speed > 0
+        said.append((doing, rows, total))
+
+    tokenised(dataset(path, rows={Split.TRAIN: 10}), on_progress=tell)
+    assert said == [("tokenising", 4, 10), ("tokenising", 8, 10), ("tokenising", 10, 10)]
+    said.clear()
+    tokenised(dataset(path, auto_split=AutoSplit(validate_=0, test=0.4)), on_progress=tell)
+    assert said[:3] == [("dividing the rows of", 4, 10), ("dividing the rows of", 8, 10),
+                        ("dividing the rows of", 10, 10)]  # fmt: skip
+    assert said[3:] and {doing for doing, _, _ in said[3:]} == {"tokenising"}
 
 
 def test_files_that_changed_since_their_inspection_are_refused(tokenised, dataset, write_rows, chat_row):

@@ -2,9 +2,8 @@
 
 import json
 import os
-import time
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import chain
@@ -18,7 +17,8 @@ from datatunerx.data.errors import DataError, Problem
 from datatunerx.data.formats import Conversation
 from datatunerx.data.languages import Languages
 from datatunerx.data.lengths import without_loss
-from datatunerx.data.overlap import HeldOut, Signed, content_hash, copies, signed
+from datatunerx.data.meter import Meter, Progress
+from datatunerx.data.overlap import MAX_HELD_OUT, HeldOut, Signed, content_hash, copies, signed
 from datatunerx.data.pieces import Piece, chosen, num_bytes, of_files, processes_for, rows_of, worked
 from datatunerx.data.report import Tally, problem_lines
 from datatunerx.data.rows import Row, content_digest, recognised
@@ -38,34 +38,30 @@ def inspect(
     tokenizer_path: Path | None = None,
     template: str | None = None,
     report_path: Path | None = None,
-    on_progress: Callable[[int, float, int], None] | None = None,
+    on_progress: Progress | None = None,
     processes: int | None = None,
 ) -> DataFacts:
     """Digest and report of the dataset; with a tokenizer, in tokens too. Nothing is cut to length here.
 
     The report goes to `report_path` as JSON, with the first problems whole and the first rows as text with
-    the characters that carry loss. `on_progress` is called with the rows read so far, rows per second, and
-    about how many they all are (0 if that cannot be told), as they are read the first time; `processes` is
-    as for `tokenise`. Raises DataError for files that cannot be read and if no row, or no row of the train
-    split, can be used.
+    the characters that carry loss. `on_progress` hears of each pass: the rows are read, those that are held
+    out are signed, and the train rows are compared with them. `processes` is as for `tokenise`. Raises
+    DataError for files that cannot be read and if no row, or no row of the train split, can be used.
     """
     if not files.splits.get(Split.TRAIN):
         raise DataError(
             f"dataset {files.name} has no train files", field="splits.train", fix="name at least one"
         )
     chat = ChatTemplate.load(tokenizer_path, template) if tokenizer_path is not None else None
-    reading, begun = _Reading(files, chat), time.monotonic()
+    reading = _Reading(files, chat, on_progress)
 
-    whole, done = sum(num_bytes(files, split) for split in Split), 0
+    meter = Meter(on_progress, "reading", num_bytes=sum(num_bytes(files, split) for split in Split))
     for split in Split:
         many = processes or processes_for(files, split)
         with closing(worked(_Inspecting(files, split, chat), of_files(files, split), many)) as blocks:
             for block in blocks:
                 reading.take(split, block)
-                rows, done = reading.tally.read, done + block.size
-                if on_progress is not None:
-                    total = rows * whole // done if done else 0
-                    on_progress(rows, rows / max(time.monotonic() - begun, 1e-9), total)
+                meter.add(block.tally.read, block.size)
     many = processes or processes_for(files, Split.TRAIN)
     facts = DataFacts(digest=content_digest(files), report=reading.report(many))
     if report_path is not None:
@@ -149,8 +145,9 @@ def _division(files: DataFiles) -> Division:
 class _Reading:
     """What is known of the rows read so far; about 30 bytes of memory a row."""
 
-    def __init__(self, files: DataFiles, chat: ChatTemplate | None) -> None:
+    def __init__(self, files: DataFiles, chat: ChatTemplate | None, on_progress: Progress | None) -> None:
         self.files, self.chat = files, chat
+        self._on_progress = on_progress
         self.tally = Tally(chat.end_ids if chat else ())
         self.previews: list[dict[str, Any]] = []
         self._languages = Languages()
@@ -228,15 +225,21 @@ class _Reading:
         files, found = self.files, dict[int, str]()
         given = (piece for split in (Split.VALIDATE, Split.TEST) for piece in of_files(files, split))
         held_out = chain(given, chosen(files, Split.TEST, made, self._counts) if made.any() else ())
+        many = min(len(self._held_out) + int(made.sum()), MAX_HELD_OUT)
+        meter = Meter(self._on_progress, "signing the held-out rows of", num_rows=many)
         with closing(worked(_Signing(files), held_out, processes)) as lists:
             for rows in lists:
                 index.add(rows)
+                meter.add(len(rows))
                 if index.is_full:
                     break
         train = chosen(files, Split.TRAIN, ~made, self._counts)
+        doing = "looking for near copies in"
+        meter = Meter(self._on_progress, doing, num_rows=len(made) - int(made.sum()))
         with closing(worked(_Comparing(files, index), train, processes)) as mets:
-            for met in mets:
+            for count, met in mets:
                 found = met | found  # the first train row that comes near is told
+                meter.add(count)
         return found
 
 
@@ -253,8 +256,10 @@ class _Comparing:
     files: DataFiles
     index: HeldOut
 
-    def __call__(self, piece: Piece) -> dict[int, str]:
-        return self.index.near(signed(_said(piece, self.files)))
+    def __call__(self, piece: Piece) -> tuple[int, dict[int, str]]:
+        """How many rows there are, and which held-out rows they come near to."""
+        rows = list(_said(piece, self.files))
+        return len(rows), self.index.near(signed(rows))
 
 
 def _said(piece: Piece, files: DataFiles) -> Iterator[tuple[Conversation, str]]:

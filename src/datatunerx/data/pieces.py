@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from datatunerx.data.crew import SOLO, CrewError, in_order, num_processes
 from datatunerx.data.errors import DataError, Problem
 from datatunerx.data.formats import Layout
+from datatunerx.data.meter import Meter, Progress
 from datatunerx.data.parse import parts
 from datatunerx.data.raw import Part
 from datatunerx.data.rows import Row, batches, layout_at_once, read_named, under_its_name
@@ -52,15 +53,18 @@ class Piece(NamedTuple):
         return self.part.line if self.part else self.rows[0].line
 
 
-def of_split(files: DataFiles, split: Split, processes: int) -> Iterator[Piece]:
-    """All rows of the split, as `read_rows` has them. Raises DataError for a file that cannot be read."""
+def of_split(
+    files: DataFiles, split: Split, processes: int, on_progress: Progress | None = None
+) -> Iterator[Piece]:
+    """All rows of the split, as `read_rows` has them; `on_progress` hears of the pass over the train rows
+    that says which are in it, if there is one. Raises DataError for a file that cannot be read."""
     shares = made_shares(files)
     if split is not Split.TRAIN and split not in shares:
         yield from of_files(files, split)
     elif not shares:
         yield from of_files(files, Split.TRAIN)
     else:
-        owners, counts = _divided(files, processes)
+        owners, counts = _divided(files, processes, on_progress)
         yield from chosen(files, split, owners == [Split.TRAIN, *shares].index(split), counts)
 
 
@@ -131,20 +135,25 @@ def num_bytes(files: DataFiles, split: Split) -> int:
 class _Placing:
     files: DataFiles
 
-    def __call__(self, piece: Piece) -> Division:
+    def __call__(self, piece: Piece) -> tuple[int, Division]:
+        """Bytes of the piece, or 0 if that cannot be told; and where its rows stand."""
         division = Division(made_shares(self.files), self.files.auto_split.seed)
         for row in rows_of(piece, self.files):
             if not isinstance(row.value, Problem):
                 division.add(row)
-        return division
+        return piece.part.size if piece.part else 0, division
 
 
-def _divided(files: DataFiles, processes: int) -> tuple[NDArray[np.int8], "array[int]"]:
+def _divided(
+    files: DataFiles, processes: int, on_progress: Progress | None
+) -> tuple[NDArray[np.int8], "array[int]"]:
     """Of each conversation of the train files the number of its split; and how many each piece has."""
     division, counts = Division(made_shares(files), files.auto_split.seed), array("I")
-    for part in worked(_Placing(files), of_files(files, Split.TRAIN), processes):
+    meter = Meter(on_progress, "dividing the rows of", num_bytes=num_bytes(files, Split.TRAIN))
+    for size, part in worked(_Placing(files), of_files(files, Split.TRAIN), processes):
         division.extend(part)
         counts.append(len(part))
+        meter.add(len(part), size)
     return division.numbers(division.decided()), counts
 
 

@@ -1,9 +1,8 @@
 """Rows into token ids and labels, cut to length by the stated policies, every cut and drop counted."""
 
 import hashlib
-import time
 from array import array
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import date
@@ -16,6 +15,7 @@ from datatunerx.data.cache import RowWriter, TokenRows, cached, code_version
 from datatunerx.data.errors import DataError, Problem, TemplateError
 from datatunerx.data.formats import Conversation
 from datatunerx.data.lengths import Cut
+from datatunerx.data.meter import Meter, Progress
 from datatunerx.data.pieces import Piece, of_split, processes_for, rows_of, worked
 from datatunerx.data.report import Tally
 from datatunerx.data.rows import BATCH_ROWS, Row, unchanged_digest
@@ -24,8 +24,6 @@ from datatunerx.resources.enums import Split, TooLong, TruncateSide, Untrainable
 from datatunerx.resources.material import DataReport
 from datatunerx.runs.plan import DataFiles, digest_of
 
-Progress = Callable[[int, float], None]
-"""Called with the rows read so far and rows per second."""
 UNMASKED = "the chat template does not take the row"
 
 
@@ -47,7 +45,8 @@ def tokenise(
     """The split's rows as tokens, from the cache under `cache_dir` or into it.
 
     `processes` is in how many they are made, which changes nothing in them; as many as the data is worth and
-    there are cores for, if it is not said.
+    there are cores for, if it is not said. `on_progress` hears of the pass that divides the train rows, if
+    splits are made of them, and of the one that tokenises.
 
     Raises DataError if the files are not those that were inspected, if a policy says so, or if the split has
     rows and none can be trained on. A split without rows gives no rows.
@@ -59,9 +58,11 @@ def tokenise(
 
     def build(writer: RowWriter) -> DataReport:
         many = processes or processes_for(files, split)
-        made = worked(_Tokenising(files, split, chat, cut), of_split(files, split, many), many)
+        pieces = of_split(files, split, many, on_progress)
+        made = worked(_Tokenising(files, split, chat, cut), pieces, many)
         with closing(made):
-            return _write(writer, made, split, chat, cut, on_progress)
+            meter = Meter(on_progress, "tokenising", num_rows=files.rows.get(split, 0))
+            return _write(writer, made, split, chat, cut, meter)
 
     return cached(cache_dir / "tokens" / key, build)
 
@@ -143,15 +144,14 @@ def _write(
     split: Split,
     chat: ChatTemplate,
     cut: Cut,
-    on_progress: Progress | None,
+    meter: Meter,
 ) -> DataReport:
-    tally, begun = Tally(chat.end_ids), time.monotonic()
+    tally = Tally(chat.end_ids)
     for block in blocks:
         writer.append(block.ids, block.labels, block.lengths, block.file, block.lines)
         tally.add(block.tally)
         cut.learn(block.cut)
-        if on_progress is not None:
-            on_progress(tally.read, tally.read / max(time.monotonic() - begun, 1e-9))
+        meter.add(block.tally.read)
     if tally.read and not tally.kept[split]:
         raise cut.nothing_kept(tally, split)
     return tally.report()

@@ -18,7 +18,7 @@ def inspect_data(plan: InspectDataPlan, journal: Journal, secrets: Secrets) -> R
     model = plan.model
     report = storage.local_path(journal.uri(REPORT))
     directory = storage.local_path(model.uri) if model else None
-    tell = telling(journal, f"reading dataset {plan.data.name}")
+    tell = telling(journal, f"dataset {plan.data.name}")
     try:
         files = gathered(plan.data, journal, secrets)
         facts = journal.with_space(

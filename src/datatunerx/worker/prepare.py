@@ -76,11 +76,9 @@ class Preparation:
             tokenizer_dir=storage.local_path(self.model.uri), template=self.model.template,
             cutoff_length=wanted.cutoff_length, too_long=wanted.too_long, untrainable=wanted.untrainable,
             truncate_side=wanted.truncate_side,
-            cache_dir=self.cache, model_digest=self.model.digest, on_progress=self._progress(name, split),
+            cache_dir=self.cache, model_digest=self.model.digest,
+            on_progress=telling(self.journal, name),
         )  # fmt: skip
-
-    def _progress(self, name: str, split: Split) -> Callable[[int, float], None]:
-        return telling(self.journal, f"tokenising {name}", self.data[name].rows.get(split, 0))
 
 
 def _asked(job: TuneJob, text: str) -> list[dict[str, Any]]:

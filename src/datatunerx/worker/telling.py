@@ -1,26 +1,30 @@
 """How far the reading of data is, told now and then."""
 
 import time
-from collections.abc import Callable
 
+from datatunerx.data.meter import Progress
 from datatunerx.runs import Event, EventType
 from datatunerx.worker.journal import Journal
 
 TELL_SECONDS = 1.0
 
 
-def telling(journal: Journal, doing: str, total: int = 0) -> Callable[..., None]:
-    """Tells rows and rows a second now and then, and of about `total` rows when the last will be done."""
-    last = time.monotonic()
+def telling(journal: Journal, of_what: str) -> Progress:
+    """Tells now and then what is done, such as reading `of_what`: rows, rows a second, and of about how many
+    what share is done and when the last will be. What is begun is told at once."""
+    last, before = time.monotonic(), ""
 
-    def tell(rows: int, speed: float, total: int = total) -> None:
-        nonlocal last
-        if time.monotonic() - last < TELL_SECONDS:
+    def tell(rows: int, speed: float, total: int, doing: str) -> None:
+        nonlocal last, before
+        if doing == before and time.monotonic() - last < TELL_SECONDS:
             return
-        last = time.monotonic()
+        last, before = time.monotonic(), doing
+        rest = ""
+        if total and speed:
+            share = min(100, 100 * rows // total)
+            rest = f", {share} %, {max(0, total - rows) / speed:,.0f} s to go"
         of = f" of about {total:,}" if total else ""
-        rest = f", {max(0, total - rows) / speed:,.0f} s to go" if total and speed else ""
-        text = f"{doing}: {rows:,}{of} rows, {speed:,.0f} a second{rest}"
+        text = f"{doing} {of_what}: {rows:,}{of} rows, {speed:,.0f} a second{rest}"
         journal.write(Event(type=EventType.ACTIVITY, activity=text))
 
     return tell
