@@ -79,6 +79,14 @@ def test_a_description_cuts_long_lists_and_says_so():
     assert "60 more; see -o yaml" in page and "Events:     none" in page
 
 
+def test_warnings_of_a_report_stand_by_themselves():
+    report = {"kept": 9, "warnings": ["no row went to the test split", "few rows"]}
+    body = {"kind": "Dataset", "metadata": {"name": "d"}, "spec": {}, "status": {"report": report}}
+    assert "\nWarnings:\n  no row went to the test split\n  few rows\n" in describe(body, [], NOW)
+    report["warnings"] = []
+    assert "Warnings:" not in describe(body, [], NOW)
+
+
 def test_a_comparison_shows_only_what_differs_and_every_result():
     columns = [
         Compared("a", {"lora.rank": 8, "seed": 1, "lora.targets": ["q"]}, {"score": "0.5"}),

@@ -138,6 +138,24 @@ async def test_a_report_is_shown_with_file_line_and_fix_and_runs_nothing(filled)
     assert evil not in page and "&lt;script&gt;" in page
 
 
+async def test_what_should_be_known_of_the_splits_before_training_stands_on_the_page(filled):
+    shown = await filled.get("datasets/support-tickets")
+    assert "Before you train" not in shown
+    assert "Validate: 11 % of the rows" in shown and "Test: " not in shown  # which has a file of its own
+    split = {"validate": 0.2, "groupBy": "customer.id", "stratifyBy": "topic", "seed": 7}
+    await filled.api.patch(DATASETS, "support-tickets", {"spec": {"split": split}})
+    obj = await filled.api.get(DATASETS, "support-tickets")
+    warning = "no row went to the validate split: too few <groups>"
+    report = obj["status"]["report"] | {"warnings": [warning], "splits": {"train": 273, "validate": 0}}
+    await filled.api.patch_status(DATASETS, "support-tickets", {"status": {"report": report}})
+    for path in ("datasets/support-tickets", "datasets/support-tickets/check"):
+        page = await filled.get(path)
+        assert (
+            "too few &lt;groups&gt;" in page and "Validate: 0 % of the rows" in page and "20 % asked" in page
+        )
+        assert "same customer.id stay together" in page and "Each value of topic" in page and "Seed 7" in page
+
+
 @pytest.mark.parametrize(
     "uri", ["file:///etc/passwd", "file://ROOT/runs/p1/../../secret.key", "s3://b/report.json"]
 )

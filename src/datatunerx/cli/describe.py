@@ -37,6 +37,8 @@ def describe(body: Json, events: Sequence[Json], now: datetime) -> str:
     lines += ["", "Spec:", *_indented(body.get("spec") or {})]
     rest = {key: _shortened(value) for key, value in status.items() if key not in HIDDEN}
     lines += ["", "Status:", *_indented(rest)] if rest else []
+    warnings = (status.get("report") or {}).get("warnings") or ()
+    lines += ["", "Warnings:", *(f"  {warning}" for warning in warnings)] if warnings else []
     lines += _conditions(status.get("conditions") or [], now)
     if status.get("logTail"):
         lines += ["", "Last lines of the log:", *(f"  {line}" for line in status["logTail"].splitlines())]

@@ -90,3 +90,23 @@ def histogram(report: Mapping[str, Any], cutoffs: Sequence[int]) -> list[Json]:
             }
         )
     return bars
+
+
+class MadeSplit(NamedTuple):
+    """A split that was made from the train rows. Shares are of 1."""
+
+    split: str
+    share: float
+    asked: float
+
+
+def made_splits(report: Json, spec: Json) -> list[MadeSplit]:
+    """Those without files of their own, with the share they got of what the train files hold."""
+    counts = report.get("splits") or {}
+    named = {
+        split for subset in spec.get("subsets") or () for split, files in subset["splits"].items() if files
+    }
+    asked = {split: (spec.get("split") or {}).get(split, 0.1) for split in ("validate", "test")}
+    made = [split for split, share in asked.items() if split not in named and share > 0]
+    whole = counts.get("train", 0) + sum(counts.get(split, 0) for split in made)
+    return [MadeSplit(split, counts.get(split, 0) / whole, asked[split]) for split in made] if whole else []

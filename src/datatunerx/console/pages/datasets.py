@@ -141,6 +141,8 @@ async def found(visit: Visit, obj: Json) -> Json:
         "ready": ready,
         "decided": decided,
         "usable": decided and ready.get("status") == "True",
+        "made_splits": reports.made_splits(report, obj["spec"]),
+        "split": obj["spec"].get("split") or {},
         "problems": reports.problems(facts),
         "rows": reports.rows(facts),
         "draft": is_draft(obj),
