@@ -106,11 +106,15 @@ async def test_an_experiment_is_followed_to_its_verdict(world, tmp_path):
     following = asyncio.create_task(follow(world.api, place(tmp_path), console))
     await until(out, "slow  Pending")
     await world.status(
-        Finetune, "e-fast", phase="Running", metrics={"loss": 1.25},
-        progress={"step": 3, "steps": 9, "tokensPerSecond": 210.4, "etaSeconds": 65},
+        Finetune, "e-fast", phase="Running", metrics={"loss": 1.25, "evalScore": 0.5},
+        progress={
+            "step": 3, "steps": 9, "tokensPerSecond": 210.4, "etaSeconds": 65, "activity": "training"
+        },
     )  # fmt: skip
     await world.status(FinetuneJob, "e-fast", phase="Finetuning")
-    await until(out, "fast  Finetuning  step 3/9  loss 1.25  210 tokens/s  ETA 1:05")
+    await until(
+        out, "fast  Finetuning  step 3/9  loss 1.25  210 tokens/s  ETA 1:05  score 0.500 on validate rows"
+    )
     await world.end()
     assert await asyncio.wait_for(following, 10) is Exit.OK
     said = out.getvalue()

@@ -142,3 +142,34 @@ def test_a_metric_takes_its_options_after_a_colon(data):
     }
     with pytest.raises(BadInput, match="f1:option=value"):
         asked(data, metrics=["f1:category"])
+
+
+def test_early_stopping_takes_its_settings_after_a_colon(data):
+    def stopping(text):
+        return asked(data, early_stop=text)[-1]["spec"]["earlyStopping"]
+
+    assert stopping("3") == {"patience": 3}
+    told = stopping("5:measure=score,minDelta=0.01,limit=16")
+    assert told == {"patience": 5, "measure": "score", "minDelta": 0.01, "limit": 16}
+    for text, why in (
+        ("0", "spec.earlyStopping.patience"),
+        ("3:measure=accuracy", "spec.earlyStopping.measure: must be one of loss, score"),
+        ("3:pace=1", "spec.earlyStopping.pace: unknown field"),
+        ("3:score", "write it as 3, or as 3:measure=score"),
+    ):
+        with pytest.raises(BadInput, match=why):
+            stopping(text)
+
+
+def test_early_stopping_that_could_never_act_is_refused_before_anything_is_started(data):
+    with pytest.raises(BadInput, match="earlyStopping: evalEvery is 50 .* about 40 steps.* below 40"):
+        asked(data, "maxSteps=40,400", "evalEvery=50", early_stop="3")
+    with pytest.raises(BadInput, match="earlyStopping: saveEvery is 50 .* about 40 steps"):
+        asked(data, "maxSteps=40", "saveEvery=50", early_stop="3")
+    assert asked(data, "maxSteps=40", "saveEvery=50", "evalEvery=10", early_stop="3")
+
+
+def test_the_samples_system_prompt_is_the_experiments(data):
+    plain, told = (asked(data, samples=["hi"], sample_system=text)[-1] for text in (None, "Be brief."))
+    assert told["spec"]["sampleSystemPrompt"] == "Be brief." and "sampleSystemPrompt" not in plain["spec"]
+    assert plain["metadata"]["name"] != told["metadata"]["name"]

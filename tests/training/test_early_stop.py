@@ -105,7 +105,7 @@ def test_the_room_of_a_job_that_has_ended_goes_to_the_others_at_once(
 def test_what_is_kept_is_the_best_by_score_and_retention_leaves_it(
     make_base, make_stopping, make_rows, watched, tmp_path, seed, best
 ):
-    """Of two equal scores that with the lower loss: it falls on rows that are learned, and rises elsewhere."""
+    """Of two equal scores that with the lower loss: it falls on what is learned, and rises elsewhere."""
     scores = Scores(a=[0.25, 0.75, 0.5, 0.75, 0.5])
     rows = make_rows(3, seed=seed)
     job = make_stopping("a", patience=3, score=SCORE, rows=rows, learning_rate=0.05, **SHAPE)

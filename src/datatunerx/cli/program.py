@@ -60,6 +60,17 @@ def tune(
     sample: Annotated[
         list[str] | None, typer.Option(help="A prompt that every job answers as it trains.")
     ] = None,
+    sample_system: Annotated[
+        str | None, typer.Option(help="System prompt of the samples.", show_default=False)
+    ] = None,
+    early_stop: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N[:KEY=VALUE,...]",
+            help="End a job after N evaluations without a better value and keep its best; "
+            "as 3, or 3:measure=score,minDelta=0.01,limit=16.",
+        ),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the objects; start nothing.")] = False,
     output: Annotated[str, typer.Option("-o", "--output", help="Form of --dry-run: yaml or json.")] = "yaml",
     no_follow: Annotated[bool, typer.Option("--no-follow", help="Start it and return.")] = False,
@@ -77,6 +88,7 @@ def tune(
     asked = Request(
         llm=llm, data=data, settings=set_ or (), metrics=metric or ("exact-match",), name=name,
         max_new_tokens=max_new_tokens, samples=sample or (), limit=limit, features=map_ or (),
+        early_stop=early_stop, sample_system=sample_system,
     )  # fmt: skip
     form = output if dry_run else None
     run(command(settings(kubeconfig), asked, namespace, dry_run=form, followed=not no_follow))

@@ -9,6 +9,7 @@ from datatunerx.resources.experiment import FinetuneExperiment
 from datatunerx.resources.finetune import Finetune, FinetuneJob
 from datatunerx.resources.material import Dataset
 from datatunerx.resources.wire import Condition, Resource
+from datatunerx.runs.events import STOPPED_EARLY
 
 SHOWN_PLACES = 3
 """Of rows that were left out for one reason."""
@@ -99,13 +100,17 @@ def _line(scene: Scene, job: FinetuneJob) -> JobLine:
 def _doing(job: FinetuneJob, finetune: Finetune | None) -> str:
     phase = job.status.phase
     if phase == JobPhase.SUCCEEDED and job.status.score is not None:
-        return f"{job.status.metric or 'score'} {number(job.status.score)}"
+        early = ", stopped early" if job.status.is_true(STOPPED_EARLY) else ""
+        return f"{job.status.metric or 'score'} {number(job.status.score)}{early}"
     if phase in (JobPhase.FAILED, JobPhase.STOPPED):
         return ": ".join(part for part in (job.status.reason, job.status.message) if part)
     if finetune is None or phase not in (JobPhase.PENDING, JobPhase.FINETUNING):
         return ""
     if finetune.status.progress.activity:
-        return "" if finetune.status.progress.activity == "training" else finetune.status.progress.activity
+        on_the_way = finetune.status.metrics.get("evalScore")
+        training = "" if on_the_way is None else f"score {number(on_the_way)} on validate rows"
+        activity = finetune.status.progress.activity
+        return training if activity == "training" else activity
     ready = finetune.status.condition("Ready")
     return finetune.status.message or finetune.status.reason or (ready.message if ready else "") or ""
 

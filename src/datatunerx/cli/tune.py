@@ -13,7 +13,7 @@ from datatunerx.cli.check_data import mapping
 from datatunerx.cli.documents import Json, scalar
 from datatunerx.cli.errors import BadInput
 from datatunerx.resources.enums import Metric
-from datatunerx.resources.training import TrainingParameters
+from datatunerx.resources.training import TrainingParameters, resolve_parameters
 from datatunerx.runs.files import path_of
 from datatunerx.runs.grid import (
     MAX_COMBINATIONS,
@@ -51,6 +51,9 @@ class Request:
     samples: Sequence[str] = ()
     limit: int | None = None
     """Rows of the test split that are scored."""
+    early_stop: str | None = None
+    """As typed: 3, or 3:measure=score,limit=16."""
+    sample_system: str | None = None
     features: Sequence[str] = ()
     """Columns under other names, as typed: completion=reply."""
 
@@ -70,7 +73,9 @@ def build(request: Request, folder: Path) -> list[Json]:
         data["features"] = [{"name": n, "mapTo": column} for n, column in mapping(request.features).items()]
         identity.append(data["features"])
     dataset = f"{slug(_tail(request.data))}-{short_digest(identity)}"
-    asked = [request.metrics, request.max_new_tokens, request.samples, request.limit]
+    asked: list[Any] = [request.metrics, request.max_new_tokens, request.samples, request.limit]
+    if request.early_stop or request.sample_system:
+        asked.append([request.early_stop, request.sample_system])
     told = {setting.key: setting.values for setting in settings}
     experiment = (
         request.name or f"tune-{slug(_tail(request.data))}-{short_digest([llm, dataset, told, asked])}"
@@ -83,6 +88,8 @@ def build(request: Request, folder: Path) -> list[Json]:
         new_object("FinetuneExperiment", experiment, _experiment(request, llm, dataset, groups)),
     ]
     found = [f"{o['kind']}/{o['metadata']['name']}: {text}" for o in objects for text in problems(o)]
+    if request.early_stop and not found:
+        found = _never_measured(groups)
     if found:
         raise BadInput("\n".join(found))
     return objects
@@ -163,6 +170,30 @@ def parse_metrics(texts: Sequence[str]) -> tuple[list[str], dict[str, Json]]:
     return names, options
 
 
+def parse_early_stop(text: str) -> Json:
+    """`3` or `3:measure=score,minDelta=0.01,limit=16`. BadInput for what is neither."""
+    patience, colon, rest = text.partition(":")
+    found: Json = {"patience": scalar(patience)}
+    for part in rest.split(",") if colon else ():
+        name, _, value = part.partition("=")
+        if not name or not value:
+            raise BadInput(f"--early-stop {text}: write it as 3, or as 3:measure=score,minDelta=0.01")
+        found[name] = scalar(value)
+    return found
+
+
+def _never_measured(groups: Sequence[Group]) -> list[str]:
+    """Jobs of which it is plain, from their number of steps, that early stopping could never act."""
+    shared = groups[0][1]
+    jobs = [spec for _, spec in groups if "extends" in spec] or [shared]
+    told = []
+    for spec in jobs:
+        own = {key: value for key, value in spec.items() if key != "extends"}
+        parameters = resolve_parameters([shared, own])
+        told.append(parameters.no_evaluation_before_end(parameters.max_steps or 0))
+    return list(dict.fromkeys(text for text in told if text))
+
+
 def _experiment(request: Request, llm: str, dataset: str, groups: Sequence[Group]) -> Json:
     jobs = [name for name, spec in groups if "extends" in spec] or [groups[0][0]]
     metrics, options = parse_metrics(request.metrics)
@@ -175,6 +206,10 @@ def _experiment(request: Request, llm: str, dataset: str, groups: Sequence[Group
         "matrix": {"llms": [llm], "datasets": [dataset], "hyperparameters": jobs},
         "scoring": scoring,
     }
+    if request.early_stop:
+        spec["earlyStopping"] = parse_early_stop(request.early_stop)
+    if request.sample_system:
+        spec["sampleSystemPrompt"] = request.sample_system
     return spec | ({"samples": list(request.samples)} if request.samples else {})
 
 
