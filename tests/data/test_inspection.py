@@ -118,3 +118,17 @@ def test_each_pass_of_an_inspection_tells_how_far_it_is(dataset, write_rows, cha
     assert first[-1] == (10, 10) and len(first) == 2
     assert second[-1] == (3, 3) and all(total == 3 for _, total in second)
     assert third[-1] == (7, 7) and len(third) == 2
+
+
+@pytest.mark.parametrize("groups", [None, "customer"], ids=["copies", "a large group"])
+def test_a_made_split_that_is_far_from_its_share_is_warned_of(groups, dataset, write_rows, chat_row):
+    large = [chat_row("same" if groups is None else str(n), "b") | {"customer": "one"} for n in range(30)]
+    rows = large + [chat_row(f"other {n}", "b") | {"customer": str(n)} for n in range(4)]
+    files = dataset(write_rows(rows), auto_split=AutoSplit(validate=0, test=0.5, groupBy=groups))
+    report = inspect(files).report
+    (warning,) = report.warnings
+    share = report.splits["test"] / 34
+    assert warning.startswith(f"{share:.1%} of the rows went to the test split, 50.0% were asked for")
+    even = write_rows([chat_row(str(n), "b") | {"customer": str(n // 2)} for n in range(34)])
+    files = dataset(even, auto_split=AutoSplit(validate=0, test=0.5, groupBy=groups))
+    assert inspect(files).report.warnings == []

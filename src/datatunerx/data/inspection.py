@@ -31,6 +31,8 @@ from datatunerx.runs.plan import DataFiles
 from datatunerx.runs.result import DataFacts
 
 PREVIEWED = 3
+FEW_ROWS = 3
+"""By so many a made split may miss its share before anything is said: rows are not cut."""
 
 
 def inspect(
@@ -196,10 +198,19 @@ class _Reading:
         report = self.tally.report(recognised(self.files))
         report.languages = self._languages.counted()
         report.overlap = self._overlap(numbers, processes)
-        report.warnings = [
-            self._no_row(split) for split in self._division.shares if not self.tally.kept[split]
-        ]
+        report.warnings = [text for split in self._division.shares if (text := self._unlike_asked(split))]
         return report
+
+    def _unlike_asked(self, split: Split) -> str:
+        """What is to be said of a made split that is empty, or far from its share; else nothing."""
+        got, asked = self.tally.kept[split], self._division.shares[split]
+        if not got:
+            return self._no_row(split)
+        whole = self.tally.kept[Split.TRAIN] + sum(self.tally.kept[made] for made in self._division.shares)
+        if abs(got - asked * whole) <= max(FEW_ROWS, asked * whole / 4):
+            return ""
+        why = "groups are few or large" if self.files.auto_split.group_by else "many rows say the same"
+        return f"{got / whole:.1%} of the rows went to the {split} split, {asked:.1%} were asked for: {why}"
 
     def _no_row(self, split: Split) -> str:
         apart = "groups" if self.files.auto_split.group_by else "rows that differ"
