@@ -112,9 +112,7 @@ async def test_an_experiment_is_followed_to_its_verdict(world, tmp_path):
         },
     )  # fmt: skip
     await world.status(FinetuneJob, "e-fast", phase="Finetuning")
-    await until(
-        out, "fast  Finetuning  step 3/9  loss 1.25  210 tokens/s  ETA 1:05  score 0.500 on validate rows"
-    )
+    await until(out, "fast  Finetuning  step 3/9  loss 1.25  210 tokens/s  ETA 1:05  score 0.5 on validate")
     await world.end()
     assert await asyncio.wait_for(following, 10) is Exit.OK
     said = out.getvalue()
