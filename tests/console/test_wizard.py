@@ -376,13 +376,18 @@ def test_time_of_several_models_is_the_sum_and_unknown_while_one_was_never_train
     models = {"m": llm(), "n": llm(digest="e")}
     tunes = [tune("m", "r1", 1000), tune("n", "r2", 250)]
 
+    made = making.objects(draft)
+
     def seen_with(known):
-        return outlook(making.objects(draft), World(models, {"d": data()}, {}, known), HOST)
+        return outlook(made, World(models, {"d": data()}, {}, known), HOST)
 
     assert seen_with(tunes[:1]).seconds is None
     found = seen_with(tunes)
     assert found.seconds == 10_000 / 100 + 10_000 / 25 and found.measured_on == "r1, r2"
     assert found.axes == (2, 1, 1) and found.runs == 2
+    assert [(job.llm, job.dataset, job.group) for job in found.jobs] == [
+        (name, "d", made[0]["metadata"]["name"]) for name in "mn"
+    ]
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from pydantic import Field
 
 from datatunerx.console import forms
 from datatunerx.console.host import Host
-from datatunerx.console.wizard.choices import address, note, off, why_not
+from datatunerx.console.wizard.choices import address, closed, note, off, why_not
 from datatunerx.console.wizard.draft import Draft
 from datatunerx.console.words import catalogue
 from datatunerx.resources.enums import Method, Precision
@@ -152,6 +152,7 @@ def test_what_needs_a_gpu_says_so_where_there_is_none():
     assert note(asked, say, with_gpu) == "GPUs of this machine: 1"
     assert note(forms.by_key()["seed"], say, CPU) == ""
     assert why_not("scheduler", "linear", say, CPU) == ""
+    assert [len(values) for values in closed(forms.by_key()["quantization"], say, CPU).values()] == [2]
 
 
 @pytest.mark.parametrize(

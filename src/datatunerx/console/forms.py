@@ -34,7 +34,7 @@ GROUPS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("Learning rate", ("scheduler", "warmupRatio")),
     ("Optimizer", ("optimizer", "beta1", "beta2", "epsilon", "weightDecay", "maxGradNorm")),
     ("Rows", ("tooLong", "truncateSide", "untrainable")),
-    ("Numbers and memory", ("precision", "quantization")),
+    ("Numbers and memory", ("precision", "quantization", "seed")),
     ("Checkpoints and evaluation", ("saveEvery", "keepCheckpoints", "evalEvery", "logEvery")),
     ("Scores", ("scoring.", "baseline")),
     ("Early stopping", ("earlyStopping.",)),

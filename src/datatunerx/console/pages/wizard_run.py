@@ -43,10 +43,18 @@ async def of_step(visit: Visit, name: str, step: int) -> Json:
         }
     if step == 6:
         context["home"] = _home(visit, status)
+    context["made_of"] = _made_of(jobs)
     context["yaml"] = figures.as_yaml(equal.manifest(obj))
     at = equal.place(visit.namespace)
     context["commands"] = [*equal.look(kinds.EXPERIMENT, name, visit.namespace), f"dtx watch {name}{at}"]
     return context
+
+
+def _made_of(jobs: list[Json]) -> dict[str, str]:
+    """By job, what its name may be too short for: its model and its data, where there are several of them."""
+    tunes = {kinds.name_of(job): job["spec"]["finetune"] for job in jobs}
+    told = [key for key in ("llm", "dataset") if len({tune[key] for tune in tunes.values()}) > 1]
+    return {name: " · ".join(tune[key] for key in told) for name, tune in tunes.items()}
 
 
 def _watched(visit: Visit, rows: list[Json], tunes: dict[str, Json]) -> Json:

@@ -86,6 +86,15 @@ def why_not(key: str, value: str, say: Say, host: Host | None) -> str:
     return ""
 
 
+def closed(field: forms.Field, say: Say, host: Host | None) -> dict[str, list[str]]:
+    """The values that cannot be had here, by why."""
+    found: dict[str, list[str]] = {}
+    for value in field.choices:
+        if why := why_not(field.key, value, say, host):
+            found.setdefault(why, []).append(value)
+    return found
+
+
 def note(field: forms.Field, say: Say, host: Host | None) -> str:
     """What this machine has to say of a field; empty if nothing."""
     if field.key != GPUS or host is None:
@@ -208,6 +217,7 @@ def of_step(visit: Any, draft: Draft, step: int, world: World, host: Host | None
             "span": lambda field: forms.span(field, say),
             "note": lambda field: note(field, say, host),
             "off": lambda field: off(field, draft, host),
+            "closed": lambda field: closed(field, say, host),
             "why_not": lambda field, value: why_not(field.key, value, say, host),
             "chosen": lambda field: forms.chosen(field, draft.values),
             "yaml": preview(draft, say),

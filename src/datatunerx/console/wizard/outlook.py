@@ -54,11 +54,13 @@ class Job:
 
     name: str
     llm: str
+    dataset: str
+    group: str
+    """Of parameters."""
     steps: int | None
     batch: int
     """Rows per optimizer step."""
     tokens: int | None
-    rank: int
 
 
 @dataclass
@@ -80,8 +82,6 @@ class Outlook:
     blocked: list[Said] = field(default_factory=list)
     """Why it cannot be started."""
     warnings: list[Said] = field(default_factory=list)
-    checked: list[Said] = field(default_factory=list)
-    """What was looked at and is well."""
 
     @property
     def tokens(self) -> int | None:
@@ -144,7 +144,9 @@ def _training(
     batch = wanted.batch_size * wanted.gradient_accumulation
     each = tokens_a_row(data, wanted.cutoff_length)
     total = int(steps * batch * each) if steps and each else None
-    found.jobs.append(Job(combination.name, combination.llm, steps, batch, total, wanted.lora.rank))
+    c = combination
+    job = Job(c.name, c.llm, c.dataset, c.hyperparameter.ref, steps, batch, total)
+    found.jobs.append(job)
     return training
 
 
