@@ -64,23 +64,60 @@ def test_long_prompts_pass_in_pieces_and_rows_move_to_wider_bands_with_the_same_
     assert mixed[1::2] == answers
 
 
-def test_few_rows_of_many_adapters_pass_as_one_stack_with_the_same_answers(base, make_rows, monkeypatch):
+@pytest.fixture
+def crowd(base):
+    """The base and six adapters: two ranks, other scales, one that leaves some layers alone."""
     ways = [None]
-    for seed in range(5):  # other ranks, other scales, and one that leaves some layers alone
+    for seed in range(6):
         targets = ("q_proj", "down_proj") if seed == 2 else ("all-linear",)
-        shape = AdapterShape(rank=seed + 1, alpha=2.0 + seed, targets=targets)
+        shape = AdapterShape(rank=3 if seed == 4 else 2, alpha=2.0 + seed, targets=targets)
         ways.append(make_adapter(str(seed), shape, base.widths, seed=seed))
         drawn = torch.randn(ways[-1].flat.shape, generator=torch.Generator().manual_seed(seed))
         ways[-1].flat.copy_(drawn * 0.3)
+    return ways
+
+
+def test_few_rows_of_many_adapters_pass_in_batches_with_the_same_answers(base, crowd, make_rows, monkeypatch):
+    lengths = [3, 9, 1, 14, 6, 6, 2, 5, 4, 4, 11]
+    prompts = [Prompt(row.tolist(), crowd[n % 7]) for n, row in enumerate(make_rows(lengths))]
+    together = generate(base, prompts, [], Decoding(12))
+
+    def one_after_the_other(self, segments):
+        return (), tuple(segments)
+
+    monkeypatch.setattr(stack.Stacks, "batches", one_after_the_other)
+
+    assert generate(base, prompts, [], Decoding(12)) == together
+
+
+def test_adapters_of_one_shape_are_one_batch_unless_few_have_nearly_all_rows(base, crowd):
+    stacks = stack.Stacks(base.dtype, base.device)
+
+    def batches(*counts):
+        ways = sorted((crowd[n] for n in (1, 2, 4)), key=stack.order)[: len(counts)]
+        ends = [sum(counts[: n + 1]) for n in range(len(counts))]
+        parts = [Segment(way, end - n, end) for way, end, n in zip(ways, ends, counts, strict=True)]
+        found, left = stacks.batches(parts)
+        return [(len(batch.stack.adapters), batch.places is None) for batch in found], len(left)
+
+    assert batches(2, 2, 2) == ([(3, True)], 0)
+    assert batches(1, 2, 2) == ([(3, False)], 0)
+    assert batches(2, 2) == ([(3, False)], 0)  # the third may come again
+    assert batches(2) == ([(1, True)], 0)  # too few to keep others for
+    assert batches(90, 1, 1) == ([], 3)
+
+
+def test_poison_in_one_adapter_reaches_no_answer_of_another(base, crowd, make_rows):
     prompts = [
-        Prompt(row.tolist(), ways[n % 6]) for n, row in enumerate(make_rows([3, 9, 1, 14, 6, 6, 2, 5]))
+        Prompt(row.tolist(), way) for n, row in enumerate(make_rows([4, 7, 3])) for way in crowd[: n + 2]
     ]
-    stacked = generate(base, prompts, [], Decoding(12))
-    assert stack.stack_for([Segment(way, 0, 1) for way in ways[1:]], 8, None, base.dtype) is not None
+    whole = generate(base, prompts, [], Decoding(6))
 
-    monkeypatch.setattr(stack, "WORTH", 0)
+    crowd[1].flat.fill_(float("nan"))
 
-    assert generate(base, prompts, [], Decoding(12)) == stacked
+    beside = generate(base, prompts, [], Decoding(6))
+    for prompt, before, after in zip(prompts, whole, beside, strict=True):
+        assert (before == after) is (prompt.adapter is not crowd[1])
 
 
 def test_rows_join_and_leave_between_steps_and_no_answer_changes(base, prompts):

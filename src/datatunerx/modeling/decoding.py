@@ -18,7 +18,7 @@ from datatunerx.modeling.adapters import Adapter
 from datatunerx.modeling.base import Base
 from datatunerx.modeling.cache import RowCache, Seat, room_for
 from datatunerx.modeling.sampling import Likely, choose, likelihoods
-from datatunerx.modeling.stack import Stack, stack_for
+from datatunerx.modeling.stack import Stacks, order
 from datatunerx.modeling.stream import Segment, Stream
 
 PASS_TOKENS = 2_048
@@ -70,8 +70,7 @@ class Decoder:
         self._cache = RowCache()
         self._cache_tokens, self._max_rows = cache_tokens, max_rows
         self._taken = 0
-        self._stack: Stack | None = None
-        """Of adapters that were asked of late."""
+        self._stacks = Stacks(base.dtype, base.device)
         self._filling: list[AnswerRow] = []
         self._going: dict[int, list[AnswerRow]] = {}
         """By adapter."""
@@ -109,11 +108,14 @@ class Decoder:
             group.remove(row)
             if not group:
                 del self._going[id(row.adapter)]
+        if self.rows == 0:
+            self._stacks.clear()
 
     @torch.no_grad()
     def advance(self) -> list[Chosen]:
         """Pass some of what is left of prompts, and one token of each row behind its prompt."""
-        going = [row for group in self._going.values() for row in group]
+        groups = sorted(self._going.values(), key=lambda group: order(group[0].adapter))
+        going = [row for group in groups for row in group]
         chosen = self._step(going) if going else []
         return chosen + (self._fill() if self._filling else [])
 
@@ -126,7 +128,7 @@ class Decoder:
                 break
             pieces.append((row, count))
             left -= count
-        pieces.sort(key=lambda piece: id(piece[0].adapter))
+        pieces.sort(key=lambda piece: order(piece[0].adapter))
         self._cache.begin_fill([(_seat(row), count) for row, count in pieces])
         hidden_TD = self.base.pass_through(self._stream(pieces))
         self._cache.end_fill()
@@ -162,12 +164,8 @@ class Decoder:
             segments.append(Segment(row.adapter, start, len(ids)))
         tensors = torch.tensor([ids, positions]).to(self.base.device)
         lengths = tuple(count for _, count in pieces)
-        stacked = None
-        found = stack_for(segments, len(ids), self._stack, self.base.dtype)
-        if found is not None:
-            self._stack = found
-            stacked = (found, found.scales(segments, len(ids), self.base.head.weight_OD))
-        return Stream(tensors[0], tensors[1], lengths, tuple(segments), self._cache, stacked)
+        batches, left = self._stacks.batches(segments)
+        return Stream(tensors[0], tensors[1], lengths, left, self._cache, batches)
 
     def _take(self, logits_BV: Tensor, rows: list[AnswerRow]) -> list[Chosen]:
         """Choose each row's next token; rows that have ended leave."""

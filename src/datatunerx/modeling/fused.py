@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 from datatunerx.modeling.adapters import Pair
 from datatunerx.modeling.frozen import FrozenWeight, product
-from datatunerx.modeling.stack import Stack
 from datatunerx.modeling.stream import Segment, Stream
 
 
@@ -118,23 +117,15 @@ class FusedLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         stream = self._holder.stream
         x_TD = x.reshape(-1, self.in_features)
-        if stream is not None and stream.stack is not None:
-            return self._stacked(x_TD, *stream.stack).view(*x.shape[:-1], self.out_features)
         shares = [] if stream is None else self._shares(stream, x)
         if torch.is_grad_enabled():
             trigger = self._holder.trigger if shares else None
             y_TO: Tensor = _fused(x_TD, trigger, self.frozen, shares)
         else:
             y_TO, _ = _ahead(x_TD, self.frozen, shares)
+            for batch in () if stream is None else stream.batches:
+                batch.add(self.name, x_TD, y_TO)
         return y_TO.view(*x.shape[:-1], self.out_features)
-
-    def _stacked(self, x_TD: Tensor, stack: Stack, scales_TS: Tensor) -> Tensor:
-        y_TO = self.frozen.ahead(x_TD)
-        pair = stack.pairs.get(self.name)
-        if pair is not None:
-            down_SD, up_SO = pair
-            y_TO.addmm_(down_SD.ahead(x_TD).mul_(scales_TS), up_SO)
-        return y_TO
 
     def _shares(self, stream: Stream, x: Tensor) -> list[_Share]:
         found = []

@@ -11,7 +11,7 @@ from datatunerx.modeling.adapters import Adapter
 
 if TYPE_CHECKING:
     from datatunerx.modeling.cache import RowCache
-    from datatunerx.modeling.stack import Stack
+    from datatunerx.modeling.stack import Batch
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,8 @@ class Stream:
     lengths: tuple[int, ...]
     segments: tuple[Segment, ...]
     cache: "RowCache | None" = field(default=None, repr=False)
-    stack: "tuple[Stack, Tensor] | None" = field(default=None, repr=False)
-    """The segments' adapters as one, with each row's scales, [T, S]; only where nothing is learnt."""
+    batches: "tuple[Batch, ...]" = field(default=(), repr=False)
+    """Rows that pass through several adapters at once, in no segment; only where nothing is learnt."""
 
     @property
     def tokens(self) -> int:
