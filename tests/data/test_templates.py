@@ -300,6 +300,11 @@ def test_tool_calls_and_definitions_are_not_left_out_in_silence(chats):
     messages[1]["tool_calls"] = [{"function": {"name": "f"}}]
     with pytest.raises(TemplateError, match="does not write tool calls"):
         chats["chatml"].encode(messages)
+    messages[1] = {"role": "assistant", "content": "b", "reasoning_content": "since a"}
+    with pytest.raises(
+        TemplateError, match="does not write reasoning.*take reasoning_content out of the rows"
+    ):
+        chats["chatml"].encode(messages)
 
 
 TOOLS = [

@@ -207,6 +207,17 @@ def test_rows_that_the_template_refuses_are_dropped(tokenised, dataset, write_ro
     ]
 
 
+def test_what_a_template_would_leave_out_of_a_row_is_the_reason_that_is_counted(
+    tokenised, dataset, write_rows, chat_row
+):
+    tools = [{"type": "function", "function": {"name": "f", "parameters": {}}}]
+    path = write_rows([chat_row("a", "b"), chat_row("a", "b") | {"tools": tools}])
+    report = tokenised(dataset(path)).report
+    assert [(entry.reason, entry.where) for entry in report.reasons] == [
+        ("chat template: the template does not write tool definitions", [f"{path}:2"])
+    ]
+
+
 UNWANTED = {
     "pairs": ({"prompt": "q", "chosen": "g", "rejected": "b"}, "rejected: .*from pairs.*DPO.*mapTo: chosen"),
     "labels": ({"prompt": "q", "completion": "g", "label": True}, "label: .*from labels.*KTO"),

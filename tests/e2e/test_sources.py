@@ -2,7 +2,11 @@
 
 import gzip
 import json
+import os
+import re
 import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -111,6 +115,52 @@ def test_an_uploaded_file_becomes_a_dataset_and_its_bytes_can_be_had_back(site) 
     assert "given back" in told.stdout, told.stdout + told.stderr
     assert before - du(root) >= path.stat().st_size
     assert not list((root / "uploads").rglob("tickets.jsonl"))
+
+
+SMALL_PARTS = """
+import runpy
+from datatunerx.client import uploads
+uploads.PART_BYTES = 1 << 16
+runpy.run_module("datatunerx.cli", run_name="__main__")
+"""
+"""`dtx`, but that an upload takes long enough to be killed in the middle of it."""
+
+
+@pytest.mark.timeout(200)
+def test_an_upload_whose_command_was_killed_goes_on_where_it_was(site) -> None:
+    path = site.files / "large.jsonl"
+    with path.open("w") as file:
+        for n in range(40):
+            file.write(json.dumps({"prompt": f"say {n}", "completion": os.urandom(500_000).hex()}) + "\n")
+    words = ["dataset", "upload", str(path), "--format", "prompt-completion"]
+    parts = site.home / "data" / "uploads" / ".parts"
+
+    def arrived() -> int:
+        return sum(
+            found.stat().st_size for found in parts.rglob("*") if found.is_file() and found.suffix != ".json"
+        )
+
+    nothing = subprocess.DEVNULL
+    killed = subprocess.Popen(
+        [sys.executable, "-c", SMALL_PARTS, *words], env=site.environment, stdout=nothing, stderr=nothing
+    )
+    end = time.monotonic() + 60
+    while arrived() < 1 << 20:
+        assert killed.poll() is None and time.monotonic() < end
+        time.sleep(0.005)
+    killed.kill()
+    killed.wait()
+    here = arrived()
+    assert here < path.stat().st_size, "the upload was over before it could be killed"
+
+    done = site.dtx(*words)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    first = re.match(r"large\.jsonl: ([0-9.]+) of ([0-9.]+) MB", done.stderr)
+    assert first and float(first[1]) >= round(here / 1e6, 1) > 0, done.stderr
+    assert "40 read, 40 kept" in done.stdout
+    (uploaded,) = (site.home / "data" / "uploads").rglob("large.jsonl")
+    assert uploaded.read_bytes() == path.read_bytes()
 
 
 def test_a_file_that_cannot_be_used_says_why_and_fails(site) -> None:

@@ -114,15 +114,18 @@ def _told(dataset: Dataset) -> list[str]:
 
 def _shown(path: Path) -> Callable[[int, int], None]:
     """Progress on standard error: one line that is rewritten on a terminal, else a line now and then."""
-    begun, told = time.monotonic(), [0.0]
+    told = 0.0
+    begun: tuple[float, int] | None = None
 
     def show(here: int, whole: int) -> None:
+        nonlocal told, begun
         now = time.monotonic()
+        begun = begun or (now, here)  # the server may have some of it from a call that broke off
         live = sys.stderr.isatty()
-        if here < whole and now - told[0] < (0.1 if live else STEP_SECONDS):
+        if here < whole and now - told < (0.1 if live else STEP_SECONDS):
             return
-        told[0] = now
-        speed = here / max(now - begun, 1e-9) / 1e6
+        told = now
+        speed = (here - begun[1]) / max(now - begun[0], 1e-9) / 1e6
         text = f"{path.name}: {here / 1e6:,.1f} of {whole / 1e6:,.1f} MB, {speed:,.1f} MB a second"
         end = "\n" if here == whole or not live else ""
         print(f"\r{text}" if live else text, end=end, file=sys.stderr, flush=True)

@@ -29,6 +29,10 @@ IGNORED = -100
 TOOL: Message = {"role": "tool", "content": "Cc", "tool_call_id": "a", "name": "a"}
 
 
+class LeftOut(TemplateError):
+    """The row has a part that the template never writes."""
+
+
 class Span(NamedTuple):
     """One assistant turn as characters: from its answer to the end of its end-of-turn token."""
 
@@ -215,13 +219,16 @@ class ChatTemplate:
 
     def _unwritten(self, conversation: Conversation) -> TemplateError | None:
         """What the conversation holds and the template would leave out in silence."""
-        fix = "name a template that does"
         if conversation.tools and "tools" not in self.text:
-            return self._error("the template does not write tool definitions", fix)
-        called = any(message.get("tool_calls") for message in conversation.messages)
-        if called and "tool_calls" not in self.text:
-            return self._error("the template does not write tool calls", fix)
+            return self._left_out("tool definitions", "tools")
+        for name, what in (("tool_calls", "tool calls"), ("reasoning_content", "reasoning")):
+            if name not in self.text and any(message.get(name) for message in conversation.messages):
+                return self._left_out(what, name)
         return None
+
+    def _left_out(self, what: str, name: str) -> TemplateError:
+        fix = f"name a template that does, or take {name} out of the rows"
+        return LeftOut(f"the template does not write {what}", f"chat template ({self.source})", fix=fix)
 
     def _ends_of_turn(self) -> set[str]:
         """The tokens that end an assistant turn: at the end of the text, and before another turn."""

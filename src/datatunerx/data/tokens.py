@@ -19,7 +19,7 @@ from datatunerx.data.meter import Meter, Progress
 from datatunerx.data.pieces import Piece, of_split, processes_for, rows_of, worked
 from datatunerx.data.report import Tally
 from datatunerx.data.rows import BATCH_ROWS, Row, unchanged_digest
-from datatunerx.data.templates import MASKING_VERSION, ChatTemplate, Example, Rendered
+from datatunerx.data.templates import MASKING_VERSION, ChatTemplate, Example, LeftOut, Rendered
 from datatunerx.resources.enums import Split, TooLong, TruncateSide, Untrainable
 from datatunerx.resources.material import DataReport
 from datatunerx.runs.plan import DataFiles, digest_of
@@ -189,4 +189,6 @@ def encoded(rows: Iterator[Row], chat: ChatTemplate) -> Iterator[tuple[Row, Exam
 
 
 def _unmasked(row: Row, error: TemplateError) -> Problem:
+    if isinstance(error, LeftOut):
+        return Problem(f"chat template: {error.message}", row.file, row.line, fix=error.fix)
     return Problem(UNMASKED, row.file, row.line, found=error.message, fix=error.fix)
