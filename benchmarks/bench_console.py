@@ -119,15 +119,15 @@ def history(folder: Path, jobs: int, points: int) -> None:
     columns.mkdir()
     steps = np.arange(1, points + 1)
     noise = np.random.default_rng(7)
-    series = []
+    series: dict[str, dict[str, tuple[int, int]]] = {}
     for n in range(jobs):
         rows = np.empty(points, RECORD)
         rows["time"], rows["step"] = 1.79e9 + steps, steps
         rows["value"] = 2 / (steps + 10 * n) ** 0.2 + noise.normal(0, 0.05, points)
         rows.tofile(columns / str(n))
-        series.append([f"big-{n:03}", "loss", points])
+        series[f"big-{n:03}"] = {"loss": (n, points)}
     size = 150 * jobs * points
-    (columns / "state.json").write_text(json.dumps({"offset": size, "series": series}))
+    (columns / "state.json").write_text(json.dumps({"offset": size, "series": series, "began": dict.fromkeys(series, 1.79e9)}))
     with (folder / "events.jsonl").open("wb") as file:
         file.truncate(size)
 

@@ -88,17 +88,17 @@ def lines(names: Sequence[str], jobs: Sequence[Json], runs: Sequence[Json]) -> l
         if run["spec"]["type"] == "tune":
             for served in run["spec"].get("serves") or ():
                 carriers.setdefault(served, []).append(kinds.name_of(run))
+    mates: dict[str, list[Json]] = {}
+    for job in jobs:
+        mates.setdefault(kinds.owner(job, kinds.EXPERIMENT), []).append(job)
+    coloured = {experiment: hues(mine) for experiment, mine in mates.items() if experiment}
     found = []
-    for name in names:
-        job = by_name.get(name)
-        if job is None:
-            continue
-        experiment = kinds.owner(job, kinds.EXPERIMENT)
-        mates = [j for j in jobs if experiment and kinds.owner(j, kinds.EXPERIMENT) == experiment] or [job]
+    for job in (by_name[name] for name in names if name in by_name):
+        name, experiment = kinds.name_of(job), kinds.owner(job, kinds.EXPERIMENT)
         tune = str(kinds.status_of(job).get("finetune") or name)
         told = (
             name.removeprefix(f"{experiment}-"),
-            *hues(mates)[name],
+            *coloured.get(experiment, hues([job]))[name],
             states.phase(job) in states.ENDED,
             tuple(carriers.get(f"{kinds.FINETUNE}/{tune}", ())),
         )

@@ -1,7 +1,7 @@
 """Lists as the URL asks for them: filtered, sorted and cut into pages on the server. Pure."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 from urllib.parse import urlencode
 
@@ -30,10 +30,12 @@ class Asked:
     """A column's name; with - in front from the end."""
     page: int = 1
     size: int = PAGE_SIZES[1]
+    kept: tuple[tuple[str, str], ...] = ()
+    """What else the URL of the page says, and goes on saying."""
 
     @classmethod
-    def of(cls, query: Mapping[str, str]) -> "Asked":
-        """Read a query; what makes no sense is the default."""
+    def of(cls, query: Mapping[str, str], *kept: str) -> "Asked":
+        """Read a query; what makes no sense is the default. `kept` are the names that are not the list's."""
         size = _whole(query.get("size", ""))
         return cls(
             query.get("q", "").strip(),
@@ -41,12 +43,13 @@ class Asked:
             query.get("sort", ""),
             max(1, _whole(query.get("page", ""))),
             size if size in PAGE_SIZES else PAGE_SIZES[1],
+            tuple((name, query[name]) for name in kept if query.get(name)),
         )
 
     def url(self, **changes: Any) -> str:
         """The query of this list with some of it changed; a new filter or order begins at page 1."""
-        found = {"q": self.filter, "state": self.state, "sort": self.sort, "page": 1, "size": self.size}
-        found |= changes
+        found: dict[str, Any] = dict(self.kept) | {"q": self.filter, "state": self.state, "sort": self.sort}
+        found |= {"page": 1, "size": self.size} | changes
         plain = {"page": 1, "size": PAGE_SIZES[1]}
         return "?" + urlencode({k: v for k, v in found.items() if v and v != plain.get(k)})
 
@@ -106,7 +109,7 @@ def listing(
     found = _sorted(found, columns, asked.sort, order)
     pages = max(1, -(-len(found) // asked.size))
     page = min(asked.page, pages)
-    shown = Asked(asked.filter, asked.state, asked.sort, page, asked.size)
+    shown = replace(asked, page=page)
     start = (page - 1) * asked.size
     return Listing(found[start : start + asked.size], columns, shown, len(rows), len(found), states)
 

@@ -8,6 +8,7 @@ import orjson
 from starlette.responses import Response, StreamingResponse
 
 from datatunerx.console import charts, kinds
+from datatunerx.console.pages.experiment import job_list
 from datatunerx.console.visit import Page, Visit
 
 MAX_JOBS = 200
@@ -55,7 +56,9 @@ async def _lines(visit: Visit) -> list[charts.Line]:
     runs = await kinds.some(visit.api, "Run", visit.namespace)
     names = visit.request.query_params.getlist("job")
     if experiment := visit.query.get("experiment"):
-        names = [kinds.name_of(job) for job in jobs if kinds.owner(job, kinds.EXPERIMENT) == experiment]
+        obj = await kinds.find(visit.api, kinds.EXPERIMENT, experiment, visit.namespace)
+        mine = [job for job in jobs if kinds.owner(job, kinds.EXPERIMENT) == experiment]
+        names = [row["name"] for row in job_list(visit, mine, {}, kinds.status_of(obj), "charts").rows]
     return charts.lines(names, jobs, runs)
 
 

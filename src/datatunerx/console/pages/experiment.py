@@ -1,10 +1,12 @@
 """One experiment: the verdict, the ranking, its jobs, what differs between them, what failed and why."""
 
+from dataclasses import replace
 from typing import Any
 
 from starlette.responses import Response
 
 from datatunerx.console import charts, equal, figures, kinds, parameters, samples, states
+from datatunerx.console.listing import Asked, Column, Listing, listing
 from datatunerx.console.pages.experiments import higher_is_better, row_of
 from datatunerx.console.progress import course, eta_seconds, share
 from datatunerx.console.visit import Page, Visit
@@ -18,27 +20,42 @@ TABS = (
     ("differences", "What differs"),
     ("config", "Config"),
 )
+COLUMNS: list[Column[Json]] = [
+    Column("name", "Job", lambda row: row["name"]),
+    Column("state", "State", lambda row: row["phase"]),
+    Column("progress", "Progress", lambda row: row["share"]),
+    Column("loss", "Loss", lambda row: row["loss"], number=True),
+    Column("tokens-s", "Tokens/s", lambda row: row["tokens_per_second"], number=True),
+    Column("score", "Score", lambda row: row["score"], number=True),
+]
+SIZES = {"charts": 100, "samples": 25}
+"""Jobs on one page of a tab, where it is not the usual number."""
+RANKED, FAILURES = 25, 10
+"""Rows of the ranking, and failures, on one page."""
 
 
 async def show(visit: Visit) -> Response:
     obj = await kinds.find(visit.api, kinds.EXPERIMENT, visit.name, visit.namespace)
-    jobs = [
-        job
-        for job in await kinds.some(visit.api, kinds.JOB, visit.namespace)
-        if kinds.owner(job, kinds.EXPERIMENT) == visit.name
-    ]
-    names = {kinds.name_of(job) for job in jobs}
-    found = await kinds.some(visit.api, kinds.FINETUNE, visit.namespace)
-    tunes = {owner: tune for tune in found if (owner := kinds.owner(tune, kinds.JOB)) in names}
+    jobs, tunes = await jobs_of(visit, visit.name)
     status = kinds.status_of(obj)
     tab = visit.query.get("tab", "overview")
-    unlike: list[str] = []
-    rows: list[tuple[str, Json]] = []
+    shown = job_list(visit, jobs, tunes, status, tab)
+    listed = {row["name"]: None for row in shown.rows}
+    context: Json = {}
     if tab == "differences":
         groups = await kinds.some(visit.api, "Hyperparameter", visit.namespace)
         unlike, rows = parameters.differences(jobs, {kinds.name_of(group): group for group in groups})
-    last = visit.query.get("steps") != "all"
-    told = samples.told_by(sorted(jobs, key=kinds.created), tunes) if tab == "samples" else ({}, {})
+        context = {"unlike": unlike, "settings": [row for row in rows if row[0] in listed]}
+    if tab == "samples":
+        last = visit.query.get("steps") != "all"
+        by_name = {kinds.name_of(job): job for job in jobs}
+        told = samples.told_by([by_name[name] for name in listed], tunes)
+        context = {
+            "grids": samples.grids(*told, last=last),
+            "last": last,
+            "last_url": visit.url("experiments", visit.name, tab="samples"),
+            "all_url": visit.url("experiments", visit.name, tab="samples", steps="all"),
+        }
     return await visit.page(
         "experiment.html",
         live=True,
@@ -46,17 +63,12 @@ async def show(visit: Visit) -> Response:
         phase=states.phase(obj),
         status=status,
         spec=obj["spec"],
-        ranking=ranking(status),
-        scale=_scale(status),
-        jobs=job_rows(jobs, tunes, status, visit.say),
+        jobs=jobs,
+        list=shown,
+        place=visit.url("experiments", visit.name),
         hues=charts.hues(jobs),
         tab=tab,
-        grids=samples.grids(*told, last=last),
-        last=last,
-        last_url=visit.url("experiments", visit.name, tab="samples"),
-        all_url=visit.url("experiments", visit.name, tab="samples", steps="all"),
-        unlike=unlike,
-        settings=rows,
+        failed=FAILURES,
         course=course(list(tunes.values()), (status.get("jobs") or {}).get("total", 0)),
         suspended=bool(obj["spec"].get("suspend")),
         verdict=beats_base(status),
@@ -68,7 +80,57 @@ async def show(visit: Visit) -> Response:
             *equal.look(kinds.EXPERIMENT, visit.name, visit.namespace),
             f"dtx compare-runs {visit.name}{equal.place(visit.namespace)}",
         ],
+        **ranked(visit, visit.name, status),
+        **context,
     )
+
+
+async def jobs_of(visit: Visit, experiment: str) -> tuple[list[Json], dict[str, Json]]:
+    """The jobs of an experiment, and the training of each."""
+    found = await kinds.some(visit.api, kinds.JOB, visit.namespace)
+    jobs = [job for job in found if kinds.owner(job, kinds.EXPERIMENT) == experiment]
+    names = {kinds.name_of(job) for job in jobs}
+    tunes = await kinds.some(visit.api, kinds.FINETUNE, visit.namespace)
+    return jobs, {owner: tune for tune in tunes if (owner := kinds.owner(tune, kinds.JOB)) in names}
+
+
+def job_list(visit: Visit, jobs: list[Json], tunes: dict[str, Json], status: Json, tab: str) -> Listing[Json]:
+    """The jobs that the URL asks for: curves and samples of the best, else what needs somebody first."""
+    asked = Asked.of(visit.query, "tab", "steps", "ranked")
+    if tab in SIZES and "size" not in visit.query:
+        asked = replace(asked, size=SIZES[tab])
+    sign = -1 if higher_is_better(status.get("metric", "")) else 1
+
+    def by_score(row: Json) -> tuple[bool, float]:
+        return row["score"] is None, sign * (row["score"] or 0.0)
+
+    return listing(
+        job_rows(jobs, tunes, status, visit.say), COLUMNS, asked,
+        text=lambda row: f"{row['name']} {row['why']}", state=lambda row: row["phase"],
+        order=by_score if tab in SIZES else lambda row: states.attention(row["phase"]),
+    )  # fmt: skip
+
+
+def ranked(visit: Visit, name: str, status: Json) -> Json:
+    """The part of a ranking that the URL asks for, with every row of a base, and what leads to the others."""
+    rows = ranking(status)
+    asked = visit.query.get("ranked", "")
+    pages = max(1, -(-len(rows) // RANKED))
+    page = min(max(1, int(asked) if asked.isascii() and asked.isdigit() and len(asked) < 9 else 1), pages)
+    first = (page - 1) * RANKED
+    shown = [row for n, row in enumerate(rows) if row["base"] or first <= n < first + RANKED]
+
+    def url(page: int) -> str:
+        return visit.url("experiments", name, **{**visit.query, "ranked": str(page)})
+
+    return {
+        "ranking": shown,
+        "scale": _scale(status),
+        "rank": {
+            "first": min(first + 1, len(rows)), "last": min(first + RANKED, len(rows)), "all": len(rows),
+            "page": page, "pages": pages, "before": url(page - 1), "next": url(page + 1),
+        },
+    }  # fmt: skip
 
 
 def ranking(status: Json) -> list[Json]:

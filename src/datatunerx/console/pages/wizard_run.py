@@ -14,14 +14,7 @@ Json = dict[str, Any]
 async def of_step(visit: Visit, name: str, step: int) -> Json:
     """What the template of a step after the start needs."""
     obj = await kinds.find(visit.api, kinds.EXPERIMENT, name, visit.namespace)
-    jobs = [
-        job
-        for job in await kinds.some(visit.api, kinds.JOB, visit.namespace)
-        if kinds.owner(job, kinds.EXPERIMENT) == name
-    ]
-    names = {kinds.name_of(job) for job in jobs}
-    found = await kinds.some(visit.api, kinds.FINETUNE, visit.namespace)
-    tunes = {owner: tune for tune in found if (owner := kinds.owner(tune, kinds.JOB)) in names}
+    jobs, tunes = await pages.jobs_of(visit, name)
     status = kinds.status_of(obj)
     phase = states.phase(obj)
     rows = pages.job_rows(jobs, tunes, status, visit.say)
@@ -36,7 +29,7 @@ async def of_step(visit: Visit, name: str, step: int) -> Json:
         "hues": charts.hues(jobs), "watched": _watched(visit, rows, tunes),
     }  # fmt: skip
     if step == 5:
-        context |= {"ranking": pages.ranking(status), "scale": pages._scale(status)}
+        context |= pages.ranked(visit, name, status)
         context |= {
             "verdict": pages.beats_base(status),
             "grids": samples.grids(*samples.told_by(sorted(jobs, key=kinds.created), tunes), last=False),
