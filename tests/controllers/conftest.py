@@ -72,6 +72,10 @@ class Behaviour:
     """Subject (empty: the base; scored: in a run of its own) -> its draws of the metric that ranks."""
     weights: bytes = b"w"
     """What trainings write as their adapter's weights."""
+    early: set[str] = field(default_factory=set)
+    """Jobs that stop early at step 2, and were best at step 1."""
+    splits: dict[str, int] = field(default_factory=lambda: {"train": 8, "validate": 1, "test": 1})
+    """Rows that every inspection finds."""
     scores_die: list[int | str] = field(default_factory=list)
     """How the next score runs end early: an exit code, or "stop" for an interruption from outside."""
 
@@ -148,9 +152,8 @@ class Worker:
             name = f"make-{plan_id[:10]}"
             made = MadeData(run=name, digest="digest-of-data", rows=3, splits={"train": [uri]})
             return self.end(RunResult(plan_id=plan_id, phase=RunPhase.SUCCEEDED, made=made), 0)
-        report = DataReport(
-            format="messages", read=10, kept=10, splits={"train": 8, "validate": 1, "test": 1}
-        )
+        splits = self.behaviour.splits
+        report = DataReport(format="messages", read=10, kept=sum(splits.values()), splits=splits)
         data = DataFacts(digest="digest-of-data", report=report)
         self.end(RunResult(plan_id=plan_id, phase=RunPhase.SUCCEEDED, data=data), 0)
 
@@ -194,6 +197,12 @@ class Worker:
         elif reason:
             outcome = JobOutcome(
                 phase=FinetunePhase.FAILED, reason=reason, message=self.behaviour.why, step=step
+            )
+        elif job.name in self.behaviour.early and step == 2:
+            best = checkpoint.model_copy(update={"step": 1, "uri": f"{job.output_uri}/checkpoint-1"})
+            told = {"reason": "StoppedEarly", "message": "stopped early at step 2 of 3; best at step 1: 0.5"}
+            outcome = outcome.model_copy(
+                update={"phase": FinetunePhase.SUCCEEDED, "checkpoint": best, **told}
             )
         elif step >= NUM_STEPS:
             outcome = outcome.model_copy(update={"phase": FinetunePhase.SUCCEEDED})
