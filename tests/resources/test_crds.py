@@ -11,7 +11,7 @@ from datatunerx.resources.crds import crd_manifests, structural
 from datatunerx.resources.kinds import KINDS, Kind
 from datatunerx.resources.wire import Wire
 
-OPTIONAL = (".earlyStopping", ".origin")
+OPTIONAL = (".earlyStopping", ".finetune.earlyStopping", ".origin")
 """Objects of which the absence means something."""
 FORBIDDEN = {
     "$ref",

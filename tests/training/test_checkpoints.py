@@ -214,6 +214,20 @@ def play(folder, actions, keep):
         yield best | pinned | set(sorted(steps)[-1:])
 
 
+def test_retention_keeps_the_best_by_whatever_it_was_judged(tmp_path):
+    """Early stopping may go by scores; where the step it names is not there, the lowest loss is the best."""
+    for step, loss in enumerate([0.1, 0.5, 0.4, 0.3], start=1):
+        checkpoints.save(tmp_path, step, FILES, eval_loss=loss, score=step / 10)
+    found = checkpoints.whole(tmp_path)
+    assert [one.score for one in found] == [0.1, 0.2, 0.3, 0.4]
+
+    def left(best_step):
+        gone = checkpoints.superfluous(found, 1, best_step)
+        return [one.step for one in found if one not in gone]
+
+    assert (left(None), left(2), left(9)) == ([1, 4], [2, 4], [1, 4])
+
+
 @pytest.mark.parametrize("sequences", SEQUENCES)
 def test_retention_never_takes_the_best_the_latest_or_a_pinned_one(tmp_path_factory, monkeypatch, sequences):
     monkeypatch.setattr(os, "fsync", lambda handle: None)  # no power is cut here, and each takes its time
