@@ -172,7 +172,7 @@ def test_a_process_that_is_killed_is_told_with_file_and_line_and_leaves_nothing(
     path = write_rows([chat_row(f"a {n}", "b") for n in range(400)])
     killed: list[int] = []
 
-    def kill(rows: int, speed: float) -> None:
+    def kill(rows: int, speed: float, total: int, doing: str) -> None:
         if not killed:
             lead = min(crew(), key=lambda process: process.pid)
             killed.append(next(one for one in crew() if one.ppid() == lead.pid).pid)

@@ -8,7 +8,7 @@ import pytest
 
 from datatunerx.data import Conversation, inspect
 from datatunerx.data.languages import language
-from datatunerx.data.overlap import HeldOut, signed
+from datatunerx.data.overlap import HeldOut, Signed, signed
 from datatunerx.resources.enums import Split
 from datatunerx.resources.material import AutoSplit
 
@@ -127,3 +127,35 @@ def test_a_held_out_row_that_is_found_is_put_aside(chat_row):
     assert index.near(signed(alike(1))) == {0: "1"}
     assert index.near(signed(alike(2))) == {}
     assert index.where({0: "1"}) == ["0 ~ 1"]
+
+
+def test_rows_are_as_near_as_their_runs_of_characters_are_common(chat_row):
+    def of(texts: list[str]) -> Signed:
+        rows = ((Conversation(chat_row(said, "")["messages"][:1]), "x") for said in texts)
+        (block,) = signed(rows)
+        return block
+
+    words = text(3, 120).split()
+    texts = [" ".join(words[:kept]) for kept in (120, 118, 110, 90, 60, 30)] + [
+        "Übung 東京 \U0001f600 ok",
+        "ab",
+        "abc",
+    ]
+    block = of(texts)
+    runs = [{said[n : n + 5] for n in range(max(1, len(said) - 4))} for said in map(str.casefold, texts)]
+    for one, mine in zip(block.minima, runs, strict=True):
+        for other, theirs in zip(block.minima, runs, strict=True):
+            true = len(mine & theirs) / len(mine | theirs)
+            assert abs((one == other).mean() - true) <= 0.15  # three times the deviation of 128 permutations
+    assert (of(texts[:1]).minima[0] == block.minima[0]).all()  # whatever stands beside it
+
+
+def test_held_out_rows_that_say_the_same_are_all_found(chat_row):
+    said = text(3, 60)
+    rows = [(Conversation(chat_row(said, "yes")["messages"]), f"t:{n}") for n in range(70)]
+    index = HeldOut()
+    assert index.add(signed([*rows, (Conversation(chat_row(text(9, 60), "no")["messages"]), "t:70")])) == 71
+    assert index.near(signed(rows[:1])) == {}
+    near = (Conversation(chat_row(said + " please", "yes")["messages"]), "a:1")
+    assert index.near(signed([near])) == dict.fromkeys(range(70), "a:1")
+    assert index.near(signed([near])) == {}

@@ -120,7 +120,7 @@ def test_a_gigabyte_is_checked_and_tokenised_within_half_a_gigabyte(tmp_path, to
     path = tmp_path / "large.jsonl"
     count = written(path, 1024)
     rows, peak, check, tokens = measured(
-        path, tokenizer_dir, tmp_path / "cache", checked=True, share=0.01, every=0.25
+        path, tokenizer_dir, tmp_path / "cache", checked=True, share=0.01, every=1
     )
     with capsys.disabled():
         print(f"\n1 GiB, {count:,} rows: checked in {check:,.0f} s, tokenised in {tokens:,.0f} s,", end=" ")

@@ -240,10 +240,10 @@ class _Reading:
         meter = Meter(self._on_progress, "signing the held-out rows of", num_rows=many)
         with closing(worked(_Signing(files), held_out, processes)) as lists:
             for rows in lists:
-                index.add(rows)
-                meter.add(len(rows))
+                meter.add(index.add(rows))
                 if index.is_full:
                     break
+        index.lay()
         train = chosen(files, Split.TRAIN, ~made, self._counts)
         doing = "looking for near copies in"
         meter = Meter(self._on_progress, doing, num_rows=len(made) - int(made.sum()))
