@@ -4,7 +4,7 @@ from typing import Any
 
 from starlette.responses import Response
 
-from datatunerx.console import equal, exported, figures, kinds, parameters, states
+from datatunerx.console import equal, exported, figures, kinds, lineage, parameters, states
 from datatunerx.console.tables import Cell, Empty, Line, ago, columns, name_cell, object_url, show, state_cell
 from datatunerx.console.visit import Page, Refused, Visit
 
@@ -20,6 +20,7 @@ GROUPS = columns(
     "Age",
     numbers=("Learning rate", "Used by", "Age"),
 )
+LAST_RUNS = 20
 PLUGINS = columns("Name", "Kind", "State", "Version", "Package", "Used by", "Age", numbers=("Used by", "Age"))
 
 
@@ -132,8 +133,13 @@ async def model(visit: Visit) -> Response:
     if kind == "LLM":
         found = await kinds.some(visit.api, "LLMCheckpoint", visit.namespace)
         checkpoints = [each for each in found if each["spec"]["llm"] == visit.name]
-    exports = exported.shown(obj, visit.say) if kind == "LLMCheckpoint" else []
-    more = {"checkpoints": checkpoints, "exports": exports}
+    more: Json = {"checkpoints": checkpoints}
+    if kind == "LLMCheckpoint":
+        every = await kinds.some(visit.api, kind, visit.namespace)
+        tunes = await kinds.some(visit.api, kinds.FINETUNE, visit.namespace)
+        tune = next((tune for tune in tunes if kinds.name_of(tune) == obj["spec"]["finetune"]), None)
+        more["lineage"] = lineage.layers(obj, every, tune)
+        more |= {"exports": exported.shown(obj, visit.say), "object_url": object_url}
     return await _detail(visit, obj, "model.html", "models", "Models", **more)
 
 
@@ -142,9 +148,11 @@ async def hyperparameter(visit: Visit) -> Response:
     groups = {kinds.name_of(obj): obj for obj in found}
     obj = groups.get(visit.name) or await kinds.find(visit.api, "Hyperparameter", visit.name, visit.namespace)
     beside = visit.query.get("beside", "")
-    ref = {"hyperparameter": {"ref": visit.name}}
-    other = {"hyperparameter": {"ref": beside}}
-    values = {s.name: s.value for s in parameters.settings(other, groups)} if beside in groups else {}
+    mine = parameters.settings({"hyperparameter": {"ref": visit.name}}, groups)
+    other = parameters.settings({"hyperparameter": {"ref": beside}}, groups) if beside in groups else []
+    values = {each.name: each.value for each in other}
+    known = {each.name for each in mine}
+    whole = mine + [parameters.Setting(each.name, "–", beside) for each in other if each.name not in known]
     return await _detail(
         visit,
         obj,
@@ -153,14 +161,42 @@ async def hyperparameter(visit: Visit) -> Response:
         "Hyperparameters",
         beside=beside,
         values=values,
-        settings=parameters.settings(ref, groups),
+        unlike=[each for each in whole if not values or values.get(each.name) != each.value],
         others=[name for name in groups if name != visit.name],
     )
 
 
 async def plugin(visit: Visit) -> Response:
     obj = await kinds.find(visit.api, _kind(visit, ("dp", "sp")), visit.name, visit.namespace)
-    return await _detail(visit, obj, "plugin.html", "plugins", "Plugins")
+    return await _detail(
+        visit, obj, "plugin.html", "plugins", "Plugins", runs=await _uses(visit, obj), object_url=object_url
+    )
+
+
+async def _uses(visit: Visit, plugin: Json) -> list[Json]:
+    """What a plugin was last run for, the youngest first: datasets it made, scorings it measured."""
+    name, found = kinds.name_of(plugin), []
+    kind = "Dataset" if plugin["kind"] == "DataPlugin" else "Scoring"
+    for obj in await kinds.some(visit.api, kind, visit.namespace):
+        status, measure = kinds.status_of(obj), obj["spec"].get("measure") or {}
+        used = [obj["spec"].get("plugin") or {}] if kind == "Dataset" else measure.get("plugins") or ()
+        if name not in [each.get("ref") for each in used]:
+            continue
+        made = status.get("made") or {}
+        metrics = status.get("metrics") or {}
+        scores = [got for metric, got in metrics.items() if metric == name or metric.startswith(f"{name}/")]
+        found.append(
+            {
+                "kind": kind,
+                "name": kinds.name_of(obj),
+                "phase": states.phase(obj),
+                "run": made.get("run") or status.get("run"),
+                "rows": made.get("rows") or next((got.get("n") for got in scores), None),
+                "score": next((got.get("value") for got in scores), None),
+                "created": kinds.created(obj),
+            }
+        )
+    return sorted(found, key=lambda each: str(each["created"]), reverse=True)[:LAST_RUNS]
 
 
 def _kind(visit: Visit, shorts: tuple[str, ...]) -> str:
