@@ -54,9 +54,10 @@ async def test_lists_draw_the_loss_in_the_colour_of_the_job_and_read_nothing_twi
     monkeypatch.setattr(charts, "chart", lambda *args: asked.append(args[2][0].job) or real(*args))
     page = await trained.get(f"jobs?q={DONE}")
     (drawn,) = re.findall(r'<svg class="spark s(\d) d(\d)".*?points="([^"]+)"', page)
-    job = await trained.get("experiments/support-tickets")
-    assert f'class="dot s{drawn[0]} d{drawn[1]}"' in job.split(f'data-job="{DONE}"')[1].split("</tr>")[0]
+    job = (await trained.get("experiments/support-tickets")).split(f'data-job="{DONE}"')[1].split("</tr>")[0]
+    assert f'class="dot s{drawn[0]} d{drawn[1]}"' in job and drawn[2] in job
     assert drawn[2] in await trained.get("experiments")  # the best job's
+    assert len(re.search(r'<svg class="spark.*?</svg>', page)[0]) < 700  # fifty of them are 35 kB
     assert asked.count(DONE) == 1
     await trained.get("experiments")
     await trained.get(f"jobs?q={TRAINS}")

@@ -5,7 +5,7 @@ from typing import Any
 
 from starlette.responses import Response
 
-from datatunerx.console import charts, equal, figures, kinds, parameters, samples, states
+from datatunerx.console import charts, equal, figures, kinds, parameters, samples, sparklines, states
 from datatunerx.console.listing import Asked, Column, Listing, listing
 from datatunerx.console.pages.experiments import higher_is_better, row_of
 from datatunerx.console.progress import course, eta_seconds, share
@@ -41,16 +41,19 @@ async def show(visit: Visit) -> Response:
     tab = visit.query.get("tab", "overview")
     shown = job_list(visit, jobs, tunes, status, tab)
     listed = {row["name"]: None for row in shown.rows}
-    context: Json = {}
+    context: Json = {"sparks": {}}
+    if tab == "overview":
+        seen = {name: tune for name in listed if (tune := tunes.get(name))}
+        context["sparks"] = await sparklines.of(visit, seen, jobs)
     if tab == "differences":
         groups = await kinds.some(visit.api, "Hyperparameter", visit.namespace)
         unlike, rows = parameters.differences(jobs, {kinds.name_of(group): group for group in groups})
-        context = {"unlike": unlike, "settings": [row for row in rows if row[0] in listed]}
+        context |= {"unlike": unlike, "settings": [row for row in rows if row[0] in listed]}
     if tab == "samples":
         last = visit.query.get("steps") != "all"
         by_name = {kinds.name_of(job): job for job in jobs}
         told = samples.told_by([by_name[name] for name in listed], tunes)
-        context = {
+        context |= {
             "grids": samples.grids(*told, last=last),
             "last": last,
             "last_url": visit.url("experiments", visit.name, tab="samples"),
