@@ -45,6 +45,9 @@ class OnTheWay:
                 data.name,
                 fix="lower scoring.generation.maxNewTokens, or set earlyStopping.measure to loss",
             )
+        if len(fitting) < len(rows):
+            left = f"{len(rows) - len(fitting)} of {len(rows)} validate questions leave no room"
+            self._journal.warn(f"{left} for an answer and are not asked on the way")
         self._measures[key] = plan, fitting
 
     def __call__(

@@ -114,6 +114,7 @@ def _prepare(tuning: Tuning, template: ChatTemplate) -> list[Prepared]:
 def _scorable(tuning: Tuning, prepared: list[Prepared]) -> list[Prepared]:
     """Those that something can be said of once they are trained; the others have failed."""
     data = {one.name: one for one in tuning.plan.data}
+    fine: set[str] = set()
     left = []
     for one in prepared:
         measure, stop = one.job.measure, one.job.early_stop
@@ -124,8 +125,9 @@ def _scorable(tuning: Tuning, prepared: list[Prepared]) -> list[Prepared]:
             if stop and not len(one.validate):
                 fix = "name files for it, give split.validate a share, or leave earlyStopping out"
                 raise DataError("earlyStopping: the validate split has no rows", one.job.data, fix=fix)
-            if stop and stop.score:
+            if stop and stop.score and stop.score.key() not in fine:
                 check_references(stop.score, data[one.job.data], tuning.journal, STOPPED)
+                fine.add(stop.score.key())
         except DataError as error:
             _fail(tuning, one.job, error)
         else:
