@@ -1,6 +1,8 @@
 """Curves of jobs beside each other: whole, joined over runs, cut to a picture, and said in words."""
 
+import asyncio
 import json
+import threading
 from types import SimpleNamespace
 
 import pytest
@@ -86,6 +88,26 @@ async def test_what_was_read_is_not_read_again_and_what_is_new_is_added(filled, 
 
     curves.known.forget()
     assert (await drawn(filled))["curves"][0]["y"] == pytest.approx([1.0, 0.8, 0.6])
+
+
+async def test_a_long_history_is_read_beside_what_is_drawn_run_by_run(filled, runs, monkeypatch):
+    from datatunerx.server import curves
+    from datatunerx.telemetry.points import Points
+
+    monkeypatch.setattr(curves, "AT_ONCE", 0)
+    slow, advance = threading.Event(), Points.advance
+    monkeypatch.setattr(Points, "advance", lambda points, seconds: slow.wait(20) and advance(points, seconds))
+    for name, plan in (("x-first", "1"), ("x-second", "2")):
+        await runs.make(name, plan, [JOB], [loss(step, 1.0, 100 * int(plan) + step) for step in range(1, 11)])
+    early = await drawn(filled)
+    assert early["behind"] > 0 and not early["curves"]  # answered while not a line was read
+    assert early["runs"] == [1, 3]  # run-b has no events at all
+    slow.set()
+    async with asyncio.timeout(20):
+        while (found := await drawn(filled))["behind"]:
+            await asyncio.sleep(0.02)
+    assert found["runs"] == [3, 3]
+    assert {step for curve in found["curves"] for step in curve["x"]} == set(range(1, 11))
 
 
 async def test_smoothing_is_the_moving_average_of_every_point(filled, runs):
