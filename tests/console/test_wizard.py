@@ -203,6 +203,15 @@ async def test_what_arrives_late_does_not_undo_a_start_and_the_draft_goes_with_i
     assert [owner["uid"] for owner in owners] == [made["metadata"]["uid"]]
 
 
+async def test_what_was_stopped_and_kept_is_taken_home_though_nothing_ranks_it(filled):
+    stopped = {"phase": "Stopped", "ranking": [], "jobs": {"summary": "3/3", "total": 3, "stopped": 3}}
+    await filled.api.patch_status(PLURALS["FinetuneExperiment"], "faq-zh-qwen", {"status": stopped})
+    assert "To the results" in await filled.get("new/draft-runs/4")
+    page = await filled.get("new/draft-runs/6")
+    assert "models=llm%2Fsmollm2%2Cckpt%2Ffaq-zh-qwen-a" in page and "dtx chat faq-zh-qwen-a" in page
+    assert "faq-zh-qwen-b" not in page  # it has kept nothing
+
+
 # What will happen
 
 

@@ -10,6 +10,15 @@ import psutil
 import pytest
 
 CONSOLE = "/console/ns/default"
+NOTE_DELTAS = """() => {
+  window.deltas = [];
+  new MutationObserver((changes) => {
+    const columns = [...document.querySelectorAll(".round [data-text]")];
+    for (const change of changes)
+      if (columns.includes(change.target)) window.deltas.push(columns.indexOf(change.target));
+  }).observe(document.getElementById("talk"), { childList: true, subtree: true });
+}"""
+"""Which column each piece of an answer was added to, as they come."""
 COLOURS = ("red", "green", "blue")
 pytestmark = [pytest.mark.slow, pytest.mark.model, pytest.mark.timeout(600)]
 
@@ -128,6 +137,21 @@ def test_from_nothing_to_results_by_clicking(page, colours):
     page.get_by_role("link", name="Talk to base and tuned").first.click()
     page.get_by_role("heading", name="Compare").wait_for()
     assert page.get_by_text("my-first-model-r4").first.is_visible()
+
+    page.locator("#composer summary").click()
+    page.get_by_label("Longest answer").fill("16")
+    page.keyboard.press("Escape")
+    page.evaluate(NOTE_DELTAS)
+    page.get_by_label("Question").fill("say green 1")
+    page.keyboard.press("Enter")
+    answers = page.locator(".round .answer")
+    page.locator(".round input[name=round]").wait_for(state="attached", timeout=240_000)
+    assert answers.locator("h3 .tag").all_inner_texts() == ["untouched base"]
+    assert all(answers.locator(".said").all_inner_texts()) and answers.locator("footer").count() == 2
+    came = page.evaluate("window.deltas")
+    assert came.count(0) > 1 and came.count(1) > 1  # word by word
+    last = [len(came) - 1 - came[::-1].index(column) for column in (0, 1)]
+    assert came.index(0) < last[1] and came.index(1) < last[0]  # side by side
 
 
 def test_what_was_started_is_found_again(page, platform):

@@ -23,6 +23,7 @@ async def of_step(visit: Visit, name: str, step: int) -> Json:
             "row": row_of(obj, visit.say), "phase": phase, "ended": phase in states.ENDED,
             "suspended": bool(obj["spec"].get("suspend")), "failures": status.get("failures") or [],
             "course": course(list(tunes.values()), (status.get("jobs") or {}).get("total", 0)),
+            "results": bool(status.get("ranking")) or any(map(_kept, jobs)),
             "took": figures.took(status.get("startedAt"), status.get("finishedAt"), visit.now),
         },
         "name": name, "jobs": rows, "short": pages.short(name), "status": status, "spec": obj["spec"],
@@ -35,7 +36,7 @@ async def of_step(visit: Visit, name: str, step: int) -> Json:
             "grids": samples.grids(*samples.told_by(sorted(jobs, key=kinds.created), tunes), last=False),
         }
     if step == 6:
-        context["home"] = _home(visit, status)
+        context["home"] = _home(visit, status, jobs)
     context["made_of"] = _made_of(jobs)
     context["yaml"] = figures.as_yaml(equal.manifest(obj))
     at = equal.place(visit.namespace)
@@ -61,10 +62,22 @@ def _watched(visit: Visit, rows: list[Json], tunes: dict[str, Json]) -> Json:
     return {"job": name, "run": run, "shared": len(runs) == 1}
 
 
-def _home(visit: Visit, status: Json) -> list[Json]:
-    """Each checkpoint, the best first: its base beside it to talk to, and the commands that take it along."""
+def _kept(job: Json) -> str:
+    """The checkpoint it has made, also where it was stopped."""
+    return str(kinds.status_of(job).get("checkpoint") or "")
+
+
+def _home(visit: Visit, status: Json, jobs: list[Json]) -> list[Json]:
+    """Each checkpoint, the best first, and in the end what was stopped and kept: its base beside it to talk
+    to, and the commands that take it along."""
     best = (status.get("best") or {}).get("checkpoint")
     ranked = [row for row in status.get("ranking") or () if row.get("checkpoint") and not row.get("base")]
+    known = {row["checkpoint"] for row in ranked}
+    ranked += [
+        {"checkpoint": kept, "llm": job["spec"]["finetune"]["llm"]}
+        for job in jobs
+        if (kept := _kept(job)) and kept not in known
+    ]
     ranked.sort(key=lambda row: (row["checkpoint"] != best, row.get("rank") or 10**6))
     at = equal.place(visit.namespace)
     return [
