@@ -1,12 +1,13 @@
 """How fast answers come: many adapters in one batch beside transformers, and an endpoint under clients.
 
-    python benchmarks/bench_serving.py                     the whole of it (long: batch 1 is slow)
+    python benchmarks/bench_serving.py                     the whole of it, some ten minutes on two free cores
     python benchmarks/bench_serving.py --adapters 2 --prompts 4 --tokens 8 --seconds 5        a taste
     python benchmarks/bench_serving.py --profile           where a step's time goes
 
 Everything greedy and in float32, in one process. transformers' `generate` with PEFT answers with one adapter
-after the other, at batch 1 (timed on --single prompts an adapter, as every prompt takes as long) and at batch
-32 with left padding. Prompts have the lengths of a public instruct set; their tokens are made up.
+after the other: at batch 32 with left padding, and at batch 1, which is timed on --single short and long
+prompts an adapter, as all 64 would take the better part of an hour. Prompts have the lengths of a public
+instruct set; their tokens are made up.
 """
 
 import argparse
@@ -71,12 +72,15 @@ def ours(base, adapters, prompts, tokens: int) -> tuple[float, dict]:
     return seconds, {one: answer.ids for one, answer in zip(asked, answers, strict=True)}
 
 
-def theirs(model, adapters, prompts, tokens: int, batch: int) -> tuple[float, dict]:
-    """transformers with PEFT: one adapter after the other, `batch` prompts at a time, shortest first."""
+def theirs(model, adapters, prompts, tokens: int, batch: int, some=None) -> tuple[float, dict]:
+    """transformers with PEFT: one adapter after the other, `batch` prompts at a time, shortest first.
+
+    `some` are the numbers of the prompts to answer, all if None.
+    """
     import torch
 
     found, start = {}, time.perf_counter()
-    order = sorted(range(len(prompts)), key=lambda m: len(prompts[m]))
+    order = sorted(range(len(prompts)) if some is None else some, key=lambda m: len(prompts[m]))
     for n, adapter in enumerate(adapters):
         model.set_adapter(adapter.name)
         for at in range(0, len(order), batch):
@@ -90,6 +94,13 @@ def theirs(model, adapters, prompts, tokens: int, batch: int) -> tuple[float, di
             )  # fmt: skip
             found |= {(n, m): row[width:].tolist() for m, row in zip(part, out, strict=True)}
     return time.perf_counter() - start, found
+
+
+def spread(prompts, count: int) -> list[int]:
+    """Numbers of so many prompts, from the middle of as many shares of them by length."""
+    order = sorted(range(len(prompts)), key=lambda m: len(prompts[m]))
+    count = min(count, len(order))
+    return [order[(2 * n + 1) * len(order) // (2 * count)] for n in range(count)]
 
 
 def load_peer(path: Path, adapters, folder: Path):
@@ -114,9 +125,9 @@ def batch_table(base, args, folder: Path) -> None:
     total = args.adapters * args.prompts * args.tokens
     our_seconds, our_answers = ours(base, adapters, prompts, args.tokens)
     peer_seconds, peer_answers = theirs(peer, adapters, prompts, args.tokens, 32)
-    single = min(args.single, len(prompts))
-    one_seconds, one_answers = theirs(peer, adapters, prompts[:single], args.tokens, 1)
-    one_speed = args.adapters * single * args.tokens / one_seconds
+    some = spread(prompts, args.single)
+    one_seconds, one_answers = theirs(peer, adapters, prompts, args.tokens, 1, some)
+    one_speed = len(one_answers) * args.tokens / one_seconds
 
     print(f"\n{args.adapters} adapters x {args.prompts} prompts x {args.tokens} greedy tokens, float32")
     print(f"{'':34}{'tokens/s':>10}{'seconds':>10}{'ours is':>10}{'goal':>8}")
@@ -124,7 +135,7 @@ def batch_table(base, args, folder: Path) -> None:
     print(f"{'ours, one batch':34}{speed:10.1f}{our_seconds:10.1f}")
     for name, peer_speed, seconds, goal in (
         ("transformers, batch 32", total / peer_seconds, peer_seconds, 1.0),
-        (f"transformers, batch 1 (of {single})", one_speed, one_seconds, 6.0),
+        (f"transformers, batch 1, {len(one_answers)} answers", one_speed, one_seconds, 6.0),
     ):
         print(f"{name:34}{peer_speed:10.1f}{seconds:10.1f}{speed / peer_speed:9.2f}x{goal:7.1f}x")
     for name, others in (("batch 32", peer_answers), ("batch 1", one_answers)):
@@ -187,22 +198,25 @@ async def ask_all(url: str, names: list[str], tokens: int) -> float:
 
 
 def compare_table(url: str, names: list[str], args) -> None:
-    """Turn by turn, so that what else the machine does falls on all alike; the least of each counts."""
+    """Turn by turn, so that what else the machine does falls on all alike; each turn gives a ratio."""
     cases = {"one, the base": names[:1], "one, an adapter": names[1:2], "all of them": names}
     taken: dict[str, list[float]] = {name: [] for name in cases}
+    asyncio.run(ask_all(url, names, 2))
     for _ in range(args.rounds):
         for name, models in cases.items():
             taken[name].append(asyncio.run(ask_all(url, models, args.tokens)))
     print(f"\none question to {len(names)} models, {args.tokens} tokens, seconds to the last answer")
-    print(f"{'':18}{'least':>9}{'median':>9}{'all take':>11}{'goal':>8}")
-    whole = min(taken["all of them"])
+    print(f"{'':18}{'least':>9}{'median':>9}{'all take: of the least':>24}{'median of turns':>17}{'goal':>9}")
+    whole = taken["all of them"]
     for name, seconds in taken.items():
-        least = f"{name:18}{min(seconds):9.2f}{statistics.median(seconds):9.2f}"
-        more = f"{whole / min(seconds):10.2f}x{'<= 1.5x':>8}" if len(cases[name]) == 1 else ""
-        print(least + more)
+        told = f"{name:18}{min(seconds):9.2f}{statistics.median(seconds):9.2f}"
+        if seconds is not whole:
+            turns = statistics.median(all_of / one for all_of, one in zip(whole, seconds, strict=True))
+            told += f"{min(whole) / min(seconds):23.2f}x{turns:16.2f}x{'<= 1.5x':>9}"
+        print(told)
 
 
-def client_table(base, args, folder: Path) -> None:
+def through_the_endpoint(base, args, folder: Path) -> None:
     from tokenizers import Tokenizer
 
     from datatunerx.data import ChatTemplate
@@ -224,15 +238,23 @@ def client_table(base, args, folder: Path) -> None:
     endpoint = Endpoint(create_app(service, TOKEN))
     engine.start()
     endpoint.start()
-    compare_table(endpoint.url, list(models)[:8], args)
+    try:
+        if args.only in (None, "compare"):
+            compare_table(endpoint.url, list(models)[:8], args)
+        if args.only in (None, "clients"):
+            client_table(endpoint.url, list(models), args.seconds)
+    finally:
+        engine.close()
+        endpoint.stop()
+
+
+def client_table(url: str, models: list[str], seconds: float) -> None:
     print(f"\nthrough the endpoint, {len(models)} models, answers of 64 tokens, streamed")
     print(f"{'clients':>8}{'tokens/s':>10}{'first token p50':>18}{'p95':>10}{'answers':>10}")
     for clients in (1, 8, 32):
-        firsts, speed = asyncio.run(load_from(endpoint.url, clients, list(models), args.seconds))
+        firsts, speed = asyncio.run(load_from(url, clients, models, seconds))
         p95 = sorted(firsts)[int(0.95 * (len(firsts) - 1))]
         print(f"{clients:8}{speed:10.1f}{statistics.median(firsts):16.3f} s{p95:8.3f} s{len(firsts):10}")
-    engine.close()
-    endpoint.stop()
 
 
 def profile(base, args, folder: Path) -> None:
@@ -262,10 +284,10 @@ def main() -> None:
     parser.add_argument("--adapters", type=int, default=8)
     parser.add_argument("--prompts", type=int, default=64)
     parser.add_argument("--tokens", type=int, default=64)
-    parser.add_argument("--single", type=int, default=4, help="prompts an adapter that batch 1 is timed on")
+    parser.add_argument("--single", type=int, default=2, help="prompts an adapter that batch 1 is timed on")
     parser.add_argument("--seconds", type=float, default=20, help="for each number of clients")
-    parser.add_argument("--rounds", type=int, default=5, help="comparisons of all models that are timed")
-    parser.add_argument("--only", choices=["batch", "clients"], help="one half of it")
+    parser.add_argument("--rounds", type=int, default=7, help="comparisons of all models that are timed")
+    parser.add_argument("--only", choices=["batch", "compare", "clients"], help="one part of it")
     parser.add_argument("--profile", action="store_true")
     args = parser.parse_args()
     warnings.filterwarnings("ignore")
@@ -276,10 +298,10 @@ def main() -> None:
         folder = Path(made)
         if args.profile:
             return profile(base, args, folder)
-        if args.only != "clients":
+        if args.only in (None, "batch"):
             batch_table(base, args, folder)
         if args.only != "batch":
-            client_table(base, args, folder / "served")
+            through_the_endpoint(base, args, folder / "served")
 
 
 if __name__ == "__main__":
