@@ -57,3 +57,11 @@ async def test_every_page_answers_and_escapes_what_others_wrote(filled):
     for path in LISTS + DETAILS:
         page = await filled.get(path)
         assert "<script>document" not in page and 'onerror="' not in page, path
+
+
+async def test_experiments_are_a_table_or_cards_and_the_url_says_which(filled):
+    assert '<table class="stack">' in await filled.get("experiments")
+    page = await filled.get("experiments?view=cards&state=Failed&sort=-age")
+    assert '<table class="stack cards">' in page
+    assert "?view=cards&amp;sort=-age" in page  # another state of the same view
+    assert '<input type="hidden" name="view" value="cards">' in page  # what is typed into the filter, too

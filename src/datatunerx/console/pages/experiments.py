@@ -63,7 +63,7 @@ async def show(visit: Visit) -> Response:
     found = listing(
         rows,
         COLUMNS,
-        Asked.of(visit.query),
+        Asked.of(visit.query, "view"),
         text=lambda row: f"{row.name} {row.best} {row.models} {row.why}",
         state=lambda row: row.phase,
         order=lambda row: states.attention(row.phase),
@@ -77,7 +77,7 @@ async def show(visit: Visit) -> Response:
 
 
 async def _trained(visit: Visit, rows: Sequence[Row]) -> tuple[dict[str, Course], dict[str, Spark]]:
-    """How far the unfinished ones of a page are; and of each the loss of its best job, or of one that trains."""
+    """How far the unfinished ones of a page are; and the loss of their best jobs, or of one that trains."""
     going = [row for row in rows if row.phase not in states.ENDED]
     for row in going:  # also one that had ended, and is tried again
         _settled.pop(row.uid, None)
