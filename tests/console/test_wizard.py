@@ -315,6 +315,14 @@ async def test_a_checkpoint_becomes_the_next_base_with_its_data(filled):
     assert f'type="radio" name="llm" value="{best}" checked' in page
     assert 'type="radio" name="dataset" value="support-tickets" checked' in page
     await filled.get("new?base=never-was", code=404)
+    ticked = f"new?target=ckpt/{best}"
+    assert 'hx-get="/console/ns/default/new"' in await filled.get("models")
+    assert 'hx-get="/console/ns/default/new"' not in await filled.get("datasets")
+    partial = {"hx-request": "true"}
+    answer = await filled.http.get(f"/console/ns/default/{ticked}", headers=partial)
+    assert answer.headers["hx-redirect"].endswith(f"/new?base={best}")
+    for other in ("&target=llm/smollm2", "&target=ckpt/support-tickets-r8-lr1e-3"):
+        assert "Tick one checkpoint" in await filled.get(ticked + other, code=400, headers=partial)
 
 
 async def test_another_model_of_a_checkpoints_name_is_not_taken_for_it(filled):

@@ -28,6 +28,11 @@ def offered(may: Callable[[str, str], bool], targets: Iterable[str]) -> list[str
     ]
 
 
+def bases(targets: Iterable[str]) -> list[str]:
+    """The checkpoints among the targets: one can be the base of what is trained next."""
+    return [name for kind, _, name in (each.partition("/") for each in targets) if kind == "ckpt"]
+
+
 def compared(targets: Iterable[str]) -> bool:
     """Whether some of the targets can stand beside each other on the compare page."""
     return any(kinds.BY_SHORT.get(target.split("/")[0], "") in COMPARED for target in targets)

@@ -23,7 +23,12 @@ def environment() -> Environment:
         "phase": states.phase, "said": states.said,
     }  # fmt: skip
     made.globals |= {"chart_axes": charts.AXES, "chart_titles": charts.TITLES}
-    made.globals |= {"asset": asset, "offered": offers.offered, "compared": offers.compared}
+    made.globals |= {
+        "asset": asset,
+        "offered": offers.offered,
+        "compared": offers.compared,
+        "bases": offers.bases,
+    }
     return made
 
 

@@ -8,7 +8,7 @@ from urllib.parse import quote
 from starlette.responses import Response
 
 from datatunerx.client import AlreadyExists, ApiError, Conflict, Invalid, NotFound
-from datatunerx.console import figures, forms, kinds, states
+from datatunerx.console import figures, forms, kinds, offers, states
 from datatunerx.console.host import Host, Look
 from datatunerx.console.pages import wizard_run
 from datatunerx.console.pages.datasets import DRAFT, is_draft
@@ -37,6 +37,13 @@ MAX_NAME = 200
 async def start(visit: Visit) -> Response:
     """The first step, before there is a draft, and the drafts that wait. With `base` it is to go on from a
     checkpoint."""
+    if targets := visit.request.query_params.getlist("target"):  # what was ticked in a list
+        names = offers.bases(targets)
+        if len(targets) == len(names) == 1:
+            return visit.go(visit.url("new", base=names[0]))
+        return await visit.page(
+            "toast.html", http=400, message=visit.say("Tick one checkpoint and nothing else.")
+        )
     draft = Draft()
     if base := visit.query.get("base", ""):
         await kinds.find(visit.api, "LLMCheckpoint", base, visit.namespace)
