@@ -147,9 +147,8 @@ def main() -> None:
     print(f"\n{'visitors':22} {'steps/s':>8} {'to nobody':>10}   goal: at least 0.95")
     for kind in KINDS:
         ratio = statistics.median(a / b for a, b in zip(found[kind], found["nobody"], strict=True))
-        print(
-            f"{kind:22} {statistics.median(found[kind]):8.2f} {ratio:10.3f}   {'kept' if ratio >= 0.95 else 'MISSED'}"
-        )
+        kept = "kept" if ratio >= 0.95 else "MISSED"
+        print(f"{kind:22} {statistics.median(found[kind]):8.2f} {ratio:10.3f}   {kept}")
 
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ def loss(step, value, time=None, job=JOB):
 
 async def drawn(filled, **query):
     asked = "&".join(f"{name}={value}" for name, value in ({"job": JOB, "name": "loss"} | query).items())
-    return json.loads(await filled.get(f"charts?{asked}"))
+    return json.loads(await filled.get(f"charts?{asked}"))[0]
 
 
 async def test_a_job_that_two_runs_trained_is_one_history(filled, runs):

@@ -124,11 +124,11 @@ async def test_every_job_of_many_can_be_reached(filled):
 
 async def test_curves_and_samples_are_those_of_the_best_until_others_are_asked_for(filled):
     await add_jobs(filled, 150)
-    best = json.loads(await filled.get("charts?experiment=support-tickets&name=loss"))["lines"]
+    best = json.loads(await filled.get("charts?experiment=support-tickets&name=loss"))[0]["lines"]
     assert len(best) == 100 and best[0]["job"] == "support-tickets-0149"
     page = await filled.get(f"{PAGE}?tab=charts&q=r16")
     query = html.unescape(re.search(r'<dtx-charts [^>]*query="([^"]+)"', page)[1])
-    lines = json.loads(await filled.get(f"charts?{query}&name=loss"))["lines"]
+    lines = json.loads(await filled.get(f"charts?{query}&name=loss"))[0]["lines"]
     assert {line["job"] for line in lines} == {"support-tickets-r16-lr1e-3", "support-tickets-r16-lr2e-3"}
     samples = await filled.get(f"{PAGE}?tab=samples")
     assert "support-tickets-0149" in samples and "support-tickets-0120" not in samples

@@ -226,4 +226,5 @@ def reduced(curve: Curve, edges: Floats) -> Curve:
         values[full] = np.where(falls[:, None], np.stack([high, low], 1), np.stack([low, high], 1))
         if len(smooth):
             means[full] = smooth[ends[full] - 1][:, None]
-    return Curve(x[:0], values.ravel(), means.ravel() if len(smooth) else smooth)
+    # no view of what is long may be left: it would keep all of it in memory
+    return Curve(np.empty(0), values.ravel(), means.ravel() if len(smooth) else np.empty(0, np.float32))

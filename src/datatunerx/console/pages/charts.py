@@ -1,5 +1,6 @@
 """The data of charts, as JSON to draw and as CSV to keep; the words below them in the reader's language."""
 
+import asyncio
 import csv
 import io
 from collections.abc import AsyncIterator
@@ -11,19 +12,22 @@ from datatunerx.console import charts, kinds
 from datatunerx.console.pages.experiment import job_list
 from datatunerx.console.visit import Page, Visit
 
-MAX_JOBS = 200
+MAX_JOBS, MAX_CHARTS = 200, 20
 
 
 async def data(visit: Visit) -> Response:
-    """The jobs named by `job`, or those of `experiment`."""
+    """Of the jobs named by `job`, or those of `experiment`, a chart for each `name`, in their order."""
     lines = await _lines(visit)
     drawn, left = lines[:MAX_JOBS], len(lines) - MAX_JOBS
-    found = await charts.chart(visit.api, visit.namespace, drawn, charts.Asked.of(visit.query))
-    if said := found["said"]:
-        text, values = said
-        found["said"] = visit.say(text, **values)
-        if left > 0:
-            found["said"] += " " + visit.say("{n} more jobs are not drawn.", n=left)
+    names = visit.request.query_params.getlist("name")[:MAX_CHARTS] or ["loss"]
+    asked = [charts.Asked.of(visit.query | {"name": name}) for name in names]
+    found = await asyncio.gather(*(charts.chart(visit.api, visit.namespace, drawn, each) for each in asked))
+    for each in found:
+        if said := each["said"]:
+            text, values = said
+            each["said"] = visit.say(text, **values)
+            if left > 0:
+                each["said"] += " " + visit.say("{n} more jobs are not drawn.", n=left)
     return Response(orjson.dumps(found), media_type="application/json")
 
 

@@ -80,15 +80,26 @@
       const turn = (this.turn = {}), began = Date.now();
       this.form.querySelector("[data-unzoom]").hidden = !this.zoom[0] && !this.zoom[1];
       this.form.querySelector("[data-smooth]").textContent = this.settings.smooth ? this.settings.smooth.toFixed(2) : "";
-      const found = await Promise.all(this.figures.map((each) => each.load()));
+      const found = await this.ask();
       if (turn !== this.turn) return;
-      const one = found.find(Boolean);
-      if (!one) return;
-      this.began = one.began;
-      this.drawLegend(one.lines);
-      this.followRuns(found.filter(Boolean));
-      if (found.some((each) => each?.behind)) this.soon(Math.max(500, 2 * (Date.now() - began))); // a long history is still being read
+      if (!found) return this.soon(AGAIN_MS);
+      this.figures.forEach((each, n) => each.show(found[n]));
+      this.began = found[0].began;
+      this.drawLegend(found[0].lines);
+      this.followRuns(found);
+      if (found.some((each) => each.behind)) this.soon(Math.max(500, 2 * (Date.now() - began))); // a long history is still being read
       this.figures.forEach((each) => each.build());
+    }
+    /* The data of all figures at once: the server looks up the jobs and their runs once. */
+    async ask() {
+      const { x, smooth } = this.settings, width = Math.max(...this.figures.map((each) => each.width));
+      const asked = new URLSearchParams({ x, smooth: String(smooth), bins: String(width), from: this.zoom[0], to: this.zoom[1] });
+      for (const { name } of this.figures) asked.append("name", name);
+      try {
+        const answer = await fetch(`${this.getAttribute("src")}?${this.getAttribute("query")}&${asked}`, { headers: { "HX-Request": "true" } });
+        if (answer.ok) return await answer.json();
+      } catch { /* as when it is refused: what is shown stays, and it is asked for again */ }
+      return null;
     }
     followRuns(found) {
       const runs = new Map();
@@ -153,23 +164,13 @@
     }
     get width() { return Math.max(200, this.box.clientWidth); }
     get height() { return Math.round(Math.min(300, Math.max(200, this.width * 0.52))); }
-    async load() {
-      const home = this.home, { x, smooth } = home.settings;
-      const asked = new URLSearchParams({ name: this.name, x, smooth: String(smooth), bins: String(this.width), from: home.zoom[0], to: home.zoom[1] });
-      try {
-        const answer = await fetch(`${home.getAttribute("src")}?${home.getAttribute("query")}&${asked}`, { headers: { "HX-Request": "true" } });
-        if (!answer.ok) throw new Error(String(answer.status));
-        this.data = await answer.json();
-      } catch {
-        home.soon(AGAIN_MS);
-        return null;
-      }
-      this.smooth = this.data.smooth;
-      this.axis = x;
-      this.tails = this.data.curves.map(() => ({ x: [], y: [], smooth: [] }));
-      if ("optional" in this.node.dataset) this.node.hidden = !this.data.curves.length;
-      this.said.textContent = [this.data.said, this.unread()].filter(Boolean).join(" ") || home.dataset.none;
-      return this.data;
+    show(data) {
+      this.data = data;
+      this.smooth = data.smooth;
+      this.axis = this.home.settings.x;
+      this.tails = data.curves.map(() => ({ x: [], y: [], smooth: [] }));
+      if ("optional" in this.node.dataset) this.node.hidden = !data.curves.length;
+      this.said.textContent = [data.said, this.unread()].filter(Boolean).join(" ") || this.home.dataset.none;
     }
     /* What is drawn is what was read by now; how much that is. */
     unread() {
