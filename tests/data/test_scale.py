@@ -126,3 +126,50 @@ def test_a_gigabyte_is_checked_and_tokenised_within_half_a_gigabyte(tmp_path, to
         print(f"\n1 GiB, {count:,} rows: checked in {check:,.0f} s, tokenised in {tokens:,.0f} s,", end=" ")
         print(f"peak {peak:,.0f} MiB")
     assert count * 0.97 < rows < count and peak < 500, peak
+
+
+BOOKS = """
+import resource, sys
+from array import array
+import numpy as np
+from datatunerx.data import inspection
+from datatunerx.data.languages import Languages
+from datatunerx.data.report import Tally
+from datatunerx.resources.enums import Split
+from datatunerx.resources.material import AutoSplit
+from datatunerx.runs.plan import DataFiles
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+rows = int(sys.argv[1])
+files = DataFiles(name="d", splits={Split.TRAIN: ["/none"]}, auto_split=AutoSplit(validate=0.01, test=0.01))
+reading, random = inspection._Reading(files, None, None), np.random.default_rng(1)
+print(peak())
+for start in range(0, rows, 1000):  # as if they had been read, a piece of a mebibyte at a time
+    tally, division = Tally(), inspection._division(files)
+    tally.read = tally.kept[Split.TRAIN] = 1000
+    tally._lengths = array("i", [500]) * 1000
+    contents = random.integers(0, 1 << 63, 1000, dtype=np.uint64)
+    division._places = array("Q", (contents + np.uint64(1)).tobytes())
+    division._strata, division._numbers = array("I", [0]) * 1000, {"": 0}
+    said = array("Q", contents.tobytes()), b"\\1" * 1000
+    reading.take(Split.TRAIN, inspection.Block(1 << 20, tally, *said, division, Languages(), []))
+print(peak())
+inspection._Reading._hold_against = lambda self, index, made, processes: {}  # there are no files
+inspection.recognised = lambda files: "messages"
+report = reading.report(1)
+print(peak(), report.read, report.overlap.held_out)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_what_is_kept_of_ten_gigabytes_of_rows_leaves_room_for_those_who_read_them():
+    """Rows of 1 KB are ten million. What is told of each is kept until all are read; then sorted."""
+    rows = 2_000_000
+    done = subprocess.run(
+        [sys.executable, "-c", BOOKS, str(rows)], capture_output=True, text=True, check=True
+    )
+    start, read, reported, said, held_out = map(float, done.stdout.split())
+    assert (said, held_out) == (rows, rows * 0.02)
+    a_row = [(peak - start) * 2**20 / rows for peak in (read, reported)]
+    assert a_row[0] < 32 and a_row[1] < 64, a_row  # bytes: 10,700,000 rows of them are 0.33 and 0.65 GB

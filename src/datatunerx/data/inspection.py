@@ -189,12 +189,14 @@ class _Reading:
             raise self.tally.nothing_kept(Split.TRAIN)
         decided = self._division.decided() if self._division.shares else None
         numbers = self._division.numbers(decided) if decided else None
+        self._division.forget()
         if decided and numbers is not None:
             kept = numbers[np.frombuffer(self._kept, dtype=np.bool_)]
-            moved = np.bincount(kept, minlength=len(decided.splits)).tolist()
-            self.tally.kept[Split.TRAIN] -= sum(moved)
-            for split, count in zip(decided.splits, moved, strict=True):
-                self.tally.kept[split] += count
+            for number, split in enumerate(decided.splits[1:], 1):
+                moved = int(np.count_nonzero(kept == number))
+                self.tally.kept[Split.TRAIN] -= moved
+                self.tally.kept[split] += moved
+        del decided  # with many rows it is large
         report = self.tally.report(recognised(self.files))
         report.languages = self._languages.counted()
         report.overlap = self._overlap(numbers, processes)

@@ -15,6 +15,7 @@ MAX_PLACES = 20
 MAX_PLACE_LENGTH = 256
 FIRST_PROBLEMS = 3
 MAX_DETAILED = 1000
+COUNTED_AT_ONCE = 1 << 20
 
 
 class Tally:
@@ -113,10 +114,13 @@ class Tally:
         """Rows by length, in bins each twice as wide as the one before; from the first to the last in use."""
         if not self._lengths:
             return []
-        powers = np.ceil(np.log2(np.frombuffer(self._lengths, dtype=np.int32))).astype(int)
-        counts = np.bincount(powers)
-        first = int(powers.min())
-        return [Bin(up_to=1 << power, rows=int(counts[power])) for power in range(first, len(counts))]
+        lengths, ends = np.frombuffer(self._lengths, dtype=np.int32), 1 << np.arange(32)
+        counts = np.zeros(len(ends), np.int64)
+        for start in range(0, len(lengths), COUNTED_AT_ONCE):
+            powers = np.searchsorted(ends, lengths[start : start + COUNTED_AT_ONCE])
+            counts += np.bincount(powers, minlength=len(ends))
+        used = np.flatnonzero(counts)
+        return [Bin(up_to=1 << n, rows=int(counts[n])) for n in range(int(used[0]), int(used[-1]) + 1)]
 
     def nothing_kept(self, split: Split) -> DataError:
         """For a split of which no row can be used: the first problems."""

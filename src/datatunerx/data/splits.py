@@ -81,6 +81,10 @@ class Division:
     def __len__(self) -> int:
         return len(self._places)
 
+    def forget(self) -> None:
+        """Give the memory of the rows back: all is decided."""
+        self._places, self._strata = array("Q"), array("I")
+
     def numbers(self, decided: "Decided") -> NDArray[np.int8]:
         """Of each row the number of its split: train is 0, then those that are made, in order."""
         return decided.numbers(np.frombuffer(self._places, dtype=np.uint64))
@@ -116,8 +120,8 @@ def divide(
     Two rows or more may have one place. Its stratum is that of most of them.
     """
     if strata is None:
-        distinct, counts = np.unique(places, return_counts=True)
-        of = np.zeros(len(distinct), dtype=np.int64)
+        distinct, upto = _counted(places)
+        of = None
     else:
         distinct, where, counts = np.unique(places, return_inverse=True, return_counts=True)
         of = _majority(where, strata)
@@ -126,8 +130,10 @@ def divide(
         bounds = np.cumsum(list(shares.values()))
         seen, given = 0, np.zeros(len(shares), dtype=np.int64)
         for stratum in order or [0]:
-            members = np.flatnonzero(of == stratum)
-            upto = np.cumsum(counts[members])
+            members: NDArray[np.int64] | slice = slice(None)
+            if of is not None:
+                members = np.flatnonzero(of == stratum)
+                upto = np.cumsum(counts[members])
             if not len(upto):
                 continue
             seen += int(upto[-1])
@@ -135,10 +141,26 @@ def divide(
             ends = np.searchsorted(upto, np.rint(bounds * seen).astype(np.int64) - given, side="right")
             ends = np.maximum.accumulate(ends)
             given += np.where(ends > 0, upto[ends - 1], 0)
+            mine = owner[members]
             for number in range(len(shares), 0, -1):
-                owner[members[: ends[number - 1]]] = number
+                mine[: ends[number - 1]] = number
+            owner[members] = mine
         _give_each_one(owner, len(shares))
     return Decided(distinct, owner, (Split.TRAIN, *shares))
+
+
+def _counted(places: NDArray[np.uint64]) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+    """Each place once, in order, and how many rows there are up to it and with it; in no more memory than
+    three times that of the places."""
+    ordered = np.sort(places)
+    firsts = (
+        np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1])) if len(ordered) else np.empty(0, int)
+    )
+    distinct = ordered[firsts]
+    upto = firsts  # where the next one begins
+    upto[:-1] = firsts[1:]
+    upto[-1:] = len(ordered)
+    return distinct, upto
 
 
 def _majority(where: NDArray[np.int64], strata: NDArray[np.uint32]) -> NDArray[np.int64]:
