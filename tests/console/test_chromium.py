@@ -12,6 +12,7 @@ pytestmark = pytest.mark.slow
 
 PAGES = {
     "experiments": "experiments",
+    "experiments-cards": "experiments?view=cards",
     "experiment": "experiments/support-tickets",
     "experiment-running": "experiments/faq-zh-qwen",
     "experiment-failed": "experiments/contracts-long-context",
@@ -38,6 +39,7 @@ PAGES = {
     "hyperparameters": "hyperparameters",
     "hyperparameter": "hyperparameters/r8-lr1e-3",
     "plugins": "plugins",
+    "plugin": "plugins/dp/from-tickets",
     "services": "services",
     "service": "services/try-tickets",
     "experiment-samples": "experiments/support-tickets?tab=samples",

@@ -85,5 +85,6 @@ async def test_a_job_shows_every_metric_with_its_interval_and_why_one_is_missing
     )
     await filled.api.patch_status(PLURALS["FinetuneJob"], BEST, {"status": {"scoring": BEST}})
     page = (await filled.get(f"jobs/{BEST}")).split("<h2>Scores</h2>")[1].split("</table>")[0]
+    assert "0.790 to 0.910, on 82 rows" in await filled.get(f"models/ckpt/{BEST}")
     assert page.index("field-accuracy") < page.index("bleu")
     assert "0.790 – 0.910" in page and "no reference" in page and "lower is better" in page

@@ -74,6 +74,9 @@ async def export(api: Api, name: str, namespace: str, asked: Request, *, wait: b
         raise CommandError(f"{found.reason}: {found.message}")
     assert found.outcome
     print(f"{found.outcome.uri} ({found.outcome.bytes / 1e6:,.1f} MB)\n{found.message}")
+    if not asked.output:
+        at = "" if namespace == "default" else f" -n {namespace}"
+        print(f"to this machine: dtx pull {checkpoint.metadata.name} {entry['name']}{at}")
     return Exit.OK
 
 

@@ -22,7 +22,7 @@ class Cell(NamedTuple):
     sub: str = ""
     url: str = ""
     spark: Spark | None = None
-    """A small curve before the value."""
+    """A small curve before a number."""
 
 
 class Line(NamedTuple):

@@ -84,7 +84,7 @@ def _line(visit: Visit, job: Json, tune: Json | None) -> Line:
 async def page(visit: Visit) -> Response:
     job = await kinds.find(visit.api, kinds.JOB, visit.name, visit.namespace)
     status = kinds.status_of(job)
-    tune = await _there(visit, kinds.FINETUNE, str(status.get("finetune") or visit.name))
+    tune = await there(visit, kinds.FINETUNE, str(status.get("finetune") or visit.name))
     seen = kinds.status_of(tune) if tune else {}
     tab = visit.query.get("tab", "overview")
     context: Json = {}
@@ -95,7 +95,7 @@ async def page(visit: Visit) -> Response:
     if tab == "samples":
         context["grids"] = samples.of_job(visit.name, seen)
     if tab == "overview":
-        context["scores"] = await _scores(visit, str(status.get("scoring") or ""))
+        context["scores"] = await scores(visit, str(status.get("scoring") or ""))
         context["events"] = (await visit.api.events(kinds.JOB, visit.name, visit.namespace))[::-1][:20]
     experiment = kinds.owner(job, kinds.EXPERIMENT)
     return await visit.page(
@@ -124,15 +124,15 @@ async def page(visit: Visit) -> Response:
     )
 
 
-async def _scores(visit: Visit, name: str) -> Json:
+async def scores(visit: Visit, name: str) -> Json:
     """Everything that the job's Scoring has measured, by metric; the one that ranks comes first."""
-    scoring = await _there(visit, "Scoring", name) if name else None
+    scoring = await there(visit, "Scoring", name) if name else None
     status = kinds.status_of(scoring) if scoring else {}
     metrics: Json = status.get("metrics") or {}
     return dict(sorted(metrics.items(), key=lambda each: each[0] != status.get("metric")))
 
 
-async def _there(visit: Visit, kind: str, name: str) -> Json | None:
+async def there(visit: Visit, kind: str, name: str) -> Json | None:
     try:
         return await kinds.find(visit.api, kind, name, visit.namespace)
     except ApiError as error:

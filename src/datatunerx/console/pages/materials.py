@@ -5,6 +5,7 @@ from typing import Any
 from starlette.responses import Response
 
 from datatunerx.console import equal, exported, figures, kinds, lineage, parameters, states
+from datatunerx.console.pages.jobs import scores, there
 from datatunerx.console.tables import Cell, Empty, Line, ago, columns, name_cell, object_url, show, state_cell
 from datatunerx.console.visit import Page, Refused, Visit
 
@@ -133,12 +134,16 @@ async def model(visit: Visit) -> Response:
     if kind == "LLM":
         found = await kinds.some(visit.api, "LLMCheckpoint", visit.namespace)
         checkpoints = [each for each in found if each["spec"]["llm"] == visit.name]
-    more: Json = {"checkpoints": checkpoints}
+    more: Json = {"checkpoints": checkpoints, "measured": {}}
     if kind == "LLMCheckpoint":
         every = await kinds.some(visit.api, kind, visit.namespace)
         tunes = await kinds.some(visit.api, kinds.FINETUNE, visit.namespace)
         tune = next((tune for tune in tunes if kinds.name_of(tune) == obj["spec"]["finetune"]), None)
         more["lineage"] = lineage.layers(obj, every, tune)
+        owner = kinds.owner(tune, kinds.JOB) if tune else ""
+        job = await there(visit, kinds.JOB, owner) if owner else None
+        measured = await scores(visit, str(kinds.status_of(job).get("scoring") or "")) if job else {}
+        more["measured"] = measured.get(kinds.status_of(obj).get("metric") or "") or {}
         more |= {"exports": exported.shown(obj, visit.say), "object_url": object_url}
     return await _detail(visit, obj, "model.html", "models", "Models", **more)
 
