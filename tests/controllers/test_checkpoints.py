@@ -84,9 +84,11 @@ async def test_a_deleted_checkpoint_stays_with_its_files_until_its_users_are_don
 
 
 async def test_a_rerun_says_whether_the_same_bytes_came_of_it_and_keeps_nothing(platform, make_objects):
-    await platform.apply(*make_objects(1))
+    stopping = {"patience": 2, "measure": "score"}
+    await platform.apply(*make_objects(1, earlyStopping=stopping))
     await platform.ended(FinetuneExperiment, "e")
     first = await platform.api.get(LLMCheckpoint, "e-g0")
+    told = platform.backend.of("tune")[0].plan.tune.jobs[0].early_stop
 
     async def again(asked):
         await platform.api.patch(LLMCheckpoint, "e-g0", {"spec": {"rerun": asked}})
@@ -100,6 +102,7 @@ async def test_a_rerun_says_whether_the_same_bytes_came_of_it_and_keeps_nothing(
         assert [job.measure for job in plan.tune.jobs] == [None] and f"-{asked}" in plan.tune.jobs[
             0
         ].output_uri
+        assert plan.tune.jobs[0].early_stop == told and told.score, "it ends where it ended"
         folder = local_path(plan.tune.jobs[0].output_uri)
         await platform.until(lambda: answered(not folder.exists()))
         return rerun

@@ -211,6 +211,17 @@ def test_a_job_that_had_stopped_early_is_not_trained_again(make_base, make_stopp
     assert len(watched.values("a", "loss")) == before
 
 
+def test_another_measure_is_taken_up_from_a_checkpoint_of_the_first(make_base, make_stopping, watched):
+    by_loss = make_stopping("a", patience=9, **SHAPE)
+    suspend = iter([[], [], [], [], [Command(verb=Verb.SUSPEND, job="a")]])
+    watched.run(make_base(), [by_loss], poll_commands=lambda: next(suspend, []))
+    by_score = make_stopping("a", patience=1, score=SCORE, **SHAPE)
+
+    outcome = watched.run(make_base(), [by_score], score=Scores(a=[0.5, 0.25]))["a"].outcome
+
+    assert (outcome.reason, outcome.step, outcome.checkpoint.score) == ("StoppedEarly", 8, 0.5)
+
+
 def test_a_wish_to_leave_while_answers_are_made_is_heard_and_costs_no_evaluation(
     make_base, make_stopping, watched, tmp_path
 ):

@@ -39,6 +39,8 @@ def how_it_ended(lane: Lane) -> tuple[str, str]:
     what, value = "loss on the validate split", lane.best_loss
     if stop.score:
         what, value = f"{stop.score.metrics[0]} of answers to validate rows", lane.best_score
+    if value is None:  # the best was judged by the other measure, before the user changed it
+        return "", ""
     best = f"best at step {lane.best_step}: {value:.4g}"
     if lane.step < lane.course.steps:
         least = f" by more than {stop.min_delta:g}" if stop.min_delta else ""
