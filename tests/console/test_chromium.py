@@ -182,10 +182,15 @@ def test_the_queue_is_put_in_order_by_dragging_and_by_keys(browse):
     assert names() == [last, second, first]
 
 
-def test_ticked_rows_survive_a_refresh_and_can_be_stopped(browse):
+def test_ticked_rows_are_in_the_url_survive_a_refresh_and_can_be_stopped(browse):
     page = browse("experiments")
     page.get_by_label("Select faq-zh-qwen").check()
-    with page.expect_response(lambda answer: answer.url.endswith("/experiments"), timeout=10_000):
+    page.get_by_label("Select support-tickets").check()
+    page.get_by_label("Select support-tickets").uncheck()
+    assert page.url.endswith("/experiments?selected=fe%2Ffaq-zh-qwen")
+    page.reload()
+    page.locator(".selection").get_by_text("1 selected").wait_for()
+    with page.expect_response(lambda answer: "/experiments?selected=" in answer.url, timeout=10_000):
         pass
     page.wait_for_timeout(200)
     assert page.get_by_label("Select faq-zh-qwen").is_checked()

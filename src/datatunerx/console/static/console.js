@@ -79,9 +79,20 @@
     bar.hidden = !ticked;
     bar.querySelector("[data-count]").textContent = ticked;
   }
+  // The selection is in the URL, so that it survives a reload and can be sent.
+  const ticks = () => all("input[name=target]");
+  function rememberTicks() {
+    const url = new URL(location), ticked = ticks().filter((box) => box.checked).map((box) => box.value);
+    if (ticked.length) url.searchParams.set("selected", ticked.join(","));
+    else url.searchParams.delete("selected");
+    history.replaceState(history.state, "", url);
+  }
+  const selected = (new URLSearchParams(location.search).get("selected") || "").split(",");
+  ticks().forEach((box) => (box.checked ||= selected.includes(box.value)));
   document.addEventListener("change", (event) => {
     const from = event.target;
-    if (from.matches("[data-all]")) all("input[name=target]").forEach((box) => (box.checked = from.checked));
+    if (from.matches("[data-all]")) ticks().forEach((box) => (box.checked = from.checked));
+    if (from.matches("[data-all], input[name=target]")) rememberTicks();
     if (from.matches("[data-namespace]"))
       location.href = location.pathname.replace(/\/ns\/[^/]+(\/[^/]+)?.*/, `/ns/${from.value}$1`);
     count();
