@@ -10,6 +10,8 @@ SCRIPTS = (
     "bench_engine.py",
     "bench_data.py",
     "bench_serving.py",
+    "bench_console.py",
+    "bench_visitors.py",
 )
 
 for script in SCRIPTS:
