@@ -122,6 +122,8 @@ async def test_an_export_is_downloaded_by_who_may_whole_by_range_and_as_a_tar(fi
     whole = await filled.http.get(f"{url}?path=model.safetensors")
     assert whole.content == weights and whole.headers["content-length"] == str(len(weights))
     assert whole.headers["content-disposition"] == "attachment; filename*=UTF-8''model.safetensors"
+    first = await filled.http.head(f"{url}?path=model.safetensors")
+    assert first.content == b"" and first.headers["content-length"] == str(len(weights))
     again = {"range": "bytes=1234-", "if-range": whole.headers["etag"]}
     rest = await filled.http.get(f"{url}?path=model.safetensors", headers=again)
     assert rest.status_code == 206 and rest.content == weights[1234:]

@@ -131,6 +131,8 @@ async def download(visit: Visit) -> Response:
     told = ("content-type", "content-length", "content-range", "accept-ranges", "etag")
     kept = {name: head.headers[name] for name in told if name in head.headers}
     kept["content-disposition"] = f"attachment; filename*=UTF-8''{file}"
+    if visit.request.method == "HEAD":
+        return Response(status_code=head.status, headers=kept)
     return StreamingResponse(parts(), head.status, headers=kept)
 
 
