@@ -29,10 +29,13 @@ async def test_a_job_that_stopped_early_has_succeeded_with_its_best_and_says_so(
     said = "stopped early at step 2 of 3; best at step 1: 0.5"
     training = (await platform.api.get(Finetune, "e-g1")).status
     assert (training.phase, training.reason, training.message) == ("Succeeded", "StoppedEarly", said)
-    early = (await platform.api.get(FinetuneJob, "e-g1")).status.condition("StoppedEarly")
+    job = (await platform.api.get(FinetuneJob, "e-g1")).status
+    early = job.condition("StoppedEarly")
     assert (early.status, early.reason, early.message) == ("True", "StoppedEarly", said)
-    other = (await platform.api.get(FinetuneJob, "e-g0")).status.condition("StoppedEarly")
-    assert (other.status, other.reason) == ("False", "RanToItsEnd")
+    assert (job.phase, job.reason, job.message) == ("Succeeded", "StoppedEarly", said)
+    job = (await platform.api.get(FinetuneJob, "e-g0")).status
+    other = job.condition("StoppedEarly")
+    assert (job.reason, other.status, other.reason) == (None, "False", "RanToItsEnd")
     kept = (await platform.api.get(LLMCheckpoint, "e-g1")).spec
     assert kept.step == 1 and kept.uri.endswith("/checkpoint-1")
 

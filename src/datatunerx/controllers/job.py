@@ -182,7 +182,10 @@ class JobReconciler:
             set_phase(wanted, JobPhase.FAILED, "ScoringFailed", message)
         elif scoring.status.phase is ScoringPhase.SUCCEEDED:
             status.score = scoring.status.score
-            set_phase(wanted, JobPhase.SUCCEEDED, scoring.status.reason, scoring.status.message)
+            told = scoring.status.reason, scoring.status.message
+            if scoring.status.reason is None and status.is_true(STOPPED_EARLY):
+                told = finetune.status.reason, finetune.status.message
+            set_phase(wanted, JobPhase.SUCCEEDED, *told)
         elif scoring.status.phase is ScoringPhase.FAILED:
             why = f"{scoring.status.reason}: {scoring.status.message}"
             set_phase(wanted, JobPhase.FAILED, "ScoringFailed", f"{why}; the checkpoint is kept")
