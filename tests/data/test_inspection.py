@@ -91,6 +91,18 @@ def test_a_split_that_gets_no_row_is_warned_of(groups, apart, dataset, write_row
     assert inspect(files).report.warnings == []
 
 
+def test_rows_with_tools_are_warned_of_while_it_is_not_known_who_writes_them(
+    dataset, write_rows, chat_row, tokenizer_dir
+):
+    tools = [{"type": "function", "function": {"name": "f", "parameters": {}}}]
+    files = dataset(write_rows([chat_row("a", "b"), chat_row("c", "d") | {"tools": tools}]))
+    (warning,) = inspect(files).report.warnings
+    assert warning.startswith("rows with tools or calls: 1;") and "spec.llm" in warning
+    report = inspect(files, tokenizer_dir).report  # its template writes none
+    assert (report.warnings, report.kept) == ([], 1)
+    assert report.reasons[0].reason == "chat template: the template does not write tool definitions"
+
+
 def test_progress_is_told_in_rows_of_about_as_many_as_there_are(
     dataset, write_rows, chat_row, tmp_path, monkeypatch
 ):

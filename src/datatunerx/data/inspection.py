@@ -91,6 +91,8 @@ class Block(NamedTuple):
     languages: Languages
     first: list[tuple[Row, Example | None]]
     """A few that can be used, with their tokens if there is a tokenizer."""
+    with_tools: int = 0
+    """How many can be used and have tools or calls."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,7 @@ class _Inspecting:
     chat: ChatTemplate | None
 
     def __call__(self, piece: Piece) -> Block:
-        tally, kept = Tally(self.chat.end_ids if self.chat else ()), bytearray()
+        tally, kept, with_tools = Tally(self.chat.end_ids if self.chat else ()), bytearray(), 0
         made = Block(
             piece.part.size if piece.part else 0,
             tally,
@@ -123,11 +125,12 @@ class _Inspecting:
                 made.tally.drop(example)
                 continue
             assert isinstance(row.value, Conversation)
+            with_tools += _has_tools(row.value)
             made.languages.add(content, row.value)
             made.tally.keep(self.split, [example.labels] if example else ())
             if len(made.first) < PREVIEWED:
                 made.first.append((row, example))
-        return made._replace(kept=bytes(kept))
+        return made._replace(kept=bytes(kept), with_tools=with_tools)
 
     def _encoded(self, rows: Iterator[Row]) -> Iterator[tuple[Row, Example | Problem | None]]:
         """The rows, each with its tokens if there is a tokenizer."""
@@ -152,6 +155,7 @@ class _Reading:
         self._on_progress = on_progress
         self.tally = Tally(chat.end_ids if chat else ())
         self.previews: list[dict[str, Any]] = []
+        self._with_tools = 0
         self._languages = Languages()
         self._division = _division(files)
         # Of the conversations of train files: whether they can be used.
@@ -165,6 +169,7 @@ class _Reading:
         """The next rows of the files that are named for the split."""
         self.tally.add(block.tally)
         self._languages.extend(block.languages)
+        self._with_tools += block.with_tools
         left = PREVIEWED - len(self.previews)
         self.previews += [self._preview(row, made) for row, made in block.first[:left]]
         if split is not Split.TRAIN:
@@ -201,6 +206,11 @@ class _Reading:
         report.languages = self._languages.counted()
         report.overlap = self._overlap(numbers, processes)
         report.warnings = [text for split in self._division.shares if (text := self._unlike_asked(split))]
+        if self._with_tools and self.chat is None:
+            report.warnings.append(
+                f"rows with tools or calls: {self._with_tools:,}; a model whose chat template does not write "
+                "these drops them; name the model in spec.llm to know it now"
+            )
         return report
 
     def _unlike_asked(self, split: Split) -> str:
@@ -279,6 +289,10 @@ def _said(piece: Piece, files: DataFiles) -> Iterator[tuple[Conversation, str]]:
     for row in rows_of(piece, files):
         if isinstance(row.value, Conversation):
             yield row.value, row.where
+
+
+def _has_tools(value: Conversation) -> bool:
+    return bool(value.tools) or any(message.get("tool_calls") for message in value.messages)
 
 
 def _numbers(values: "array[int]") -> np.ndarray[Any, np.dtype[np.uint64]]:
