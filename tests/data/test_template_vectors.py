@@ -227,10 +227,10 @@ ASKED: dict[str, tuple[str, str]] = {
         "### User:\nAnother question\n\n### Assistant:\n",
     ),
     "telechat": (
-        "modelscope/ms-swift swift/llm/template/template/llm.py, telechat; turns: vllm-project/vllm "
-        "examples/template_telechat.jinja",
-        "<_system>You are a helpful assistant\n<_user>Hello<_bot>Hi there<_end><_user>Who are you<_bot>   "
-        "I am an assistant   <_end><_user>Another question<_bot>",
+        "Tele-AI/TeleChat2 deepspeed/train.py; the line break after the system turn: modelscope/ms-swift "
+        "swift/llm/template/template/llm.py",
+        "<_system>You are a helpful assistant\n<_user>Hello<_bot>Hi there<_end>\n<_user>Who are you<_bot>   "
+        "I am an assistant   <_end>\n<_user>Another question<_bot>",
     ),
     "tulu": (
         f"{TULU}, tulu",
@@ -300,12 +300,20 @@ CHEERED: dict[str, tuple[str, str]] = {
         "I'm doing great. How can I help you today?<|end_of_turn|>GPT4 Correct User: "
         "I'd like to show off how chat templating works!<|end_of_turn|>",
     ),
+    "telechat": (
+        "Tele-AI/TeleChat2 deepspeed/train.py",
+        "<_system>你是中国电信星辰语义大模型，英文名是TeleChat，"
+        "你是由中电信人工智能科技有限公司和中国电信人工智能研究院（TeleAI）研发的人工智能助手。\n"
+        "<_user>Hello, how are you?<_bot>I'm doing great. How can I help you today?<_end>\n"
+        "<_user>I'd like to show off how chat templating works!",
+    ),
 }  # fmt: skip
 """Without a system turn, and not asking."""
 
 ENDED = {
     "tulu": (f"{TULU}, tulu", "<|assistant|>\nHi there</s>"),
     "olmo2": (f"{TULU}, tulu with add_bos", "<|assistant|>\nHi there</s>"),
+    "telechat": ("Tele-AI/TeleChat2 deepspeed/train.py", "<_bot>Hi there<_end>"),
     "zephyr": (f"{HF_JS}, HuggingFaceH4/zephyr-7b-beta", "<|assistant|>\nHi there</s>\n"),
     "chatglm3": ("THUDM/ChatGLM3 PROMPT_en.md: an answer ends where <|user|> stands", "\n Hi there<|user|>"),
 }
