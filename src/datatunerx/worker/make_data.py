@@ -114,7 +114,7 @@ class _Telling:
         text = f"{self._name}: {done:,}" + (f" of {total:,}" if total else "")
         text += f" {unit}, {said['rows']:,} rows, {speed:,.1f} {unit} a second"
         if total and speed:
-            text += f", {(total - done) / speed:,.0f} s to go"
+            text += f", {min(100, 100 * done // total)} %, {max(0, total - done) / speed:,.0f} s to go"
         self._journal.activity(text)
 
 
