@@ -68,6 +68,7 @@ async def test_what_was_typed_is_there_when_one_comes_back_and_the_list_leads_th
     assert f'href="/console/ns/default/{path}/3"' in listed and "step 3 of 6" in listed
     page = await filled.get(f"{path}/3")
     assert 'value="4, 8"' in page and 'value="1x"' in page and "1x is not a number" in page
+    assert "A parameter is wrong" in page  # on the card, which has no figures of it
     answer = await filled.post(
         f"{path}/3", {"v:lora.rank": "4, 8", "shown:lora.rank": "", "shown:epochs": "", "do": "leave"}
     )

@@ -383,7 +383,8 @@ async def _outlook(visit: Visit, draft: Draft, world: World, host: Host | None) 
     if not draft.llms or not draft.datasets:
         return Outlook()
     if wrong := _value_faults(visit, draft):
-        return Outlook(blocked=[("{why}", {"why": wrong["jobs"]})] if "jobs" in wrong else [])
+        text = wrong.get("jobs") or visit.say("A parameter is wrong; it says so where it stands.")
+        return Outlook(blocked=[("{why}", {"why": text})])
     return outlook(choices.bodies(draft), world, host, visit.say)
 
 

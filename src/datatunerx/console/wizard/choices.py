@@ -131,7 +131,7 @@ def model_card(obj: Json, say: Say) -> Card:
     status = kinds.status_of(obj)
     facts = []
     if status.get("parameters"):
-        facts.append(say("{n} M weights", n=f"{status['parameters'] / 1e6:,.0f}"))
+        facts.append(say("{n} M weights", n=figures.number(status["parameters"] / 1e6, 3)))
         facts.append(figures.size(status.get("bytes")))
         facts.append(say("context {n} tokens", n=figures.number(status.get("contextLength"))))
     return Card(kinds.name_of(obj), kinds.name_of(obj), obj["spec"]["source"], states.phase(obj), facts)
