@@ -11,6 +11,7 @@ from rich.console import Console
 
 from datatunerx.cli.errors import CommandError, Exit
 from datatunerx.cli.follow import Place, follow
+from datatunerx.cli.progress import Scene, job_lines
 from datatunerx.client import Api
 from datatunerx.resources import (
     LLM,
@@ -265,3 +266,12 @@ async def test_on_a_terminal_each_job_has_a_bar(world, tmp_path, width):
     assert "━" in out.getvalue()  # before the verdict, whose table has such lines too
     await world.end()
     assert await asyncio.wait_for(following, 10) is Exit.OK
+
+
+def test_a_job_that_stopped_early_says_so_beside_its_score():
+    early = {"type": "StoppedEarly", "status": "True", "reason": "StoppedEarly"}
+    status = {"phase": "Succeeded", "metric": "f1", "score": 0.5}
+    for conditions, said in (([early], "f1 0.5, stopped early"), ([], "f1 0.5")):
+        job = {"metadata": {"name": "e-a"}, "spec": {"finetune": SPEC}}
+        made = FinetuneJob.parse(job | {"status": status | {"conditions": conditions}})
+        assert [line.doing for line in job_lines(Scene("e", jobs={"e-a": made}))] == [said]

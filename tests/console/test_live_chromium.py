@@ -81,6 +81,18 @@ def test_points_are_drawn_as_they_are_measured(browse, place):
     assert time.monotonic() - began < 3
 
 
+def test_scores_on_the_way_have_a_chart_where_there_are_some(browse, place):
+    page = browse(f"{JOB}?tab=charts")
+    until(page, "!!document.querySelector('dtx-charts')?.figures?.[0].plot")
+    assert not page.locator("figure[data-name=evalScore]").is_visible()
+    with (place.home / EVENTS).open("a") as file:
+        for step, score in ((10, 0.25), (20, 0.75), (30, 0.5)):
+            event = {"time": 1795334400.0 + 12 * step, "type": "metrics", "job": "faq-zh-qwen-b"}
+            file.write(json.dumps(event | {"step": step, "values": {"evalScore": score}}) + "\n")
+    page = browse(f"{JOB}?tab=charts")
+    page.locator("figure[data-name=evalScore]").get_by_text("is highest, 0.75 at step 20.").wait_for()
+
+
 def test_following_stops_only_by_the_readers_own_hand(browse, place):
     page = browse(f"{JOB}?tab=logs")
     say(place, "".join(f"fill {n}\n" for n in range(200)))
