@@ -32,6 +32,8 @@ TITLES = {
 }
 """Of the charts that are offered. A job may have measured more."""
 AXES = {"step": "Step", "epoch": "Epoch", "tokens": "Tokens", "time": "Time"}
+MIN_BINS, MAX_BINS = 200, 30_000
+"""Of one line, and of all lines of a chart: a hundred of them need no two points for each pixel."""
 NOISY = ("loss", "gradNorm", "tokensPerSecond")
 """What smoothing helps to read; it would only bend the others."""
 
@@ -121,7 +123,8 @@ async def chart(api: Api, namespace: str, drawn: Sequence[Line], asked: Asked) -
         if spans:
             query |= {"from": str(min(s[0] for s in spans)), "to": str(max(s[1] for s in spans))}
     query |= {name: value for name, value in (("from", asked.low), ("to", asked.high)) if value}
-    told = await _all(api, namespace, by_run, query | {"bins": str(asked.bins)})
+    bins = min(asked.bins, max(MIN_BINS, MAX_BINS // max(1, len(drawn))))
+    told = await _all(api, namespace, by_run, query | {"bins": str(bins)})
     return _drawn(drawn, told, asked)
 
 

@@ -7,10 +7,11 @@ import asyncio
 import re
 from pathlib import Path
 
-from datatunerx.runs.files import EVENTS
+from datatunerx.runs.files import EVENTS, PREDICTIONS
 from datatunerx.server import pods, reads
 from datatunerx.server.errors import ApiError, Json, bad_request
 from datatunerx.server.http import Request
+from datatunerx.server.run_files import confined
 from datatunerx.server.writes import Target
 from datatunerx.store import Store
 from datatunerx.telemetry import logs
@@ -22,6 +23,7 @@ LIMIT = 256 << 10
 MAX_LIMIT = 4 << 20
 AT_ONCE = 64 << 10
 SEARCH_SECONDS = 0.4
+PREDICTED = f"{PREDICTIONS}/*.jsonl"
 _PLAN_ID = re.compile(r"[0-9a-f]{8,64}")
 
 
@@ -43,10 +45,15 @@ class Told:
             case "events":
                 await _bytes(self._events(run), request)
             case _:
-                # Loaded with the first chart: numpy takes longer to load than the server does.
-                from datatunerx.server import curves
+                await request.answer(200, await asyncio.to_thread(_curves, self._events(run), request))
 
-                await request.answer(200, await asyncio.to_thread(curves.answer, self._events(run), request))
+    async def predictions(self, target: Target, request: Request) -> None:
+        """GET scorings/NAME/predictions: what a model answered, a line of JSON each, by byte offset."""
+        scoring = reads.find(self._store, target.kind, target.namespace, target.name).decode()
+        uri = (scoring.get("status") or {}).get("predictionsUri")
+        if not uri:
+            raise ApiError(404, "NotFound", f"scoring {target.name} has no answers yet")
+        await _bytes(confined(uri, PREDICTED, f"what {target.name} has measured", self._root), request)
 
     def _events(self, run: Json) -> Path:
         """The file of its events, by the id of its plan under our root: nothing a user can write decides."""
@@ -54,6 +61,13 @@ class Told:
         if self._root is None or not _PLAN_ID.fullmatch(plan):
             raise ApiError(501, "NotImplemented", f"the events of run {run['metadata']['name']} are not here")
         return self._root / "runs" / plan / EVENTS
+
+
+def _curves(events: Path, request: Request) -> bytes:
+    # Loaded with the first chart, and beside the loop: numpy takes longer to load than the server does.
+    from datatunerx.server import curves
+
+    return curves.answer(events, request)
 
 
 async def _bytes(path: Path, request: Request) -> None:

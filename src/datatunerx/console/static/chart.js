@@ -6,6 +6,7 @@
 "use strict";
 (() => {
   const AGAIN_MS = 8000, SOON_MS = 1000, FRAME_MS = 100, TIP = 8;
+  const CROWD = 32; // more lines than there are colours and dashes: dashed ones take ten times as long to draw
   const number = (v) => v == null ? "–" : Math.abs(v) >= 1000 || Number.isInteger(v) ? Math.round(v).toLocaleString("en") : String(Number(v.toPrecision(4)));
   const clock = (s) => { const m = Math.floor(s / 60); return s < 60 ? `${Math.round(s)} s` : m < 60 ? `${m} min` : `${Math.floor(m / 60)} h ${m % 60} min`; };
   const short = (v) => Math.abs(v) >= 1e6 ? `${+(v / 1e6).toPrecision(3)} M` : Math.abs(v) >= 1e4 ? `${+(v / 1e3).toPrecision(3)} k` : Math.abs(v) < 1e-4 && v ? v.toExponential(1) : String(+v.toPrecision(6));
@@ -227,7 +228,7 @@
       const ink = this.colour("--soft"), grid = { stroke: this.colour("--line"), width: 1 }, ticks = { show: false };
       const font = "11px system-ui, sans-serif", home = this.home;
       this.series = series;
-      const few = data[0].length < 60;
+      const few = data[0].length < 60, crowd = lines.size > CROWD;
       this.plot = new uPlot({
         width: this.width, height: this.height, padding: [10, 12, 0, 0],
         legend: { show: false },
@@ -243,7 +244,7 @@
         series: [{}, ...series.map(([curve, mean]) => {
           const line = lines.get(curve.job), faint = this.smooth > 0 && !mean, colour = this.colour(`--series-${line.hue}`);
           return {
-            spanGaps: true, width: faint ? 1 : 1.8, dash: [[], [6, 4], [2, 3], [9, 3, 2, 3]][line.dash],
+            spanGaps: true, width: faint || crowd ? 1 : 1.8, dash: crowd ? [] : [[], [6, 4], [2, 3], [9, 3, 2, 3]][line.dash],
             stroke: () => this.shade(colour, faint ? 0.28 : 1, curve.job), points: { show: few && !faint && series.length < 9, size: 4, fill: colour },
           };
         })],
