@@ -19,6 +19,7 @@ Json = dict[str, Any]
 MAX_SETTLED = 10_000
 _settled: dict[str, Spark | None] = {}
 """Of experiments that have ended, by uid: their jobs need not be read to draw them."""
+_LOWER = frozenset(metric.value for metric in Metric if not metric.higher_is_better)
 
 
 @dataclass(frozen=True)
@@ -140,7 +141,7 @@ def row_of(obj: Json, say: Say) -> Row:
 
 
 def higher_is_better(metric: str) -> bool:
-    return metric not in {m.value for m in Metric if not m.higher_is_better}
+    return metric not in _LOWER
 
 
 def _reverse(stamp: str) -> Any:
