@@ -24,6 +24,8 @@ PAGES = {
     "job-logs": "jobs/faq-zh-qwen-b?tab=logs",
     "job-config": "jobs/faq-zh-qwen-b?tab=config",
     "job-samples": "jobs/support-tickets-r8-lr2e-3?tab=samples",
+    "job-done": "jobs/support-tickets-r8-lr2e-3",
+    "job-scored": "jobs/support-tickets-r8-lr2e-3?tab=scored",
     "job-files": "jobs/support-tickets-r8-lr2e-3?tab=files",
     "datasets": "datasets",
     "dataset": "datasets/support-tickets",

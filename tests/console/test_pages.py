@@ -21,7 +21,7 @@ DETAILS = [
     "experiments/contracts-long-context",
     *(
         f"jobs/support-tickets-r8-lr2e-3?tab={tab}"
-        for tab in ("overview", "charts", "logs", "samples", "config", "files")
+        for tab in ("overview", "charts", "logs", "samples", "scored", "config", "files")
     ),
     "jobs/contracts-long-context-a",
     "jobs/faq-zh-qwen-b",

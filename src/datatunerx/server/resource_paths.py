@@ -158,6 +158,8 @@ class ResourcePaths:
                 await export_files.serve(self._store, target, request, self._log_root)
             case "log" | "events" | "points" if target.kind.plural == "runs" and request.method == "GET":
                 await self._told.answer(target, request)
+            case "predictions" if target.kind.plural == "scorings" and request.method == "GET":
+                await self._told.predictions(target, request)
             case "log" if target.kind.plural == "pods" and request.method == "GET":
                 place = (target.kind, target.namespace, target.name)
                 await pods.serve_log(

@@ -70,7 +70,7 @@ EVERYBODY = (
 VIEWER = (
     Rule(READ, (GROUP,), _OURS),
     Rule(("get",), (GROUP,), (*_STATUS, *_SCALE, "datasets/report")),
-    Rule(("get",), (GROUP,), ("runs/events", "runs/log", "runs/points")),
+    Rule(("get",), (GROUP,), ("runs/events", "runs/log", "runs/points", "scorings/predictions")),
     Rule(READ, ("",), (*_CORE, "pods")),
     Rule(READ, *_EVENTS),
     Rule(("get",), ("",), ("pods/log", "namespaces", "namespaces/status")),

@@ -7,6 +7,7 @@ from starlette.responses import Response
 
 from datatunerx.client import ApiError
 from datatunerx.console import equal, figures, kinds, parameters, samples, sparklines, states
+from datatunerx.console.answered import answered
 from datatunerx.console.progress import activity, eta_seconds, share
 from datatunerx.console.tables import Cell, Empty, Line, ago, columns, name_cell, show, state_cell
 from datatunerx.console.visit import Page, Visit
@@ -17,6 +18,7 @@ TABS = (
     ("charts", "Charts"),
     ("logs", "Logs"),
     ("samples", "Samples"),
+    ("scored", "Scored answers"),
     ("config", "Config"),
     ("files", "Files"),
 )
@@ -94,6 +96,8 @@ async def page(visit: Visit) -> Response:
         context["settings"] = parameters.settings(job["spec"]["finetune"], by_name)
     if tab == "samples":
         context["grids"] = samples.of_job(visit.name, seen)
+    if tab == "scored":
+        context |= await _answers(visit, str(status.get("scoring") or ""))
     if tab == "overview":
         context["scores"] = await scores(visit, str(status.get("scoring") or ""))
         context["events"] = (await visit.api.events(kinds.JOB, visit.name, visit.namespace))[::-1][:20]
@@ -122,6 +126,23 @@ async def page(visit: Visit) -> Response:
         ],
         **context,
     )
+
+
+async def _answers(visit: Visit, scoring: str) -> Json:
+    """Some of what the job's model answered when it was scored, and the URLs of the others."""
+    unlike, at = visit.query.get("unlike") == "1", visit.query.get("at", "")
+    offset = int(at) if at.isascii() and at.isdigit() and len(at) < 16 else 0
+    found = await answered(visit.api, visit.namespace, scoring, offset, unlike=unlike) if scoring else None
+
+    def url(**query: str) -> str:
+        return visit.url("jobs", visit.name, tab="scored", **query)
+
+    only = {"unlike": "1"} if unlike else {}
+    return {
+        "answers": found, "unlike": unlike, "first": offset == 0,
+        "all_url": url(), "unlike_url": url(unlike="1"),
+        "first_url": url(**only), "next_url": url(**only, at=str(found.next)) if found and found.next else "",
+    }  # fmt: skip
 
 
 async def scores(visit: Visit, name: str) -> Json:
