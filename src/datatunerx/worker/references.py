@@ -9,7 +9,7 @@ from datatunerx.runs.answers import unfit
 from datatunerx.worker.journal import Journal
 
 RANKED = "nothing was trained: no job could have been ranked"
-STOPPED = "or set earlyStopping.measure to loss"
+STOPPED = "set earlyStopping.measure to loss"
 
 
 def check_references(measure: MeasurePlan, data: DataFiles, journal: Journal, fix: str = RANKED) -> list[str]:
