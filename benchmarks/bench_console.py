@@ -179,7 +179,7 @@ def unseen(folder: Path, job: str, megabytes: int) -> None:
     lines, step = [], 0
     while len(lines) < 4000:
         step += 1
-        head = f'{{"time":{1.79e9 + step / 7},"job":"{job}","step":{step:07}'
+        head = f'{{"time":{1.79e9 + step / 7},"job":"{job}","step":{step}'
         values = f'{{"loss":{2 / step**0.2},"learningRate":{1e-4 / step},"gradNorm":{1.3 + 1 / step}}}'
         progress = f'{{"step":{step},"steps":100000,"epoch":{step / 313},"tokens":{step * 431},'
         progress += f'"tokensPerSecond":{812.5 + 1 / step},"etaSeconds":{9e5 / step},"activity":"training"}}'
@@ -327,6 +327,7 @@ def indexed(context: BrowserContext, base: str, folder: Path, runs: int) -> tupl
     while True:
         told = context.request.get(f"{base}/ns/default/charts?{jobs}&name=loss&bins=550").json()[0]
         if not told["behind"]:
+            assert len(told["curves"]) == runs, "a history was read, and has no curve"
             break
         waits += asked(context, f"{base}/ns/default/experiments", 5)
     took = time.monotonic() - began
