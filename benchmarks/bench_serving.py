@@ -19,6 +19,7 @@ import statistics
 import tempfile
 import time
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 os.environ.setdefault("GOMP_SPINCOUNT", "2000")  # as every worker has it; it serves the peers too
@@ -226,7 +227,7 @@ def through_the_endpoint(base, args, folder: Path) -> None:
     from datatunerx.serving.engine import Engine
 
     template = ChatTemplate.load(base.path)
-    engine = Engine(base, cache_tokens=32_768, max_rows=64, max_waiting=1024)
+    engine = Engine(base, cache_tokens=32_768, max_rows=64, max_waiting=1024, threads=args.threads)
     service = Service(engine, Catalogue(), Tokenizer.from_file(str(base.path / "tokenizer.json")))
     folder.mkdir()
     adapters = [None, *make_adapters(base, args.adapters, folder)]
@@ -268,6 +269,14 @@ def profile(base, args, folder: Path) -> None:
     print(found.key_averages().table(sort_by="self_cpu_time_total", row_limit=20))
 
 
+def on_all_cores(work, base, args, folder: Path) -> None:
+    """In a thread that ends, and its helpers with it: two threads that have some slow each other down."""
+    import torch
+
+    with ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=[args.threads]) as thread:
+        thread.submit(work, base, args, folder).result()
+
+
 def main() -> None:
     import torch
     from transformers.utils import logging
@@ -292,14 +301,16 @@ def main() -> None:
     args = parser.parse_args()
     warnings.filterwarnings("ignore")
     store = Path(tempfile.gettempdir()) / "datatunerx-bench"
+    args.threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as in a service: the cores belong to one thread
     base = load_base(prepare_model(MODEL, store / "models").path)
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, load {os.getloadavg()[0]:.1f}")
+    print(f"torch {torch.__version__}, {args.threads} threads, load {os.getloadavg()[0]:.1f}")
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
         if args.profile:
-            return profile(base, args, folder)
+            return on_all_cores(profile, base, args, folder)
         if args.only in (None, "batch"):
-            batch_table(base, args, folder)
+            on_all_cores(batch_table, base, args, folder)
         if args.only != "batch":
             through_the_endpoint(base, args, folder / "served")
 

@@ -6,9 +6,11 @@ import random
 
 import openai
 import pytest
+import torch
 from openai import AsyncOpenAI
 from tokenizers import Tokenizer
 
+from datatunerx.modeling.decoding import Decoder
 from datatunerx.modeling.generate import Decoding, Prompt, generate
 
 TOKEN = "a-token-of-the-tests"
@@ -192,3 +194,20 @@ def test_a_scraper_reads_what_was_asked(served, client):
     assert 'datatunerx_serving_requests_total{model="one",status="200"} 1.0' in text
     assert 'datatunerx_serving_completion_tokens_total{model="one"}' in text
     assert "datatunerx_serving_rows 0.0" in text
+
+
+def test_the_cores_are_the_engines_and_not_those_of_whoever_made_it(serve, monkeypatch):
+    """Two threads with helpers of their own, more than there are cores, slow each other down by half."""
+    counted = []
+    advance = Decoder.advance
+    monkeypatch.setattr(
+        Decoder, "advance", lambda self: counted.append(torch.get_num_threads()) or advance(self)
+    )
+    before = torch.get_num_threads()
+    served = serve(threads=before + 1)
+
+    with served.client() as client:
+        client.chat.completions.create(model="one", messages=SAY, max_tokens=3, temperature=0)
+
+    assert set(counted) == {before + 1}
+    assert torch.get_num_threads() == before

@@ -12,6 +12,8 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+import torch
+
 from datatunerx.modeling.base import Base
 from datatunerx.modeling.decoding import AnswerRow, Chosen, Decoder
 from datatunerx.modeling.sampling import Likely
@@ -109,10 +111,13 @@ class Load:
 
 
 class Engine:
-    """Decodes in a thread of its own. The other methods may be called from any."""
+    """Decodes in a thread of its own, on `threads` cores. The other methods may be called from any."""
 
-    def __init__(self, base: Base, *, cache_tokens: int, max_rows: int, max_waiting: int) -> None:
+    def __init__(
+        self, base: Base, *, cache_tokens: int, max_rows: int, max_waiting: int, threads: int | None = None
+    ) -> None:
         self.base = base
+        self._threads = threads or torch.get_num_threads()
         self.cache_tokens, self._max_rows, self._max_waiting = cache_tokens, max_rows, max_waiting
         self._decoder = self._new_decoder()
         self._changed = threading.Condition()
@@ -169,6 +174,7 @@ class Engine:
     # -- in the thread
 
     def _run(self) -> None:
+        torch.set_num_threads(self._threads)  # of this thread
         while self._take_in():
             try:
                 self._tell(self._decoder.advance())

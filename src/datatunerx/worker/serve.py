@@ -48,6 +48,7 @@ def serve(plan: ServePlan, journal: Journal, stopping: Stopping) -> RunResult:
 
 
 def _open(plan: ServePlan, journal: Journal, token: str) -> "Serving":
+    import torch
     from tokenizers import Tokenizer
 
     from datatunerx.serving.app import Service, create_app
@@ -58,8 +59,15 @@ def _open(plan: ServePlan, journal: Journal, token: str) -> "Serving":
 
     model_dir = storage.local_path(plan.model.uri)
     journal.activity(f"loading the base {plan.model.name}")
+    # The cores are the engine's alone: with helpers of two threads, more than there are cores, libgomp lets
+    # them sleep between any two products, and a step takes twice as long (docs/log.md).
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     base = load(model_dir, plan.precision)
-    engine = Engine(base, cache_tokens=plan.max_tokens, max_rows=plan.max_rows, max_waiting=plan.max_waiting)
+    engine = Engine(
+        base, cache_tokens=plan.max_tokens, max_rows=plan.max_rows, max_waiting=plan.max_waiting,
+        threads=threads,
+    )  # fmt: skip
     service = Service(engine, Catalogue(), Tokenizer.from_file(str(model_dir / "tokenizer.json")))
     shelf = Shelf(base, plan.model, service.catalogue)
     wanted = WantedModels(plan, journal)
