@@ -9,6 +9,7 @@ import pytest
 
 from datatunerx.compute import records
 from datatunerx.resources.enums import RunPhase
+from datatunerx.runs.files import EVENTS
 
 # A server that submits what it is told and looks on, until it is killed.
 SERVER = """
@@ -74,6 +75,7 @@ async def test_a_worker_that_died_while_no_server_watched_is_reported_by_the_nex
     run = place.run("sleep")
     server = serve([run])
     until(lambda: place.ready(run.run))
+    (place.folder(run.run) / EVENTS).touch()  # one that never said a word may be started once more
     server.kill()
     server.wait()
     os.kill(place.starts(run.run)[0], signal.SIGKILL)

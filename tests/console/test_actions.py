@@ -1,6 +1,5 @@
 """An action says what it will send and what is lost; then it does that and nothing else."""
 
-import html
 import re
 
 from datatunerx.client.api import Plural
@@ -53,16 +52,6 @@ async def test_a_service_is_unloaded_and_loaded_again(filled):
         await filled.post("act", {"do": do, "target": "isvc/try-tickets"})
         assert (await filled.api.get(SERVICES, "try-tickets"))["spec"]["replicas"] == replicas
     assert "is not stopped" in await filled.get("act?do=resume&target=isvc/try-tickets")
-
-
-async def test_a_checkpoint_as_the_next_base_begins_as_it_was_trained(filled):
-    page = await filled.get("edit?from=ckpt/support-tickets-r8-lr2e-3")
-    assert "name: support-tickets-r8-lr2e-3-next" in page and "- r8-lr2e-3\n" in page
-    await filled.get("models")
-    text = html.unescape(re.search(r"<textarea[^>]*>(.*?)</textarea>", page, re.S)[1])
-    await filled.post("edit", {"yaml": text})
-    made = await filled.api.get(EXPERIMENTS, "support-tickets-r8-lr2e-3-next")
-    assert made["spec"]["matrix"]["llms"] == ["support-tickets-r8-lr2e-3"]
 
 
 async def test_a_list_offers_what_suits_its_rows(filled):

@@ -89,14 +89,16 @@ def test_the_language_mix_is_that_of_the_rows(dataset, write_rows, chat_row):
 
 
 LARGE = """
-import json, resource, sys
+from pathlib import Path
+import sys
 from datatunerx.data import Conversation, inspect
 from datatunerx.resources.enums import Split
 from datatunerx.resources.material import AutoSplit
 from datatunerx.runs.plan import DataFiles
 splits = {Split.TRAIN: [sys.argv[1]], Split.TEST: [sys.argv[2]]}
 found = inspect(DataFiles(name="d", splits=splits, auto_split=AutoSplit(validate_=0))).report
-print(found.read, found.overlap.near, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10)
+peak = int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0])
+print(found.read, found.overlap.near, peak >> 10)
 """
 
 

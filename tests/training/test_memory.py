@@ -12,7 +12,7 @@ from datatunerx.training.lanes import SamplePrompt
 from datatunerx.training.shortage import is_out_of_memory
 
 MEASURE = """
-import resource, sys, tempfile, torch
+import sys, tempfile, torch
 from pathlib import Path
 torch.set_num_threads(1)
 from datatunerx.modeling.base import load_base
@@ -29,7 +29,7 @@ if len(sys.argv) > 2:
     job = Job("a", TrainingParameters(max_steps=1, batch_size=1), rows, Path(tempfile.mkdtemp()))
     trained = train(base, [job], on_event=lambda _: None, capacity=tokens)
     size = trained["a"].adapter.flat.numel()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    peak = int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0]) * 1024
     print(estimate(base, [size], tokens, tokens).total / peak)
 """
 
