@@ -76,6 +76,13 @@ async def test_its_files_are_named_with_their_digests_and_links_are_none_of_them
     assert found[2]["sha256"] == hashlib.sha256(GGUF).hexdigest()
 
 
+@pytest.mark.parametrize("record", ["{", "[]", '{"files": {"model.gguf": {"bytes": 1}}}'])
+async def test_a_damaged_record_is_told_and_not_taken_for_none(api, exported, record):
+    (exported / "export.json").write_text(record)
+    answer = await api.get(URL)
+    assert answer.status == 500 and "export.json is damaged" in answer.json["message"]
+
+
 async def test_a_file_comes_byte_by_byte_whole_and_by_range(api, exported):
     whole = await api.get(f"{URL}&path=model.gguf")
     assert (whole.status, whole.body) == (200, GGUF)

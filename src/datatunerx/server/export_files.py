@@ -94,12 +94,19 @@ def _files(folder: Path) -> list[str]:
 
 
 def _listed(folder: Path, files: Sequence[str]) -> list[Json]:
-    """Path, size, and the SHA-256 that the export's own record says; none of the record itself."""
+    """Path, size, and the SHA-256 that the export's own record says; none of the record itself.
+
+    Raises ApiError if the record is damaged: without it nobody could tell whether the rest is whole.
+    """
     try:
         noted = orjson.loads((folder / RECORD).read_bytes())["files"]
         known = {str(path): str(each["sha256"]) for path, each in noted.items()}
-    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
+    except FileNotFoundError:
         known = {}  # an image layout: its blobs are called by their digests
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise ApiError(
+            500, "InternalError", f"{folder / RECORD} is damaged; remove the export and make it again"
+        ) from None
     told: list[Json] = []
     for path in files:
         blob = _BLOB.fullmatch(path)
