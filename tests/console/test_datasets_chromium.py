@@ -80,7 +80,8 @@ def test_an_upload_is_cancelled_and_gone_on_with(browse, tmp_path):
     page = browse("datasets/_new")
     held = []
     page.route("**/_uploads/*offset=4194304*", lambda route: held.append(route))
-    page.locator("dtx-upload input[type=file]").set_input_files(path)
+    with page.expect_request("**/_uploads/*offset=4194304*"):
+        page.locator("dtx-upload input[type=file]").set_input_files(path)
     page.get_by_text("left").wait_for()
     page.get_by_role("button", name="Cancel").click()
     page.get_by_text("stopped at").wait_for()
