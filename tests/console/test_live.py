@@ -1,6 +1,7 @@
 """What an open page is told: logs, points and changes by offset, read once, by each visitor's rights."""
 
 import asyncio
+import contextlib
 import json
 import re
 import time
@@ -139,6 +140,30 @@ async def test_who_is_too_far_behind_is_told_of_the_gap_and_sees_the_end(console
         assert gap["gap"] == gap["to"] - gap["from"] > live.BEHIND
         lines = texts(await slow.next())
         assert len(lines) == 200 and lines[-1].startswith("7 ")
+
+
+async def test_who_asks_for_a_long_history_is_sent_it_in_pieces_as_it_takes_them(console, run):
+    """Most who vanish do so at once: they must not have cost what the whole of it costs."""
+    say(run, "".join(f"{n} {'x' * 100}\n" for n in range(6000)))
+    async with following(console, live.Hub(), "log:r") as reader:
+        first = await reader.next()
+        assert first["from"] == 0 and 0 < first["to"] <= live.PIECE
+        told = texts(first)
+        while reader.offsets["log:r"] < run.log.stat().st_size:
+            told += texts(await reader.next())
+    assert [int(line.split()[0]) for line in told] == list(range(6000))
+
+
+@pytest.mark.parametrize("others", [0, 1])
+async def test_who_knows_a_longer_log_than_there_is_gets_the_new_one(console, run, others):
+    hub = live.Hub()
+    say(run, "one\n")
+    async with contextlib.AsyncExitStack() as stack:
+        for _ in range(others):
+            early = await stack.enter_async_context(following(console, hub, "log:r"))
+            await early.next()
+        late = await stack.enter_async_context(following(console, hub, "log:r", 1000))
+        assert texts(await late.next()) == ["one"]
 
 
 async def test_points_come_by_job_in_columns(console, run):

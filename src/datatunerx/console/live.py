@@ -20,6 +20,7 @@ from datatunerx.client.api import path_of
 from datatunerx.client.errors import Gone, NotFound, from_answer
 from datatunerx.console import kinds
 from datatunerx.console.tail import line_rows, open_row
+from datatunerx.telemetry.logs import LONGEST_LINE
 from datatunerx.telemetry.measured import CHECKPOINT, HEAD, measured
 
 FLUSH_SECONDS = 0.1
@@ -31,6 +32,8 @@ LAST_LINES = 200
 """What one who skips is shown of what was before."""
 KEPT = 256 << 10
 """Bytes of messages that a topic keeps for those a little behind."""
+PIECE = 2 * LONGEST_LINE
+"""Bytes that one who is behind is sent at once."""
 START, END, SIZE = "x-datatunerx-start", "x-datatunerx-end", "x-datatunerx-size"
 
 log = logging.getLogger(__name__)
@@ -90,12 +93,12 @@ class FileTopic:
 
     async def look(self) -> bool:
         reader = next(iter(self.readers))
-        if self.head is None:
-            self.head = reader.offsets[self.name]
+        changed = self.head is None
+        if self.head is None:  # what was before each reader takes when it can, if it is still there then
+            self.head = (await self._tail(reader, lines=1)).end
         found = await self._read(reader, self.head, None)
-        changed = False
         if self._part == "log" and found.size - found.start > 2 * BEHIND:  # nobody reads so fast
-            self.head = (await self._tail(reader, found.size)).start
+            self.head = (await self._tail(reader, before=found.size)).start
             self._frames.clear()
             return True
         if found.start < self.head:  # the file was begun anew
@@ -123,7 +126,7 @@ class FileTopic:
             reader.opened[self.name] = self._open[0]
             return self._open[1]
         if head - at > BEHIND:
-            tail = await self._tail(reader, head)
+            tail = await self._tail(reader, before=head)
             reader.offsets[self.name] = tail.start
             return encode(self.name, at, tail.start, gap=tail.start - at)
         frame = next((frame for frame in self._frames if frame.start == at), None)
@@ -137,16 +140,14 @@ class FileTopic:
 
     async def _read(self, reader: "Reader", offset: int, limit: int | None) -> Piece:
         more = {"open": "true"} if self._part == "log" and limit is None else {}
-        size = None if limit is None else min(limit, KEPT)
+        size = None if limit is None else min(limit, PIECE)
         return await self._hub.read(
             reader, self._namespace, self._run, self._part, offset=offset, limit=size, **more
         )
 
-    async def _tail(self, reader: "Reader", before: int) -> Piece:
-        """The last lines before an offset."""
-        return await self._hub.read(
-            reader, self._namespace, self._run, self._part, before=before, tail=LAST_LINES
-        )
+    async def _tail(self, reader: "Reader", before: int | None = None, lines: int = LAST_LINES) -> Piece:
+        """The last lines before an offset, or of all."""
+        return await self._hub.read(reader, self._namespace, self._run, self._part, before=before, tail=lines)
 
     def _frame(self, found: Piece) -> Frame:
         if self._part == "log":
@@ -276,10 +277,10 @@ class Reader:
     async def follow(self, name: str, offset: int) -> None:
         """Take part in a topic from an offset on; what the visitor may not see is refused in a message."""
         try:
-            await self._allowed(name)
+            size = await self._allowed(name)
         except ApiError as error:
             return self._say(name, error)
-        self.offsets[name] = offset
+        self.offsets[name] = offset if size is None or offset <= size else 0  # the file was begun anew
         self._hub.join(self, name)
         self.wake.set()
 
@@ -323,14 +324,16 @@ class Reader:
             if not found and not self._said:
                 await self.wake.wait()
 
-    async def _allowed(self, name: str) -> None:
+    async def _allowed(self, name: str) -> int | None:
+        """Bytes of the file, if the topic is one. Raises ApiError for what the visitor may not see."""
         part, _, rest = name.partition(":")
         if part == "status" and rest in kinds.PLURALS:
             await newest(self.api, rest, self.namespace)
-        elif part in ("log", "points") and rest:
-            await piece(self.api, self.namespace, rest, {"points": "events"}.get(part, part), limit=1)
-        else:
-            raise NotFound(404, "NotFound", f"there is no topic {name!r}")
+            return None
+        if part in ("log", "points") and rest:
+            file = {"points": "events"}.get(part, part)
+            return (await piece(self.api, self.namespace, rest, file, limit=1)).size
+        raise NotFound(404, "NotFound", f"there is no topic {name!r}")
 
     def _say(self, name: str, error: ApiError) -> None:
         said = {"topic": name, "refused": error.reason, "message": error.message}
