@@ -36,8 +36,12 @@ moto: $(STAMP) ## put the S3 store of the tests into .venv/moto, by itself: boto
 registry: ## Debian's OCI registry, for the tests of exports
 	command -v docker-registry >/dev/null || { apt-get update -q && apt-get install -y -q docker-registry; }
 
-test: $(STAMP) ## every test but the long form
+test: test-rooms test-e2e ## every test but the long form
+
+test-rooms: $(STAMP) ## the tests of the rooms, as many at once as there are cores
 	$(BIN)/python -m pytest -q -m 'not long' -n $(WORKERS) --dist loadscope --ignore tests/e2e
+
+test-e2e: $(STAMP) ## the tests from end to end, one after the other
 	$(BIN)/python -m pytest -q -m 'not long' tests/e2e
 
 test-long: $(STAMP) ## the long form: two hundred kills of the server, and no acknowledged write lost
@@ -70,4 +74,4 @@ clean: ## remove .venv and caches; what was trained stays in ~/.dtx
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .bench build dist
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: screenshots help setup demo kubectl moto registry test test-long check crds docs picture bench clean
+.PHONY: screenshots help setup demo kubectl moto registry test test-rooms test-e2e test-long check crds docs picture bench clean
