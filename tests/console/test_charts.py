@@ -51,10 +51,12 @@ async def test_a_job_that_two_runs_trained_is_one_history(filled, runs):
     steps = [step for curve in found["curves"] for step in curve["x"]]
     assert steps == list(range(1, 15))  # 7 to 10 were done again, and count as they were done last
     assert [curve["y"][0] for curve in found["curves"]] == [1.0, 0.5]
+    assert [curve["gaps"] for curve in found["curves"]] == [[], []]
     assert {"job": JOB, "x": 7.0, "step": None} in found["marks"]
     assert set(found["live"]) == {"x-first", "x-second", "run-b"}
     times = await drawn(filled, x="time")
     assert times["curves"][0]["x"][0] == 0 and times["curves"][1]["x"][0] == 106
+    assert times["curves"][1]["gaps"] == [[5, 106]]
 
 
 async def test_a_worker_that_died_and_went_on_in_one_file_tells_no_step_twice(filled, runs):
@@ -108,6 +110,37 @@ async def test_a_long_history_is_read_beside_what_is_drawn_run_by_run(filled, ru
             await asyncio.sleep(0.02)
     assert found["runs"] == [3, 3]
     assert {step for curve in found["curves"] for step in curve["x"]} == set(range(1, 11))
+
+
+async def test_a_curve_is_broken_where_the_job_reported_no_number_or_nothing(filled, runs):
+    events = [loss(step, 1.0) for step in (1, 2, 3, 4, 5, 6, 7, 8, 12, 13)]
+    for event in events:
+        event["values"]["learningRate"] = 0.1
+    del events[4]["values"]["loss"]
+    await runs.make("x", "1", [JOB], events)
+    curve = (await drawn(filled))["curves"][0]
+    assert curve["gaps"] == [[4, 6], [8, 12]] and None not in curve["y"]
+    assert (await drawn(filled, name="learningRate"))["curves"][0]["gaps"] == [[8, 12]]
+    assert (await drawn(filled, x="time"))["curves"][0]["gaps"] == [[3, 5], [7, 11]]
+    assert (await drawn(filled, **{"from": "9", "to": "11"}))["curves"][0]["gaps"] == [[8, 12]]
+    assert (await drawn(filled, **{"from": "1", "to": "3"}))["curves"][0]["gaps"] == []
+
+
+async def test_a_cut_curve_is_broken_where_it_can_be_seen(filled, runs):
+    events = [loss(step, step % 7 / 10) for step in range(1, 10001) if step != 77 and not 4000 < step < 5000]
+    await runs.make("x", "1", [JOB], events)
+    assert (await drawn(filled, bins="100"))["curves"][0]["gaps"] == [[4000, 5000]]
+    near = await drawn(filled, bins="100", **{"from": "70", "to": "80"})
+    assert near["curves"][0]["gaps"] == [[76, 78]]
+
+
+def test_between_two_runs_is_a_gap_where_steps_are_left_out():
+    first, next_on, later = ([step, 12.0 * step, 0.5] for step in (40, 50, 90))
+    before, on = charts.Part([10, 120.0, 0.9], first, 15.0), charts.Part(next_on, later, 15.0)
+    assert charts.between(None, on, "step") == charts.between(before, on, "step") == []
+    assert charts.between(before, on, "time") == [[480, 600]]  # nobody trained meanwhile
+    assert charts.between(before, charts.Part(later, later, 0.0), "step") == [[480, 1080]]
+    assert charts.between(charts.Part(first, first, 0.0), charts.Part(later, later, 0.0), "step") == []
 
 
 async def test_smoothing_is_the_moving_average_of_every_point(filled, runs):

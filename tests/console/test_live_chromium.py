@@ -81,6 +81,38 @@ def test_points_are_drawn_as_they_are_measured(browse, place):
     assert time.monotonic() - began < 3
 
 
+def test_gaps_are_seen_and_lines_of_seldom_points_are_whole(browse, place):
+    """One job told nothing at steps 9, 10, 12 and 13, the other reports at every fifth step only."""
+    folder = place.home / "data/runs" / ("9" * 8)
+    folder.mkdir()
+    seldom, broken = "faq-zh-qwen-c", "contracts-long-context-a"
+    with (folder / "events.jsonl").open("w") as file:
+        for job, steps in ((broken, (*range(1, 9), 11, *range(14, 31))), (seldom, range(5, 31, 5))):
+            for step in steps:
+                event = {"time": 1000.0 + step, "type": "metrics", "job": job, "step": step}
+                file.write(json.dumps(event | {"values": {"loss": 3.0 if job == broken else 1.0}}) + "\n")
+    spec = {"type": "tune", "planId": "9" * 8, "planUri": "file:///plan.json"}
+    spec["serves"] = [f"Finetune/{job}" for job in (broken, seldom)]
+    write(place, "runs", "run-gaps", spec=spec)
+    page = browse(f"compare?tab=curves&models={broken},{seldom}")
+    draws(page, 27)  # the steps of both
+    inked = """([name, steps]) => {
+        const {plot, series} = document.querySelector("dtx-charts").figures[0];
+        const n = series.findIndex(([curve]) => curve.job === name) + 1;
+        const [r, g, b] = plot.series[n].stroke(plot, n).match(/\\d+/g).map(Number);
+        return steps.map((step) => {
+            const at = Math.round(plot.valToPos(step, "x", true)), {top, height} = plot.bbox;
+            const seen = plot.ctx.getImageData(at, top, 1, height).data;
+            const far = (a, b) => Math.abs(a - b) > 15;
+            for (let i = 0; i < seen.length; i += 4)
+                if (!far(seen[i], r) && !far(seen[i + 1], g) && !far(seen[i + 2], b)) return true;
+            return false;
+        });
+    }"""
+    assert page.evaluate(inked, [broken, [7.5, 9.5, 11, 12.5, 20.5]]) == [True, False, True, False, True]
+    assert page.evaluate(inked, [seldom, [7.5, 12.5, 22.5]]) == [True, True, True]
+
+
 def test_scores_on_the_way_have_a_chart_where_there_are_some(browse, place):
     page = browse(f"{JOB}?tab=charts")
     until(page, "!!document.querySelector('dtx-charts')?.figures?.[0].plot")
@@ -161,22 +193,27 @@ def test_a_change_of_an_object_is_seen_without_waiting_for_a_poll(browse, place)
     until(page, "dtxLive.connected")
     page.wait_for_timeout(1200)
     began = time.monotonic()
-    kubectl(place, "finetunejobs", "faq-zh-qwen-c", {"status": {"phase": "Stopped"}})
+    write(place, "finetunejobs", "faq-zh-qwen-c", status={"phase": "Stopped"})
     row = page.get_by_role("row").filter(has_text="faq-zh-qwen-c")
     row.get_by_text("Stopped").first.wait_for()
     assert time.monotonic() - began < 2.5
 
 
-def kubectl(place, plural, name, patch):
-    """Write a status, from outside."""
+def write(place, plural, name, *, spec=None, status=None):
+    """Make an object, or write its status, from outside."""
     from datatunerx.client import Api, Plural
 
-    async def write():
+    async def ask():
         async with Https(load(place.home / "kubeconfig")) as transport:
-            await Api(transport).patch_status(Plural("datatunerx.io", "v1beta1", plural), name, patch)
+            api, kind = Api(transport), Plural("datatunerx.io", "v1beta1", plural)
+            if spec:
+                body = {"apiVersion": "datatunerx.io/v1beta1", "kind": "Run", "metadata": {"name": name}}
+                await api.create_raw(kind, body | {"spec": spec})
+            if status:
+                await api.patch_status(kind, name, {"status": status})
 
     with ThreadPoolExecutor(1) as thread:  # Playwright has a loop in this one
-        thread.submit(lambda: asyncio.run(write())).result()
+        thread.submit(lambda: asyncio.run(ask())).result()
 
 
 def test_eight_tabs_are_live_at_once(browse, place):

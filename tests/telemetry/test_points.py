@@ -120,3 +120,32 @@ def test_a_file_that_was_begun_anew_is_read_anew(events, write):
     assert columns.behind() == events.stat().st_size
     columns.advance(1)
     assert series(columns.seen, "loss") == ([1], [5.0])
+
+
+def broken(steps, reports=()):
+    return points.broken(np.array(steps), np.array(reports, int)).tolist()
+
+
+def test_a_line_is_broken_where_a_step_that_is_due_tells_nothing():
+    assert broken([1, 2, 3, 6, 7, 9, 10]) == [2, 4]
+    assert broken([10, 20, 40, 50, 60, 200]) == [1, 4]
+    assert broken([2, 4, 6, 8], reports=range(1, 10)) == [0, 1, 2]  # whatever the distance: it was no number
+    assert broken([1, 2, 3], reports=[1, 2, 3]) == broken([3, 4], reports=[1, 2, 9]) == []
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        [],
+        [7],
+        [1, 8],
+        [10, 20, 30, 40, 43],  # the last step is told, due or not
+        [1, 10, 20, 30],  # and so is the first
+        [100, 200, 210],
+        [100, 130, 200, 260, 300, 390, 400, 500],  # evaluated at every 100 and at every checkpoint
+        [33, 67, 100, 133, 167],  # at each third of an epoch
+        [10, 20, 23, 30, 40],  # somebody asked for one more
+    ],
+)
+def test_a_line_of_points_that_are_seldom_or_early_is_whole(steps):
+    assert broken(steps) == []

@@ -169,6 +169,26 @@ def _join(drawn: Sequence[Line], ends: Mapping[str, Json], by_run: Mapping[str, 
     return several
 
 
+class Part(NamedTuple):
+    """What one of the runs of a job told: [step, x, value] of two points, and how far apart two may be."""
+
+    first: Sequence[float]
+    last: Sequence[float]
+    reach: float
+    """In steps; 0 where that is not known."""
+
+
+def between(before: Part | None, after: Part, x: str) -> list[list[float]]:
+    """The gap, [x, x], between what two runs told of a job.
+
+    None where the second went on without a step left out; but along the time there is one: nobody trained.
+    """
+    if before is None:
+        return []
+    apart, reach = after.first[0] - before.last[0], max(before.reach, after.reach)
+    return [[before.last[1], after.first[1]]] if x == "time" or (reach and apart > reach) else []
+
+
 def _drawn(drawn: Sequence[Line], told: Mapping[str, Json], asked: Asked) -> Json:
     curves: list[Json] = []
     marks: list[Json] = []
@@ -176,19 +196,24 @@ def _drawn(drawn: Sequence[Line], told: Mapping[str, Json], asked: Asked) -> Jso
     saved: dict[str, dict[int, float | None]] = {}
     grid = None
     for line in drawn:
-        for n, run in enumerate(line.runs):
+        before: Part | None = None
+        for run in line.runs:
             part = told[run]
             curve = part.get("curves", {}).get(line.finetune)
             if not curve:
                 continue
             grid = part.get("grid", grid)
-            curves.append({"job": line.job, "finetune": line.finetune, **curve})
+            found = part["facts"][line.finetune]
+            here = Part(found["first"], found["last"], part["reach"][line.finetune])
+            gaps = between(before, here, asked.x) + part["gaps"][line.finetune]
+            whose = {"job": line.job, "finetune": line.finetune}
+            curves.append({**whose, "gaps": gaps, "reach": here.reach, "last": here.last[0], **curve})
             for step, x, loss in part["checkpoints"][line.finetune]:
                 marks.append({"job": line.job, "x": x, "step": step})
                 saved.setdefault(line.job, {})[step] = loss
-            if n and len(curve["x"]):
-                marks.append({"job": line.job, "x": curve["x"][0], "step": None})
-            facts[line.job] = _merged(facts.get(line.job), part["facts"][line.finetune])
+            if before:
+                marks.append({"job": line.job, "x": here.first[1], "step": None})
+            facts[line.job], before = _merged(facts.get(line.job), found), here
     labels = {line.job: line.label for line in drawn}
     best, end = _best(asked.name, facts)
     began = {line.finetune: told[run]["began"].get(line.finetune) for line in drawn for run in line.runs[:1]

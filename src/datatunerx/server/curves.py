@@ -26,6 +26,8 @@ MAX_BINS = 4000
 MAX_RUNS = 512
 AXES = ("step", "epoch", "tokens", "time")
 PERPLEXITY = "perplexity"
+TOLD_WITH = {"loss": "learningRate", "gradNorm": "learningRate"}
+"""What is told at every report that has the value, too, and also where the value was no number."""
 
 
 class _Known:
@@ -98,7 +100,8 @@ def answer(events: Path, request: Request) -> bytes:
 def curves(known: Seen, request: Request) -> dict[str, Any]:
     """What was asked of some jobs: which series they have, and of one of them where it begins and ends.
 
-    With `bins` the curves themselves, cut to so many parts between `from` and `to`; with `raw` whole.
+    With `bins` the curves themselves, cut to so many parts between `from` and `to`, and where they are
+    broken; with `raw` whole.
     Raises ApiError for what cannot be read.
     """
     query = request.query
@@ -121,11 +124,14 @@ def curves(known: Seen, request: Request) -> dict[str, Any]:
     weight = min(_number(query, "smooth", 0.0), 0.999)
     found: dict[str, Curve] = {}
     told["facts"] = facts = dict[str, Json]()
+    told["gaps"], told["reach"] = gaps, reach = dict[str, list[list[float]]](), dict[str, float]()
     for job in ends:  # one after the other: all of them whole would be hundreds of megabytes
         records = _until(known.read(job, _source(y)), jobs[job])
         curve = _curve(known, records, job, x, y, weight, jobs[job])
         facts[job] = _facts(records, curve)
         if bins:
+            reach[job] = points.reach(records["step"])
+            gaps[job] = _gaps(records, _beside(known, job, y, jobs[job]), curve, (low, high, bins))
             curve = _within(curve, low, high)
         if edges is not None and len(curve.x) > 2 * bins:
             curve, told["grid"] = points.reduced(curve, edges), points.grid(edges)
@@ -184,6 +190,24 @@ def _along(course: points.Records, x: str, records: points.Records, how: Json) -
     if not len(course):
         return np.zeros(len(records))
     return np.maximum.accumulate(np.interp(records["step"], course["step"], course["value"]))
+
+
+def _beside(known: Seen, job: str, y: str, how: Json) -> points.Records:
+    """What was told at every report of a value, where there are more reports than values."""
+    name = TOLD_WITH.get(y, y)
+    return _until(known.read(job, name if known.count(job, name) > known.count(job, y) else ""), how)
+
+
+def _gaps(
+    records: points.Records, beside: points.Records, curve: Curve, seen: tuple[float, float, int]
+) -> list[list[float]]:
+    """[x, x] between which the line is broken, those wider than a part; `seen` is from, to, parts of it."""
+    low, high, bins = seen
+    after = points.broken(records["step"], beside["step"])
+    pairs = np.stack([curve.x[after], curve.x[after + 1]], 1)
+    kept = (pairs[:, 1] - pairs[:, 0] > (high - low) / bins) & (pairs[:, 1] > low) & (pairs[:, 0] < high)
+    found: list[list[float]] = pairs[kept].tolist()
+    return found
 
 
 def _within(curve: Curve, low: float, high: float) -> Curve:

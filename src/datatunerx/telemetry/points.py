@@ -11,7 +11,7 @@ import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +28,7 @@ MAX_SERIES = 20_000
 
 Floats = npt.NDArray[np.float64]
 Records = npt.NDArray[np.void]
+Steps = npt.NDArray[np.integer[Any]]
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,10 @@ class Seen:
 
     def jobs(self) -> Collection[str]:
         return self.series.keys()
+
+    def count(self, job: str, name: str) -> int:
+        """How many records a series has."""
+        return self.series.get(job, {}).get(name, (0, 0))[1]
 
     def read(self, job: str, name: str) -> Records:
         """All records of a series in the order of steps, as `RECORD`.
@@ -180,6 +185,38 @@ def _load(folder: Path) -> Seen:
 
 
 # Curves, for drawing
+
+
+STRETCH = 1.5
+"""A step left out makes a distance twice as long; a last step that is not due makes one shorter."""
+
+
+def reach(steps: Steps) -> float:
+    """How far apart two points may be, in steps, with nothing missing in between; 0 where that is not known.
+
+    By the most common distance, the longer one of equally common ones: a report that was made besides, at
+    a checkpoint or because somebody asked for it, only makes distances shorter.
+    """
+    if len(steps) < 2:
+        return 0.0
+    apart, times = np.unique(np.diff(steps), return_counts=True)
+    return STRETCH * float(apart[times == times.max()].max())
+
+
+def broken(steps: Steps, reports: Steps) -> npt.NDArray[np.intp]:
+    """The places of points after which a curve is broken: one should be there before the next, and is not.
+
+    Both rise. `reports` are the steps at which the job told what always comes with this value: where the
+    value is not there, it was no number. Beyond that, points further apart than `reach` are not one line.
+    """
+    if len(steps) < 2:
+        return np.empty(0, np.intp)
+    after = np.diff(steps) > reach(steps)
+    places = np.searchsorted(steps, reports)
+    inside = (places > 0) & (places < len(steps))
+    places, reports = places[inside], reports[inside]
+    after[places[steps[places] != reports] - 1] = True
+    return np.flatnonzero(after)
 
 
 class Curve(NamedTuple):

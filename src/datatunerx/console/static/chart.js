@@ -10,6 +10,25 @@
   const number = (v) => v == null ? "–" : Math.abs(v) >= 1000 || Number.isInteger(v) ? Math.round(v).toLocaleString("en") : String(Number(v.toPrecision(4)));
   const clock = (s) => { const m = Math.floor(s / 60); return s < 60 ? `${Math.round(s)} s` : m < 60 ? `${m} min` : `${Math.floor(m / 60)} h ${m % 60} min`; };
   const short = (v) => Math.abs(v) >= 1e6 ? `${+(v / 1e6).toPrecision(3)} M` : Math.abs(v) >= 1e4 ? `${+(v / 1e3).toPrecision(3)} k` : Math.abs(v) < 1e-4 && v ? v.toExponential(1) : String(+v.toPrecision(6));
+  /* What several runs told of one job, one after the other. Empty cells are left out: they would turn back. */
+  const joined = (parts, grid) => {
+    if (parts.length === 1) return parts[0];
+    const points = parts.flatMap((part) => part.y.map((y, n) => [(part.x.length ? part.x : grid)[n], y, part.smooth[n]]))
+      .filter((point) => point[1] != null).sort((a, b) => a[0] - b[0]);
+    const [x, y, smooth] = [0, 1, 2].map((n) => points.map((point) => point[n]));
+    return { ...parts.at(-1), x, y, smooth: parts.at(-1).smooth.length ? smooth : [], gaps: parts.flatMap((part) => part.gaps) };
+  };
+  /* Points with a gap on either side, which no line shows; in a cut curve a point is two cells alike. */
+  const alone = (x, column, gaps) => {
+    const groups = [...gaps, null].map(() => []);
+    let n = 0;
+    column.forEach((y, at) => {
+      if (y == null) return;
+      while (n < gaps.length && x[at] > (gaps[n][0] + gaps[n][1]) / 2) n++;
+      groups[n].push(at);
+    });
+    return groups.filter((each) => each.length === 1 || each.length === 2 && column[each[0]] === column[each[1]]).map((each) => each[0]);
+  };
   const made = (tag, name, text) => { const node = document.createElement(tag); if (name) node.className = name; if (text != null) node.append(text); return node; };
 
   class Charts extends HTMLElement {
@@ -169,7 +188,9 @@
       this.data = data;
       this.smooth = data.smooth;
       this.axis = this.home.settings.x;
-      this.tails = data.curves.map(() => ({ x: [], y: [], smooth: [] }));
+      const jobs = [...new Set(data.curves.map((curve) => curve.job))];
+      this.curves = jobs.map((job) => joined(data.curves.filter((curve) => curve.job === job), data.grid));
+      this.tails = this.curves.map((curve) => ({ x: [], y: [], smooth: [], gaps: [], step: curve.last }));
       if ("optional" in this.node.dataset) this.node.hidden = !data.curves.length;
       this.said.textContent = [data.said, this.unread()].filter(Boolean).join(" ") || this.home.dataset.none;
     }
@@ -181,14 +202,15 @@
     take(jobs) {
       if (!this.data || this.home.zoom[0] || this.home.zoom[1]) return false;
       let taken = false;
-      this.data.curves.forEach((curve, n) => {
-        if (this.data.curves.findLastIndex((other) => other.finetune === curve.finetune) !== n) return;
+      this.curves.forEach((curve, n) => {
         const fresh = jobs[curve.finetune]?.[this.name];
         if (!fresh) return;
         const tail = this.tails[n], xs = this.axis === "step" ? fresh[0] : fresh[1].map((t) => t - this.data.began[curve.finetune]);
         const last = () => tail.x.at(-1) ?? curve.x.at(-1) ?? (this.data.grid ? this.data.grid.at(-1) : -Infinity);
         xs.forEach((x, i) => {
           if (x <= last()) return;
+          if (curve.reach && fresh[0][i] - tail.step > curve.reach) tail.gaps.push([last(), x]);
+          tail.step = fresh[0][i];
           const before = tail.smooth.at(-1) ?? curve.smooth.findLast((v) => v != null) ?? fresh[2][i];
           tail.x.push(x);
           tail.y.push(fresh[2][i]);
@@ -198,16 +220,18 @@
       });
       return taken;
     }
-    /* One table of all curves: their x together, null where a curve has no point there. */
+    /* One table of all curves: their x together, nothing where a curve has no point there. That breaks no line:
+       jobs report at steps of their own. Lines are broken at their gaps, as the server found them. */
     table() {
-      const shown = this.data.curves.map((curve, n) => [curve, this.tails[n]]).filter(([curve]) => !this.home.off.has(curve.job));
+      const shown = this.curves.map((curve, n) => [curve, this.tails[n]]).filter(([curve]) => !this.home.off.has(curve.job));
       const parts = [], series = [];
       for (const [curve, tail] of shown) {
         const x = (curve.x.length ? curve.x : this.data.grid).concat(tail.x);
         const y = curve.y.concat(tail.y), mean = curve.smooth.length ? curve.smooth.concat(tail.smooth) : null;
         parts.push(mean ? [x, y, mean] : [x, y]);
-        series.push([curve, false]);
-        if (mean) series.push([curve, true]);
+        const gaps = curve.gaps.concat(tail.gaps);
+        series.push([curve, false, gaps]);
+        if (mean) series.push([curve, true, gaps]);
       }
       if (!parts.length) return [[[]], []];
       const data = parts.length > 1 || parts[0][0] === this.data.grid ? uPlot.join(parts) : parts[0];
@@ -244,8 +268,11 @@
         series: [{}, ...series.map(([curve, mean]) => {
           const line = lines.get(curve.job), faint = this.smooth > 0 && !mean, colour = this.colour(`--series-${line.hue}`);
           return {
-            spanGaps: true, width: faint || crowd ? 1 : 1.8, dash: crowd ? [] : [[], [6, 4], [2, 3], [9, 3, 2, 3]][line.dash],
-            stroke: () => this.shade(colour, faint ? 0.28 : 1, curve.job), points: { show: few && !faint && series.length < 9, size: 4, fill: colour },
+            gaps: (u, at) => this.series[at - 1][2].map((gap) => gap.map((x) => u.valToPos(x, "x", true))), width: faint || crowd ? 1 : 1.8, dash: crowd ? [] : [[], [6, 4], [2, 3], [9, 3, 2, 3]][line.dash],
+            stroke: () => this.shade(colour, faint ? 0.28 : 1, curve.job), points: {
+              show: few && !faint && series.length < 9, size: 4, fill: colour,
+              filter: (u, at, show) => show || faint || !this.series[at - 1][2].length ? null : alone(u.data[0], u.data[at], this.series[at - 1][2]),
+            },
           };
         })],
         hooks: {
@@ -267,6 +294,7 @@
       if (!this.plot) return this.build();
       const [data, series] = this.table();
       if (series.length !== this.series.length) return this.build();
+      this.series = series;
       this.plot.setData(data);
     }
     resize() { if (this.plot) this.plot.setSize({ width: this.width, height: this.height }); }
