@@ -60,6 +60,8 @@ class Behaviour:
     scores: dict[str, float | None] = field(default_factory=dict)
     """Job (empty: the base) -> score; None is a score that could not be measured."""
     broken_sources: set[str] = field(default_factory=set)
+    wait_at: int | None = None
+    """Trainings do not go beyond this step, until it is None: for tests that meet them on their way."""
     slow_scoring: bool = False
     """Runs that have trained all their jobs go on measuring."""
     refuse_scoring: set[str] = field(default_factory=set)
@@ -118,12 +120,14 @@ class Worker:
         if self.phase.terminal or self.hangs:
             return
         self.phase = RunPhase.RUNNING
-        self.steps += 1
+        at = self.behaviour.wait_at
+        waits = self.plan.tune is not None and at is not None and self.steps >= at
+        self.steps += not waits
         with open(self.folder / LOG, "a") as file:
             file.write(f"step {self.steps}\n")
         self.emit(type=EventType.HEARTBEAT, activity="training")
         if self.plan.tune:
-            self._tune()
+            self._tune(waits)
         elif self.plan.score:
             self._score()
         elif self.plan.serve:
@@ -157,11 +161,11 @@ class Worker:
         data = DataFacts(digest="digest-of-data", report=report)
         self.end(RunResult(plan_id=plan_id, phase=RunPhase.SUCCEEDED, data=data), 0)
 
-    def _tune(self) -> None:
+    def _tune(self, waits: bool) -> None:
         assert self.plan.tune
         wanted = self._commands()
         for job in self.plan.tune.jobs:
-            if job.name in self.done:
+            if job.name in self.done or waits and job.name not in wanted and not self.stopping:
                 continue
             if self.behaviour.die.get(job.name, 0) > job.attempt:
                 return self.end(None, -9)
@@ -341,7 +345,7 @@ class Platform:
         for obj in objects:
             await self.api.create(obj)
 
-    async def until(self, look: Callable[[], Any], seconds: float = 20) -> Any:
+    async def until(self, look: Callable[[], Any], seconds: float = 60) -> Any:
         """What `look`, an async function, returns once that is true."""
         try:
             async with asyncio.timeout(seconds):
@@ -351,7 +355,7 @@ class Platform:
             raise AssertionError(f"not so within {seconds} s") from None
         return found
 
-    async def ended(self, model: Any, name: str, seconds: float = 20) -> Any:
+    async def ended(self, model: Any, name: str, seconds: float = 60) -> Any:
         """The object, once its phase is terminal."""
 
         async def look() -> Any:
@@ -376,7 +380,7 @@ async def platform(root: Path) -> AsyncIterator[Platform]:
     app = create_app(store, crd_manifests(), tokens=Tokens({}))
     await app.start()
     settings = Settings(
-        root_uri=f"file://{root}/data", settle_seconds=0.1, poll_seconds=0.02, status_seconds=0.05,
+        root_uri=f"file://{root}/data", settle_seconds=0.3, poll_seconds=0.02, status_seconds=0.05,
         heartbeat_seconds=0.0, resync_seconds=1.0,
     )  # fmt: skip
     made = Platform(Api(InProcess(app)), PretendBackend(), settings, root, store, app)

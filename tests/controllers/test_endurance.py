@@ -15,6 +15,7 @@ from datatunerx.resources import (
     Scoring,
 )
 from datatunerx.resources.enums import FinetunePhase
+from datatunerx.runs.manifest import PINNED
 
 
 async def snapshot(platform):
@@ -61,7 +62,7 @@ async def test_ten_jobs_survive_five_deaths_of_the_controllers_and_each_runs_onc
 
 
 async def test_a_stopped_run_stops_its_trainings_and_does_not_start_them_again(platform, make_objects):
-    platform.pace = 0.2
+    platform.backend.behaviour.wait_at = 1
     await platform.apply(*make_objects(2))
 
     async def running():
@@ -93,7 +94,11 @@ async def test_a_pinned_checkpoint_keeps_its_files_when_all_else_is_deleted(plat
     await platform.ended(FinetuneExperiment, "e")
     uid = (await platform.api.get(Finetune, "e-g0")).metadata.uid
     await platform.api.patch(LLMCheckpoint, "e-g0", {"spec": {"pinned": True}})
-    await asyncio.sleep(0.2)
+
+    async def pinned():
+        return list((platform.root / "data/artifacts" / uid).glob(f"*/{PINNED}"))
+
+    await platform.until(pinned)
     await platform.api.delete(FinetuneExperiment, "e")
 
     async def gone():
@@ -104,7 +109,7 @@ async def test_a_pinned_checkpoint_keeps_its_files_when_all_else_is_deleted(plat
 
 
 async def test_a_second_experiment_waits_for_the_device_and_says_so(platform, make_objects):
-    platform.pace = 0.15
+    platform.backend.behaviour.wait_at = 1
     first, second = make_objects(1), make_objects(1, name="f")
     await platform.apply(*first)
 
@@ -120,7 +125,7 @@ async def test_a_second_experiment_waits_for_the_device_and_says_so(platform, ma
         return found and found[0].status.reason == "Queued" and found[0].status.message
 
     assert "place 1 of 1 in the queue" in await platform.until(waits)
-    platform.pace = 0.02
+    platform.backend.behaviour.wait_at = None
     assert (await platform.ended(FinetuneExperiment, "f")).status.phase == "Succeeded"
     assert len(platform.backend.of("tune")) == 2
 
@@ -147,7 +152,7 @@ async def test_settings_that_save_nothing_before_the_end_are_pointed_out_before_
 
 
 async def test_what_is_interrupted_from_outside_is_taken_up_again(platform, make_objects):
-    platform.pace = 0.2
+    platform.backend.behaviour.wait_at = 1
     await platform.apply(*make_objects(1))
 
     async def inspecting():
@@ -163,7 +168,7 @@ async def test_what_is_interrupted_from_outside_is_taken_up_again(platform, make
     (worker,) = await platform.until(training)
     worker.stopping = True
     worker.end(None, 3)
-    platform.pace = 0.02
+    platform.backend.behaviour.wait_at = None
     status = (await platform.ended(FinetuneExperiment, "e")).status
     assert status.phase == "Succeeded"
     assert (await platform.api.get(Finetune, "e-g0")).status.retries == 1

@@ -1,8 +1,8 @@
 """An experiment's whole way, against a real server in this process."""
 
-import asyncio
 import dataclasses
 import re
+from pathlib import Path
 
 import pytest
 
@@ -226,7 +226,7 @@ async def test_an_unbeaten_base_is_said_plainly(platform, make_objects):
 
 
 async def test_suspend_keeps_everything_and_resume_takes_up_again(platform, make_objects):
-    platform.pace = 0.2
+    platform.backend.behaviour.wait_at = 1
     await platform.apply(*make_objects(2))
 
     async def training():
@@ -241,7 +241,7 @@ async def test_suspend_keeps_everything_and_resume_takes_up_again(platform, make
         return experiment.status.phase == "Suspended"
 
     await platform.until(suspended)
-    platform.pace = 0.02
+    platform.backend.behaviour.wait_at = None
     assert {f.status.phase for f in await platform.api.list(Finetune)} == {"Suspended"}
     await platform.api.patch(FinetuneExperiment, "e", {"spec": {"suspend": False}})
     status = (await platform.ended(FinetuneExperiment, "e")).status
@@ -262,7 +262,7 @@ async def test_one_that_asks_for_more_gpus_than_there_are_holds_up_nobody(platfo
 
 
 async def test_one_job_can_be_stopped_and_kept_while_its_neighbour_goes_on(platform, make_objects):
-    platform.pace = 0.2
+    platform.backend.behaviour.wait_at = 1
     await platform.apply(*make_objects(2))
 
     async def training():
@@ -271,7 +271,8 @@ async def test_one_job_can_be_stopped_and_kept_while_its_neighbour_goes_on(platf
 
     await platform.until(training)
     await platform.api.patch(FinetuneJob, "e-g0", {"spec": {"stop": "keep"}})
-    platform.pace = 0.05
+    await platform.ended(Finetune, "e-g0")
+    platform.backend.behaviour.wait_at = None
     status = (await platform.ended(FinetuneExperiment, "e")).status
     assert (status.jobs.succeeded, status.jobs.stopped) == (1, 1)
     assert status.phase == "Succeeded" and status.best.job == "e-g1"
@@ -330,11 +331,10 @@ async def until_it_trains(platform, make_objects):
         found = await platform.api.list(Finetune)
         return found and found[0].status.phase == "Running" and found[0].status.checkpoints
 
-    platform.pace = 0.1
+    platform.backend.behaviour.wait_at = 1
     await platform.until(training)
     await platform.kill_controllers()
     platform.settings = dataclasses.replace(platform.settings, settle_seconds=60)
-    platform.pace = 60
     platform.start_controllers()
     (worker,) = platform.backend.of("tune")
     worker.hangs = True
@@ -387,7 +387,7 @@ async def test_a_training_whose_run_is_deleted_is_stopped_whenever_that_is_seen(
 
 
 async def test_deleting_an_experiment_stops_its_worker_and_returns_the_bytes(platform, make_objects):
-    platform.pace = 0.1
+    platform.backend.behaviour.wait_at = 1
     await platform.apply(*make_objects(2))
 
     async def training():
@@ -411,8 +411,40 @@ async def test_deleting_an_experiment_stops_its_worker_and_returns_the_bytes(pla
     assert not worker.folder.exists()
 
 
+async def test_orphans_of_a_deleted_experiment_and_job_train_on_and_keep_their_checkpoint(
+    platform, make_objects
+):
+    platform.backend.behaviour.wait_at = 1
+    await platform.apply(*make_objects(2))
+
+    async def training():
+        finetunes = await platform.api.list(Finetune)
+        return len(finetunes) == 2 and all(f.status.phase == "Running" for f in finetunes)
+
+    await platform.until(training)
+
+    async def is_gone(model, name):
+        return name not in [found.metadata.name for found in await platform.api.list(model)]
+
+    for model, name in ((FinetuneExperiment, "e"), (FinetuneJob, "e-g0")):
+        await platform.api.delete(model, name, propagation="Orphan")
+        await platform.until(lambda model=model, name=name: is_gone(model, name))
+    platform.backend.behaviour.wait_at = None
+    assert (await platform.ended(FinetuneJob, "e-g1")).status.phase == "Succeeded"
+    finetune = await platform.ended(Finetune, "e-g0")
+    assert finetune.status.phase == "Succeeded" and not finetune.metadata.owner_references
+
+    await platform.api.delete(Finetune, "e-g0", propagation="Orphan")
+    await platform.until(lambda: is_gone(Finetune, "e-g0"))
+    folder = platform.root / "data/artifacts" / finetune.metadata.uid
+    assert Path((await platform.api.get(LLMCheckpoint, "e-g0")).spec.uri.removeprefix("file://")).is_dir()
+    await platform.api.delete(LLMCheckpoint, "e-g0")
+    await platform.until(lambda: is_gone(LLMCheckpoint, "e-g0"))
+    assert not folder.exists()
+
+
 async def test_what_is_in_use_stays_until_it_is_not(platform, make_objects):
-    platform.pace = 0.2
+    platform.backend.behaviour.wait_at = 1
     await platform.apply(*make_objects(1))
 
     async def held():
@@ -425,7 +457,6 @@ async def test_what_is_in_use_stays_until_it_is_not(platform, make_objects):
         return (await platform.api.get(LLM, "base")).status.condition("InUse")
 
     assert "FinetuneExperiment/e" in (await platform.until(in_use)).message
-    platform.pace = 0.01
 
     async def gone():
         return not await platform.api.list(LLM)
@@ -468,9 +499,11 @@ async def test_settings_that_only_a_cluster_acts_on_are_named(platform, make_obj
 async def test_events_tell_what_happened(platform, make_objects):
     await platform.apply(*make_objects(1))
     await platform.ended(FinetuneExperiment, "e")
-    await asyncio.sleep(0.2)
-    reasons = {e["reason"] for e in await platform.api.events("Finetune", "e-g0")}
-    assert "Succeeded" in reasons
+
+    async def told():
+        return "Succeeded" in {e["reason"] for e in await platform.api.events("Finetune", "e-g0")}
+
+    await platform.until(told)
     assert {e["reason"] for e in await platform.api.events("LLM", "base")} == {"Inspected"}
 
 

@@ -55,7 +55,7 @@ async def test_a_job_that_fails_again_stays_failed_until_it_is_asked_for_anew(pl
 async def test_what_was_asked_before_it_failed_does_not_count(platform, make_objects):
     platform.backend.behaviour.slow_scoring = True
     platform.backend.behaviour.fail = {"e-g1": "NonFiniteLoss"}
-    platform.pace = 0.2
+    platform.backend.behaviour.wait_at = 0
     await platform.apply(*make_objects(2))
 
     async def trains():
@@ -64,6 +64,7 @@ async def test_what_was_asked_before_it_failed_does_not_count(platform, make_obj
 
     await platform.until(trains)
     await ask(platform, FinetuneJob, "e-g1")
+    platform.backend.behaviour.wait_at = None
     platform.backend.behaviour.slow_scoring = False
     status = (await platform.ended(FinetuneExperiment, "e")).status
     await asyncio.sleep(0.3)

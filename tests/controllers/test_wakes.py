@@ -113,7 +113,7 @@ async def test_a_deleted_training_leaves_the_run_that_only_the_api_knows_of(plat
     async def bound():
         return [run for run in await platform.api.list(Run) if run.spec.type == "tune"]
 
-    platform.pace = 0.2
+    platform.backend.behaviour.wait_at = 1
     (run,) = await platform.until(bound)
     await platform.kill_controllers()
     await platform.api.delete(Finetune, "e-g0")

@@ -101,6 +101,21 @@ async def test_foreground_does_not_wait_for_children_that_do_not_block(api, widg
     assert (await api.get(f"{widgets}/a-child")).ok()["metadata"]["deletionTimestamp"]
 
 
+async def test_foreground_leaves_a_child_to_its_other_owner(api, widgets, widget, family, gone):
+    reference = await family("a")
+    other = (await api.post(widgets, widget("b"))).ok()
+    second = {**reference, "name": "b", "uid": other["metadata"]["uid"], "controller": False}
+    await api.patch(f"{widgets}/a-child", {"metadata": {"ownerReferences": [reference, second]}})
+    await api.delete(f"{widgets}/a", {"propagationPolicy": "Foreground"})
+
+    assert await gone("a")
+    child = (await api.get(f"{widgets}/a-child")).ok()["metadata"]
+    assert [owner["name"] for owner in child["ownerReferences"]] == ["b"] and "deletionTimestamp" not in child
+
+    await api.delete(f"{widgets}/b", {"propagationPolicy": "Foreground"})
+    assert await gone("b") and await gone("a-child")
+
+
 async def test_orphans_stay_without_an_owner(api, widgets, family, gone):
     await family("a")
     await api.delete(f"{widgets}/a", {"propagationPolicy": "Orphan"})

@@ -151,12 +151,12 @@ class Api:
 
     async def delete(
         self, target: Target, name: str, namespace: str = "default",
-        *, propagation: str = "Background", uid: str | None = None,
+        *, propagation: str = "Background", uid: str | None = None, version: str | None = None,
     ) -> Json:  # fmt: skip
-        """Delete; with `uid`, only that very object (Conflict if another has its name now)."""
+        """Delete; with `uid` and `version`, only that very object as it was then (else Conflict)."""
         options: Json = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": propagation}
-        if uid:
-            options["preconditions"] = {"uid": uid}
+        wanted = {"uid": uid, "resourceVersion": version}
+        options["preconditions"] = {name: value for name, value in wanted.items() if value}
         return await self._json("DELETE", path_of(target, namespace, name), body=options)
 
     async def watch(

@@ -7,6 +7,7 @@ from datatunerx.controllers.exports import delete_exports, follow_exports, follo
 from datatunerx.controllers.objects import FILES, draft, hold, release, write_status
 from datatunerx.controllers.users import users_of
 from datatunerx.resources.enums import ScoringPhase
+from datatunerx.resources.finetune import Finetune
 from datatunerx.resources.outcome import LLMCheckpoint, ModelRef, Scoring
 from datatunerx.runs import manifest
 from datatunerx.runs.compile import output_uri
@@ -94,12 +95,31 @@ class CheckpointReconciler:
 
     def _delete_files(self, checkpoint: LLMCheckpoint) -> None:
         root = self._context.settings.root_uri
-        for owner in checkpoint.metadata.owner_references:
-            folder = output_uri(root, owner.uid)
-            # Its place may be written as a path or as a URI; one that lies elsewhere is not ours to delete.
-            inside = storage.local_path(folder) in storage.local_path(checkpoint.spec.uri).parents
-            if inside and not is_pinned(folder):
+        owners = [owner.uid for owner in checkpoint.metadata.owner_references]
+        for uid in owners or self._left_behind_by(checkpoint):
+            folder = output_uri(root, uid)
+            if lies_in(checkpoint, folder) and not is_pinned(folder):  # elsewhere it is not ours to delete
                 storage.delete_tree(folder, under=f"{root}/artifacts")
+
+    def _left_behind_by(self, checkpoint: LLMCheckpoint) -> list[str]:
+        """UID of the training that is gone and has left its files to this checkpoint alone."""
+        world, artifacts = self._context.world, f"{self._context.settings.root_uri}/artifacts"
+        if not lies_in(checkpoint, artifacts):
+            return []
+        place = storage.local_path(checkpoint.spec.uri).relative_to(storage.local_path(artifacts))
+        uid, me = place.parts[0], checkpoint.metadata.uid
+        others = [other for other in world.all(LLMCheckpoint, None) if other.metadata.uid != me]
+        shared = any(lies_in(other, f"{artifacts}/{uid}") for other in others)
+        lives = any(finetune.metadata.uid == uid for finetune in world.all(Finetune, None))
+        return [] if shared or lives else [uid]
+
+
+def lies_in(checkpoint: LLMCheckpoint, folder: str) -> bool:
+    """Whether its files lie below a folder of this machine; both may be written as a path or as a URI."""
+    try:
+        return storage.local_path(folder) in storage.local_path(checkpoint.spec.uri).parents
+    except storage.Refused:
+        return False
 
 
 def is_pinned(folder: str) -> bool:

@@ -5,7 +5,7 @@ from typing import Any
 from datatunerx import storage
 from datatunerx.client.errors import Conflict
 from datatunerx.client.informer import Key
-from datatunerx.controllers.checkpoint import is_pinned
+from datatunerx.controllers.checkpoint import is_pinned, lies_in
 from datatunerx.controllers.context import Context, World
 from datatunerx.controllers.folder import (
     folder_of,
@@ -25,6 +25,7 @@ from datatunerx.controllers.objects import (
     ensure,
     hold,
     is_gone,
+    is_orphaning,
     metadata_of,
     note_retry,
     owner_uids,
@@ -61,6 +62,8 @@ class FinetuneReconciler:
         if finetune is None:
             return None
         run = current_run(context, finetune)
+        if is_orphaning(finetune):
+            return None
         if finetune.metadata.deletion_timestamp:
             return await self._leave(finetune, run)
         if finetune.status.phase.terminal:
@@ -323,6 +326,8 @@ class FinetuneReconciler:
         self._written.pop(finetune.metadata.uid, None)
         if run is None and not finetune.status.phase.terminal:
             run = await self._bound_unseen(finetune)
+        if run is None and finetune.status.run:  # orphaned: it has another's name no more, and trains still
+            run = context.world.get(Run, finetune.metadata.namespace, finetune.status.run)
         if run is not None and not run.status.phase.terminal:
             view = await context.feeds.view(folder_of(run.spec.plan_uri))
             outcome = view.job(finetune.metadata.name).outcome
@@ -331,10 +336,19 @@ class FinetuneReconciler:
                 return context.settings.poll_seconds
         root = context.settings.root_uri
         folder = output_uri(root, finetune.metadata.uid)
-        if not is_pinned(folder):
+        if not is_pinned(folder) and not await self._orphans(finetune, folder):
             storage.delete_tree(folder, under=f"{root}/artifacts")
         await release(context, finetune, WORKER)
         return None
+
+    async def _orphans(self, finetune: Finetune, folder: str) -> bool:
+        """Whether a checkpoint in its folder is to outlive it, since it is nobody's child any more."""
+        made = await self._context.api.list(LLMCheckpoint, finetune.metadata.namespace)
+        return any(
+            lies_in(checkpoint, folder)
+            for checkpoint in made
+            if not checkpoint.metadata.owner_references and not checkpoint.metadata.deletion_timestamp
+        )
 
     async def _bound_unseen(self, finetune: Finetune) -> Run | None:
         """The unfinished Run that the API, not yet our view, has of it: its worker must be told first."""

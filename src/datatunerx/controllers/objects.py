@@ -35,6 +35,8 @@ FILES = f"{GROUP}/files"
 """Finalizer: the object stays until its files are deleted."""
 IN_USE = f"{GROUP}/in-use"
 """Finalizer: the object stays while unfinished objects need it."""
+_ORPHAN = "orphan"
+"""Finalizer of Kubernetes itself: the collector is still taking the object's name off its children."""
 SUSPENDED_BY = f"{GROUP}/suspended-by"
 """Annotation: which object suspended this one, so that only it takes that back."""
 
@@ -221,21 +223,32 @@ async def _set_finalizers(context: Context, obj: Resource, finalizers: list[str]
         return
 
 
-async def delete(context: Context, obj: Resource) -> None:
-    """Delete this very object, if it is still there and not on its way."""
+async def delete(context: Context, obj: Resource, *, as_read: bool = False) -> None:
+    """Delete this very object, if it is still there and not on its way; `as_read`: and not changed since."""
     if obj.metadata.deletion_timestamp:
         return
+    metadata = obj.metadata
+    version = metadata.resource_version if as_read else None
     try:
-        metadata = obj.metadata
-        await context.api.delete(type(obj), metadata.name, metadata.namespace, uid=metadata.uid)
+        await context.api.delete(
+            type(obj), metadata.name, metadata.namespace, uid=metadata.uid, version=version
+        )
     except (NotFound, Conflict):
-        return  # gone, or another object has its name by now
+        return  # gone, changed, or another object has its name by now
+
+
+def is_orphaning(obj: Resource) -> bool:
+    """Whether it was deleted with the wish that its children stay, and some still name it."""
+    return obj.metadata.deletion_timestamp is not None and _ORPHAN in obj.metadata.finalizers
 
 
 async def leave_after(context: Context, obj: Resource, children: Sequence[Resource]) -> float | None:
     """Let a deleted object go once its children, which stop their workers, are gone."""
+    if is_orphaning(obj):
+        return None
     for child in children:
-        await delete(context, child)
+        # One that was orphaned meanwhile has changed, though we may not have seen it yet.
+        await delete(context, child, as_read=True)
     if children:
         return context.settings.poll_seconds
     await release(context, obj, CHILDREN)

@@ -147,12 +147,21 @@ class Collector:
             if entry is None:
                 continue
             meta = entry.decode()["metadata"]
-            owner: Json = next((o for o in meta.get("ownerReferences") or () if o["uid"] == uid), {})
+            owners = meta.get("ownerReferences") or []
+            if any(o["uid"] != uid and self._stays(o["uid"], child) for o in owners):
+                await self._strip(child, {uid})
+                continue
+            owner: Json = next((o for o in owners if o["uid"] == uid), {})
             blocked = blocked or bool(owner.get("blockOwnerDeletion"))
             if "deletionTimestamp" not in meta:
                 await self._remove(child, "Foreground" if self._children.get(meta["uid"]) else "Background")
         if not blocked:
             await self._drop_finalizer(key, FOREGROUND)
+
+    def _stays(self, uid: str, child: Key) -> bool:
+        """Whether an owner keeps the child: it is there, and does not wait for its children to go."""
+        entry = self._store.latest(self._alive[uid]) if self._owns(uid, child) else None
+        return entry is not None and FOREGROUND not in (entry.decode()["metadata"].get("finalizers") or ())
 
     async def _orphan(self, uid: str) -> None:
         for child in sorted(self._children.get(uid, ())):
