@@ -154,6 +154,7 @@ def test_a_wrong_upload_is_refused_before_a_byte_is_sent(dtx, tmp_path):
         ((rows, "--name", "My Data"), "metadata.name: must be at most 253 of a-z"),
         ((rows, "--map", "completion"), "write it as PART=COLUMN"),
         ((str(tmp_path / "empty.jsonl"),), "empty.jsonl: is empty"),
+        ((), "name files to train on, or rows that are there to score by: --test FILE"),
     ):
         said = dtx("dataset", "upload", *wrong, code=2)
         assert told in said and "MB" not in said
@@ -166,6 +167,12 @@ def test_columns_of_an_upload_are_mapped(dtx, tmp_path):
     )
     assert "Inspecting: Run inspect-" in said  # it may take long
     assert "format   prompt-completion" in said and "2 read, 2 kept" in said
+
+
+def test_rows_to_score_by_are_uploaded_without_any_to_train_on(dtx, tmp_path):
+    (tmp_path / "asked.jsonl").write_text('{"prompt": "a", "completion": "b"}\n')
+    said = dtx("dataset", "upload", "--test", str(tmp_path / "asked.jsonl"))
+    assert "dataset.datatunerx.io/asked created" in said and "splits   test 1" in said
 
 
 def test_without_a_server_the_exit_code_is_3_and_the_fix_is_named(lonely):

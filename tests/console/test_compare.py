@@ -245,8 +245,8 @@ async def test_a_kept_comparison_becomes_a_dataset_of_what_was_voted_for(filled)
         )
         assert made.headers["hx-redirect"].endswith(f"/datasets/{name}")
         spec = (await filled.api.get(PLURALS["Dataset"], name))["spec"]
-        (uri,) = spec["subsets"][0]["splits"]["train"]
-        assert spec["subsets"][0]["splits"].get("test", []) == ([uri] if form == "rows" else [])
+        ((split, (uri,)),) = spec["subsets"][0]["splits"].items()
+        assert split == ("test" if form == "rows" else "train")  # what is scored by is not trained on
         file = filled.root / "uploads" / uri.removeprefix("upload://")
         found = [json.loads(line) for line in file.read_text().splitlines()]
         if form == "rows":

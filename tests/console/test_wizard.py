@@ -418,6 +418,7 @@ def test_time_of_several_models_is_the_sum_and_unknown_while_one_was_never_train
             "cannot be used",
         ),
         ({"resources__accelerators": "2"}, "It asks for {n} GPUs"),
+        ({"rows": data(splits={"test": 9})}, "has no rows to train on"),
     ],
 )
 def test_what_cannot_start_says_why(changes, told):

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from datatunerx.data import DataError, content_digest, inspect
+from datatunerx.data import DataError, content_digest, inspect, questions, read_rows
 from datatunerx.data import pieces as pieces_module
 from datatunerx.resources.enums import Split
-from datatunerx.resources.material import AutoSplit
+from datatunerx.resources.material import AutoSplit, Overlap
 
 
 def test_the_report_counts_every_row_of_every_split(dataset, write_rows, chat_row, tokenizer_dir, tmp_path):
@@ -42,9 +42,28 @@ def test_without_a_tokenizer_rows_are_counted_and_tokens_are_not(dataset, write_
     assert (report.kept, report.tokens) == (1, None)
 
 
-def test_a_dataset_without_train_files_is_refused(dataset):
-    with pytest.raises(DataError, match=r"splits\.train: dataset d has no train files"):
+def test_a_dataset_without_files_is_refused(dataset):
+    with pytest.raises(DataError, match="splits: dataset d has no files"):
         inspect(dataset())
+
+
+def test_rows_to_score_by_stand_in_the_test_split_alone(dataset, write_rows, chat_row, tokenizer_dir):
+    """No split is made from them, and nothing is said of a leak: there is no train split to leak into."""
+    rows = [chat_row(f"why {i % 3}", "so") for i in range(4)]
+    files = dataset(splits={Split.TEST: [write_rows(rows)]}, auto_split=AutoSplit(validate_=0.5, test=0.5))
+
+    report = inspect(files, tokenizer_dir).report
+
+    assert (report.format, report.read, report.kept) == ("messages", 4, 4)
+    assert (report.splits, report.warnings) == ({"test": 4}, [])
+    assert report.overlap == Overlap(duplicates=1)
+    assert len(questions(files, Split.TEST, None)) == 4
+    assert [list(read_rows(files, split)) for split in (Split.TRAIN, Split.VALIDATE)] == [[], []]
+
+
+def test_rows_to_score_by_of_which_none_can_be_used_are_refused(dataset, write_rows):
+    with pytest.raises(DataError, match="no row of the test split can be used"):
+        inspect(dataset(splits={Split.TEST: [write_rows(["{"])]}))
 
 
 def test_good_test_rows_do_not_make_up_for_bad_train_rows(dataset, write_rows, chat_row):

@@ -59,7 +59,10 @@ def preview_data(
 
 @dataset.command("upload")
 def upload_data(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Of the train split.")],
+    files: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="[FILE...]", help="Of the train split; none for rows to score by only."),
+    ] = None,
     name: Annotated[str | None, typer.Option(help="Of the Dataset. Default: from the first file.")] = None,
     format: Annotated[str, typer.Option(help="How a row is written. Default: recognised.")] = "auto",
     validate: Annotated[list[Path] | None, typer.Option(help="A file of the validate split.")] = None,
@@ -81,7 +84,7 @@ def upload_data(
     from datatunerx.cli import upload
     from datatunerx.cli.connect import with_api
 
-    asked = upload.Request(files, validate or (), test or (), name, format, llm, unpack, map_ or ())
+    asked = upload.Request(files or (), validate or (), test or (), name, format, llm, unpack, map_ or ())
     with_api(kubeconfig, lambda api: upload.upload(api, asked, namespace))
 
 

@@ -43,6 +43,8 @@ class Request:
 async def upload(api: Api, asked: Request, namespace: str) -> Exit:
     """Upload, register, wait for the inspection, show it. Exit.FAILED if the data cannot be used."""
     files = [*asked.train, *asked.validate, *asked.test]
+    if not files:
+        raise BadInput("name files to train on, or rows that are there to score by: --test FILE")
     for path in files:
         if not path.is_file():
             raise BadInput(
@@ -71,7 +73,7 @@ def _body(asked: Request, uris: Mapping[Path, str]) -> Json:
         spec["unpack"] = True
     if asked.features:
         spec["features"] = [{"name": n, "mapTo": column} for n, column in mapping(asked.features).items()]
-    name = asked.name or slug(asked.train[0].name.split(".")[0])
+    name = asked.name or slug(next(iter(uris)).name.split(".")[0])
     return {"apiVersion": API_VERSION, "kind": "Dataset", "metadata": {"name": name}, "spec": spec}
 
 

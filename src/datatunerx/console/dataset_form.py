@@ -79,8 +79,8 @@ def spec_of(form: Mapping[str, str], before: Mapping[str, Any]) -> tuple[Json, d
     faults: dict[str, str] = {}
     if "train" in form:
         files = {name: _lines(form.get(name, "")) for name in SPLITS}
-        if not files["train"]:
-            faults["train"] = "Name at least one file to train on."
+        if not files["train"] and not files["test"]:
+            faults["train"] = "Name at least one file to train on, or one to score by as test."
         subset = (before.get("subsets") or [{"name": "default"}])[0]
         spec["subsets"] = [subset | {"splits": {name: found for name, found in files.items() if found}}]
     for name in (*TEXTS, "format"):

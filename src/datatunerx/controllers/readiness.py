@@ -98,6 +98,8 @@ def resolve(world: World, finetune: Finetune, *, gpus: int, root_uri: str) -> Tr
     dataset = ready_dataset(world, namespace, spec.dataset)
     if isinstance(dataset, Waiting):
         return dataset
+    if why_not := _nothing_to_train_on(dataset):
+        return why_not
     model, files = model_files(llm), [data_files(dataset)]
     measured = _measures(world, finetune)
     if isinstance(measured, Waiting):
@@ -128,6 +130,16 @@ def resolve(world: World, finetune: Finetune, *, gpus: int, root_uri: str) -> Tr
     if stop and (vain := _never_measured(training, dataset)):
         return vain
     return _too_little_disk(training, dataset, storage.free_bytes(root_uri)) or training
+
+
+def _nothing_to_train_on(dataset: Dataset) -> Waiting | None:
+    if any(subset.splits.train for subset in dataset.spec.subsets):
+        return None
+    message = (
+        f"Dataset {dataset.metadata.name} has no files in splits.train: its rows are there to score by "
+        "(scoring.dataset); name another one to train on"
+    )
+    return Waiting("NoTrainSplit", message, final=True)
 
 
 def _early_stop(world: World, finetune: Finetune) -> EarlyStop | Waiting | None:

@@ -22,7 +22,7 @@ from datatunerx.data.overlap import MAX_HELD_OUT, HeldOut, Signed, content_hash,
 from datatunerx.data.pieces import Piece, chosen, num_bytes, of_files, processes_for, rows_of, worked
 from datatunerx.data.report import Tally, problem_lines
 from datatunerx.data.rows import Row, content_digest, recognised
-from datatunerx.data.splits import Division, made_shares
+from datatunerx.data.splits import Division, made_shares, main_split
 from datatunerx.data.templates import ChatTemplate, Example
 from datatunerx.data.tokens import encoded
 from datatunerx.resources.enums import Split
@@ -48,12 +48,10 @@ def inspect(
     The report goes to `report_path` as JSON, with the first problems whole and the first rows as text with
     the characters that carry loss. `on_progress` hears of each pass: the rows are read, those that are held
     out are signed, and the train rows are compared with them. `processes` is as for `tokenise`. Raises
-    DataError for files that cannot be read and if no row, or no row of the train split, can be used.
+    DataError for files that cannot be read and if no row of the main split can be used.
     """
-    if not files.splits.get(Split.TRAIN):
-        raise DataError(
-            f"dataset {files.name} has no train files", field="splits.train", fix="name at least one"
-        )
+    if not any(files.splits.values()):
+        raise DataError(f"dataset {files.name} has no files", field="splits", fix="name at least one")
     chat = ChatTemplate.load(tokenizer_path, template) if tokenizer_path is not None else None
     reading = _Reading(files, chat, on_progress)
 
@@ -189,9 +187,10 @@ class _Reading:
         return {"row": row.where, "text": text, "trained": trained}
 
     def report(self, processes: int) -> DataReport:
-        """The counts of all. Raises DataError if nothing can be trained on."""
-        if not self.tally.kept[Split.TRAIN]:
-            raise self.tally.nothing_kept(Split.TRAIN)
+        """The counts of all. Raises DataError if nothing can be trained on, or scored by."""
+        main = main_split(self.files)
+        if not self.tally.kept[main]:
+            raise self.tally.nothing_kept(main)
         decided = self._division.decided() if self._division.shares else None
         numbers = self._division.numbers(decided) if decided else None
         self._division.forget()
@@ -235,6 +234,8 @@ class _Reading:
         made = np.zeros(len(self._trained), bool) if numbers is None else numbers > 0
         held = np.concatenate([made, np.ones(len(self._held_out), bool)])
         duplicates, leaked = copies(np.concatenate([_numbers(self._trained), _numbers(self._held_out)]), held)
+        if main_split(self.files) is not Split.TRAIN:
+            return Overlap(duplicates=duplicates)
         index, found = HeldOut(), dict[int, str]()
         if held.any():
             found = self._hold_against(index, made, processes)

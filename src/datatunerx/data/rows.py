@@ -17,7 +17,7 @@ from datatunerx.data.errors import DataError, Problem, shown, where
 from datatunerx.data.formats import COLUMNS, Conversation, Layout, conversation, layout_of, unknown
 from datatunerx.data.parse import raw_rows
 from datatunerx.data.raw import Part, RawRow
-from datatunerx.data.splits import Division, made_shares
+from datatunerx.data.splits import Division, made_shares, main_split
 from datatunerx.data.turns import Message
 from datatunerx.resources.enums import DataFormat, Split
 from datatunerx.resources.material import AutoSplit
@@ -284,11 +284,11 @@ def _inside(value: Any, key: str) -> Any:
 
 
 def recognised(files: DataFiles) -> str:
-    """The formats of the train files, as the report names them."""
+    """The formats of the main split's files, as the report names them."""
     if files.format is not DataFormat.AUTO:
         return files.format.value
     found: list[str] = []
-    for uri in files.splits.get(Split.TRAIN, []):
+    for uri in files.splits.get(main_split(files), []):
         rows = raw_rows(files.copies.get(uri, uri), wanted_columns(files.features))
         good = (row.value for row in islice(rows, FIRST_ROWS) if not isinstance(row.value, Problem))
         layouts = (layout_of(value, files.format, files.features) for value in good)

@@ -33,8 +33,15 @@ class Placed(Protocol):
     def stratum(self) -> str | None: ...
 
 
+def main_split(files: DataFiles) -> Split:
+    """The split that must have rows: train, unless the dataset is there to score by only."""
+    return next((split for split in Split if files.splits.get(split)), Split.TRAIN)
+
+
 def made_shares(files: DataFiles) -> dict[Split, float]:
-    """The splits that are made from the train rows, with their shares."""
+    """The splits that are made from the train rows, with their shares; none without train files."""
+    if not files.splits.get(Split.TRAIN):
+        return {}
     asked = {Split.TEST: files.auto_split.test, Split.VALIDATE: files.auto_split.validate_}
     return {split: share for split, share in asked.items() if share > 0 and not files.splits.get(split)}
 

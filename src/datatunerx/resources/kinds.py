@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from datatunerx.resources.enums import Split
 from datatunerx.resources.experiment import FinetuneExperiment
 from datatunerx.resources.finetune import OPTIONS_OF, SCORED_ON_THE_WAY, Finetune, FinetuneJob
 from datatunerx.resources.material import LLM, DataPlugin, Dataset, Hyperparameter
@@ -128,6 +129,14 @@ KINDS: tuple[Kind, ...] = (
             Column("Format", ".status.report.format"),
             Column("Digest", ".status.digest", wide=True),
             AGE,
+        ),
+        (
+            Rule(
+                "self.subsets.all(s, "
+                + " || ".join(f"(has(s.splits.{n}) && size(s.splits.{n}) > 0)" for n in list(Split))
+                + ")",
+                "a subset names no file; name some in splits.train, or in splits.test alone to score by them",
+            ),
         ),
     ),
     Kind(

@@ -70,14 +70,17 @@ class LLM(Resource):
 
 
 class Splits(Wire):
-    train: Annotated[list[Uri], Field(min_length=1, max_length=1000)]
+    train: Annotated[list[Uri], Field(max_length=1000)] = []
     """Files of the train split: paths, file://, upload://, pkg://, s3://, https://, hf://datasets/org/name/file,
-    modelscope://datasets/org/name/file; patterns such as part-*.jsonl.gz."""
+    modelscope://datasets/org/name/file; patterns such as part-*.jsonl.gz. Without any, the rows are there to
+    score by."""
     validate_: Annotated[list[Uri], Field(max_length=1000)] = Field(default=[], alias="validate")
     test: Annotated[list[Uri], Field(max_length=1000)] = []
 
 
 class Subset(Wire):
+    """Files that belong together, in one split at least."""
+
     list_key: ClassVar[tuple[str, ...]] = ("name",)
 
     name: ShortText = "default"
@@ -178,7 +181,7 @@ class Overlap(Wire):
     duplicates: int = 0
     """Rows that repeat an earlier one exactly, in whichever split."""
     held_out: int = 0
-    """Rows of the validate and test splits."""
+    """Rows of the validate and test splits, where there is a train split."""
     leaked: int = 0
     """Held-out rows that are in the train split, too, exactly."""
     near: int = 0

@@ -9,6 +9,7 @@ from typing import Any
 
 from datatunerx import data, storage
 from datatunerx.data.sources import local_path
+from datatunerx.data.splits import main_split
 from datatunerx.plugins import PluginError, process
 from datatunerx.resources.enums import RunPhase, Split
 from datatunerx.resources.material import Dropped, MadeData
@@ -77,7 +78,7 @@ def _made(plan: MakeDataPlan, files: DataFiles, journal: Journal) -> MadeData:
         done = journal.with_space(
             partial(process.make, plan, split, here, temporary, _Telling(plan.plugin.name, journal))
         )
-        if not done["rows"] and split is not Split.TRAIN:
+        if not done["rows"] and split is not main_split(files):
             temporary.unlink()
             continue
         os.replace(temporary, output)

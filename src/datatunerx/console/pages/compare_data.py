@@ -65,7 +65,7 @@ async def ask(visit: Visit) -> Response:
         yaml=figures.as_yaml(_body(free, f"upload://{visit.namespace}/ID/rows.jsonl", "rows")),
         commands=[
             f"dtx comparisons export {name} --as rows{prefer} rows.jsonl{at}",
-            f"dtx dataset upload rows.jsonl --test rows.jsonl --name {free}{at}",
+            f"dtx dataset upload --test rows.jsonl --name {free}{at}",
         ],
     )  # fmt: skip
 
@@ -98,11 +98,11 @@ async def _uploaded(visit: Visit, text: str, file: str) -> str:
 
 
 def _body(name: str, uri: str, form: str) -> Json:
-    """Pairs are split as any data are; rows are there to be scored by, so all of them are the test split."""
-    splits = {"train": [uri]} | ({"test": [uri]} if form == "rows" else {})
+    """Pairs are split as any data are; rows are there to score by, and nothing is trained on them."""
+    splits = {"test" if form == "rows" else "train": [uri]}
     spec: Json = {"subsets": [{"name": "default", "splits": splits}], "format": FORMATS[form]}
     if form == "rows":
-        spec |= {"tags": ["evaluation"], "split": {"validate": 0}}
+        spec["tags"] = ["evaluation"]
     head = {"apiVersion": API_VERSION, "kind": "Dataset", "metadata": {"name": name}}
     return head | {"spec": spec}
 

@@ -177,6 +177,9 @@ def _materials(found: Outlook, experiment: FinetuneExperiment, world: World, say
         if not _ready(found, "Dataset", name, data, say):
             continue
         report = kinds.status_of(data or {}).get("report") or {}
+        if report and not (report.get("splits") or {}).get(Split.TRAIN):
+            found.blocked.append(("{name} has no rows to train on; choose another dataset", {"name": name}))
+            continue
         if report.get("dropped"):
             figure = {"name": name, "n": figures.number(report["dropped"])}
             found.warnings.append(("Rows of {name} that are left out: {n}; its page says why", figure))
