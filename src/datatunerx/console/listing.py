@@ -1,6 +1,6 @@
 """Lists as the URL asks for them: filtered, sorted and cut into pages on the server. Pure."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 from urllib.parse import urlencode
@@ -30,6 +30,10 @@ class Asked:
     """A column's name; with - in front from the end."""
     page: int = 1
     size: int = PAGE_SIZES[1]
+    columns: str = ""
+    """Names of those to show, with commas between; empty where the URL does not say."""
+    selected: tuple[str, ...] = ()
+    """What is ticked, on this page of the list or another."""
     kept: tuple[tuple[str, str], ...] = ()
     """What else the URL of the page says, and goes on saying."""
 
@@ -43,13 +47,18 @@ class Asked:
             query.get("sort", ""),
             max(1, _whole(query.get("page", ""))),
             size if size in PAGE_SIZES else PAGE_SIZES[1],
+            query.get("columns", ""),
+            tuple(each for each in query.get("selected", "").split(",") if each),
             tuple((name, query[name]) for name in kept if query.get(name)),
         )
 
     def url(self, **changes: Any) -> str:
-        """The query of this list with some of it changed; a new filter or order begins at page 1."""
+        """The query of this list with some of it changed; a new filter or order begins at page 1.
+
+        What is ticked changes without the server: the page itself puts it into the links it follows.
+        """
         found: dict[str, Any] = dict(self.kept) | {"q": self.filter, "state": self.state, "sort": self.sort}
-        found |= {"page": 1, "size": self.size} | changes
+        found |= {"page": 1, "size": self.size, "columns": self.columns} | changes
         plain = {"page": 1, "size": PAGE_SIZES[1]}
         return "?" + urlencode({k: v for k, v in found.items() if v and v != plain.get(k)})
 
@@ -67,6 +76,25 @@ class Listing(Generic[T]):
     """Rows after it."""
     states: Mapping[str, int]
     """How many rows of each state there are."""
+    name: str = ""
+    """By which a browser remembers which columns it hides."""
+    hidden: Collection[str] = ()
+    """Columns that are not shown."""
+    targets: Sequence[str] = ()
+    """What can be ticked on all pages, before filtering."""
+
+    @property
+    def shown(self) -> list[Column[T]]:
+        return [column for column in self.columns if self.shows(column.name)]
+
+    def shows(self, name: str) -> bool:
+        return name not in self.hidden
+
+    @property
+    def gone(self) -> list[str]:
+        """What the URL calls ticked, and is not there any more."""
+        there = set(self.targets)
+        return [each for each in self.asked.selected if each not in there]
 
     @property
     def pages(self) -> int:
@@ -98,8 +126,15 @@ def listing(
     text: Callable[[T], str],
     state: Callable[[T], str],
     order: SortKey,
+    name: str = "",
+    hidden: Collection[str] = (),
+    target: Callable[[T], str] = lambda row: "",
 ) -> Listing[T]:
-    """The page that was asked for. `text` is what is searched; `order` holds when no other is asked."""
+    """The page that was asked for. `text` is what is searched; `order` holds when no other is asked.
+
+    `hidden` are the columns that are left out where the URL does not say; the first one never is. `target` is
+    what is ticked for a row, empty where nothing can be done with it.
+    """
     states: dict[str, int] = {}
     for row in rows:
         states[state(row)] = states.get(state(row), 0) + 1
@@ -111,7 +146,16 @@ def listing(
     page = min(asked.page, pages)
     shown = replace(asked, page=page)
     start = (page - 1) * asked.size
-    return Listing(found[start : start + asked.size], columns, shown, len(rows), len(found), states)
+    return Listing(
+        found[start : start + asked.size], columns, shown, len(rows), len(found), states, name,
+        _hidden(columns, asked.columns, hidden), [each for row in rows if (each := target(row))],
+    )  # fmt: skip
+
+
+def _hidden(columns: Sequence[Column[T]], asked: str, remembered: Collection[str]) -> set[str]:
+    named = {column.name for column in columns} & set(asked.split(","))
+    rest = {column.name for column in columns[1:]}
+    return rest - named if named else rest & set(remembered)
 
 
 def _sorted(rows: Sequence[T], columns: Sequence[Column[T]], sort: str, order: SortKey) -> list[T]:

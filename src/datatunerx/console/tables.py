@@ -98,7 +98,8 @@ async def show(
     """
     found = listing(
         lines, heads, Asked.of(visit.query), text=_text, state=lambda line: line.phase,
-        order=lambda line: states.attention(line.phase),
+        order=lambda line: states.attention(line.phase), name=page, hidden=visit.hidden(page),
+        target=lambda line: line.target,
     )  # fmt: skip
     if complete:
         found = replace(found, rows=await complete(found.rows))

@@ -22,7 +22,7 @@ PLACE = f"{PREFIX}/ns/{{namespace}}"
 """Where the pages of a namespace are."""
 MAX_FORM = 1 << 20
 """Bytes of a form; files go another way."""
-LANGUAGE, THEME = "dtx-language", "dtx-theme"
+LANGUAGE, THEME, COLUMNS = "dtx-language", "dtx-theme", "dtx-columns-"
 THEMES = ("system", "light", "dark")
 YEAR = 365 * 86400
 
@@ -88,6 +88,10 @@ class Visit:
     def watched(self) -> list[str]:
         """The kinds whose changes a page may hear of."""
         return [kind for kind, at in kinds.PLURALS.items() if self.may("watch", at.plural)]
+
+    def hidden(self, table: str) -> frozenset[str]:
+        """The columns of a table that this browser leaves out."""
+        return frozenset(self.request.cookies.get(COLUMNS + table, "").split("."))
 
     def url(self, *parts: str, **query: str) -> str:
         """The URL of a page of this namespace: `url("experiments", name)`."""

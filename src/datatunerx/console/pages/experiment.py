@@ -111,6 +111,7 @@ def job_list(visit: Visit, jobs: list[Json], tunes: dict[str, Json], status: Jso
         job_rows(jobs, tunes, status, visit.say), COLUMNS, asked,
         text=lambda row: f"{row['name']} {row['why']}", state=lambda row: row["phase"],
         order=by_score if tab in SIZES else lambda row: states.attention(row["phase"]),
+        name="experiment", hidden=visit.hidden("experiment"), target=lambda row: f"fj/{row['name']}",
     )  # fmt: skip
 
 

@@ -68,6 +68,9 @@ async def show(visit: Visit) -> Response:
         text=lambda row: f"{row.name} {row.best} {row.models} {row.why}",
         state=lambda row: row.phase,
         order=lambda row: states.attention(row.phase),
+        name="experiments",
+        hidden=visit.hidden("experiments"),
+        target=lambda row: f"fe/{row.name}",
     )
     courses, sparks = await _trained(visit, found.rows)
     drafts, unread = await unfinished(visit.api, visit.namespace, visit.user)

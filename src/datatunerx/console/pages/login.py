@@ -1,4 +1,4 @@
-"""Logging in and out, and what a browser is remembered by: language and theme."""
+"""Logging in and out, and what a browser is remembered by: language, theme, columns of tables."""
 
 import re
 
@@ -7,6 +7,7 @@ from starlette.responses import JSONResponse, Response
 from datatunerx.client.errors import Unauthorized
 from datatunerx.console import access, words
 from datatunerx.console.visit import (
+    COLUMNS,
     LANGUAGE,
     PREFIX,
     THEME,
@@ -20,6 +21,8 @@ from datatunerx.console.visit import (
 )
 
 HOME = f"{PREFIX}/ns/default/experiments"
+_COLUMNS = re.compile(r"([a-z-]{1,40}):([a-z0-9.-]{0,400})")
+"""A table, and which columns of it are hidden."""
 _OURS = re.compile(rf"{PREFIX}/ns/[\w./%-]+(\?[\w.%&=+-]*)?")
 
 
@@ -66,16 +69,21 @@ async def leave(visit: Visit) -> Response:
 
 
 async def remember(visit: Visit) -> Response:
-    """Language and theme of this browser."""
+    """Language and theme of this browser, and the columns that it hides of one table."""
     response = Response(status_code=204)
     language, theme = visit.form.get("language", ""), visit.form.get("theme", "")
     if language and language not in words.LANGUAGES or theme and theme not in THEMES:
         raise Refused("There is no such language or theme.")
-    for name, value in ((LANGUAGE, language), (THEME, theme)):
-        if value:
-            response.set_cookie(
-                name, value, path="/", secure=True, httponly=True, samesite="strict", max_age=YEAR
-            )
+    kept = [(name, value) for name, value in ((LANGUAGE, language), (THEME, theme)) if value]
+    if columns := visit.form.get("columns", ""):
+        found = _COLUMNS.fullmatch(columns)
+        if not found:
+            raise Refused("There is no such table.")
+        kept.append((COLUMNS + found[1], found[2]))
+    for name, value in kept:
+        response.set_cookie(
+            name, value, path="/", secure=True, httponly=True, samesite="strict", max_age=YEAR
+        )
     return response
 
 

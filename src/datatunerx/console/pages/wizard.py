@@ -1,7 +1,9 @@
 """The wizard: six steps from a name to a model that can be taken home. What was typed lives in a draft."""
 
 import asyncio
+import os
 import re
+from collections.abc import Sequence
 from typing import Any
 from urllib.parse import quote
 
@@ -35,32 +37,38 @@ MAX_NAME = 200
 
 
 async def start(visit: Visit) -> Response:
-    """The first step, before there is a draft, and the drafts that wait. With `base` it is to go on from a
-    checkpoint."""
+    """The first step, before there is a draft, and the drafts that wait. With `base` it is to go on from
+    checkpoints, whose names have commas between."""
     if targets := visit.request.query_params.getlist("target"):  # what was ticked in a list
         names = offers.bases(targets)
-        if len(targets) == len(names) == 1:
-            return visit.go(visit.url("new", base=names[0]))
-        return await visit.page(
-            "toast.html", http=400, message=visit.say("Tick one checkpoint and nothing else.")
-        )
+        if len(names) == len(targets) <= MAX_COMBINATIONS:
+            return visit.go(visit.url("new", base=",".join(names)))
+        text = "Tick checkpoints and nothing else, {most} at most."
+        return await visit.page("toast.html", http=400, message=visit.say(text, most=MAX_COMBINATIONS))
     draft = Draft()
-    if base := visit.query.get("base", ""):
+    bases = _bases(visit.query)
+    for base in bases:
         await kinds.find(visit.api, "LLMCheckpoint", base, visit.namespace)
-        draft.name = await _free_name(visit, f"{re.sub('[^a-z0-9]+', '-', base)[: MAX_NAME - 10]}-next")
-    return await _page(visit, "", draft, 1, {}, base=base)
+    if bases:
+        shared = "-".join(os.path.commonprefix([base.split("-") for base in bases])) or bases[0]
+        draft.name = await _free_name(visit, f"{re.sub('[^a-z0-9]+', '-', shared)[: MAX_NAME - 10]}-next")
+    return await _page(visit, "", draft, 1, {}, bases=bases)
+
+
+def _bases(said: dict[str, str]) -> list[str]:
+    return list(dict.fromkeys(name for name in said.get("base", "").split(",") if name))
 
 
 async def begin(visit: Visit) -> Response:
     """A draft is made, in the namespace that was chosen."""
     draft = Draft(name=visit.form.get("name", "").strip(), step=2)
     place = visit.form.get("namespace") or visit.namespace
-    base = visit.form.get("base", "")
+    bases = _bases(visit.form)
     faults = await _name_faults(visit, draft.name, place)
-    if base and not faults:
-        faults = await _go_on_from(visit, draft, base)
+    if bases and not faults:
+        faults = await _go_on_from(visit, draft, bases)
     if faults:
-        return await _page(visit, "", draft, 1, faults, base=base)
+        return await _page(visit, "", draft, 1, faults, bases=bases)
     id = await drafts.begin(visit.api, draft, place, visit.user, now())
     return visit.go(f"{PREFIX}/ns/{quote(place, safe='')}/new/{id}/2")
 
@@ -209,12 +217,17 @@ def _choose(draft: Draft, what: str, name: str) -> None:
     setattr(draft, f"{what}s", list(dict.fromkeys([*before, name])))
 
 
-async def _go_on_from(visit: Visit, draft: Draft, base: str) -> dict[str, str]:
-    """The merged copy of a checkpoint becomes the model, with the data that the checkpoint was trained on."""
-    checkpoint = await kinds.find(visit.api, "LLMCheckpoint", base, visit.namespace)
-    draft.source, draft.datasets = f"{CHECKPOINT}{base}", [checkpoint["spec"]["dataset"]]
-    found = await _register(visit, draft, "source")
-    return {"name": found["source"]} if found else {}
+async def _go_on_from(visit: Visit, draft: Draft, bases: list[str]) -> dict[str, str]:
+    """Merged copies of checkpoints become the models, with all data that the checkpoints were trained on."""
+    checkpoints = [await kinds.find(visit.api, "LLMCheckpoint", base, visit.namespace) for base in bases]
+    draft.datasets = list(dict.fromkeys(each["spec"]["dataset"] for each in checkpoints))
+    chosen = (("llm", bases), ("dataset", draft.datasets))
+    draft.several = [what for what, names in chosen if len(names) > 1]
+    for base in bases:
+        draft.source = f"{CHECKPOINT}{base}"
+        if found := await _register(visit, draft, "source"):
+            return {"name": found["source"]}
+    return {}
 
 
 # What is wrong
@@ -330,7 +343,7 @@ async def _begin_training(visit: Visit, id: str, draft: Draft) -> dict[str, str]
 
 
 async def _page(
-    visit: Visit, id: str, draft: Draft, step: int, faults: dict[str, str], *, base: str = ""
+    visit: Visit, id: str, draft: Draft, step: int, faults: dict[str, str], *, bases: Sequence[str] = ()
 ) -> Response:
     if step > 1 and not id or not 1 <= step <= STEPS:
         raise Refused("There is no such step.")
@@ -350,7 +363,7 @@ async def _page(
     )
     return await visit.page(
         "wizard.html", http=422 if faults and visit.form.get("do") and not visit.partial else 200,
-        id=id, draft=draft, step=step, faults=faults, titles=TITLES, base=base,
+        id=id, draft=draft, step=step, faults=faults, titles=TITLES, bases=bases,
         live=step == 2 or step > 3, action=visit.url("new", id, str(step)) if id else visit.url("new"),
         rights=_rights(visit), **context,
     )  # fmt: skip

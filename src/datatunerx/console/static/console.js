@@ -1,5 +1,5 @@
 /* What a page does by itself: refresh by morphing, dialogs, the palette, shortcuts. It only moves what the
-   server has drawn; it computes nothing and holds no state but the scroll of the reader. */
+   server has drawn; it computes nothing and holds no state but what the reader ticked. */
 "use strict";
 (() => {
   const REFRESH_MS = 3000;
@@ -11,14 +11,13 @@
   const calls = Idiomorph.defaults.callbacks;
   calls.beforeAttributeUpdated = (name, node) =>
     !(name === "open" && /^(DETAILS|DIALOG)$/.test(node.tagName)) &&
-    !(name === "checked" || (name === "value" && /^(INPUT|TEXTAREA|SELECT)$/.test(node.tagName)));
+    !(name === "checked" || (name === "value" && /^(INPUT|TEXTAREA|SELECT)$/.test(node.tagName) && node.type !== "checkbox"));
   calls.beforeNodeMorphed = (old) => !(old.nodeType === 1 && old.hasAttribute("data-island"));
   let fresh = Date.now();
   const busy = () => document.hidden || all("dialog[open]").length || getSelection().toString();
+  const load = () => htmx.ajax("GET", location.pathname + location.search, { target: "#page", swap: "morph:innerHTML" });
   function refresh() {
-    const page = $("page");
-    if (!page || !page.hasAttribute("data-live") || busy()) return;
-    htmx.ajax("GET", location.pathname + location.search, { target: "#page", swap: "morph:innerHTML" });
+    if ($("page")?.hasAttribute("data-live") && !busy()) load();
   }
   // A socket tells of changes; then only ages and what a clock moves need a refresh of their own.
   let looks = 0;
@@ -68,35 +67,80 @@
   document.addEventListener("htmx:afterSwap", (event) => {
     if (event.detail.target.id === "dialog" && !$("dialog").open) $("dialog").showModal();
     if (event.detail.target.id === "palette-found") choose(0);
-    count();
+    mark();
   });
+  document.addEventListener("htmx:historyRestore", () => mark());
 
-  // What is ticked in a list, and the actions for it.
-  function count() {
+  // What is ticked in a list, on this page of it or another. It is in the URL, so that it survives a reload and
+  // can be sent; and kept by the tab for who comes back to an entry of the history from before.
+  const KEPT = `dtx-selected:${location.pathname}`;
+  const ticks = () => all("#page .pick input[name=target]");
+  let selected = new Set((new URLSearchParams(location.search).get("selected") || "").split(",").filter(Boolean));
+  function comeBack() {
+    const kept = sessionStorage.getItem(KEPT);
+    if (kept !== null) selected = new Set(JSON.parse(kept));
+  }
+  if (performance.getEntriesByType("navigation")[0]?.type === "back_forward") comeBack();
+  addEventListener("pageshow", (event) => { if (event.persisted) { comeBack(); mark(); } });
+  function withChosen(address) {
+    const url = new URL(address);
+    if (selected.size) url.searchParams.set("selected", [...selected].join(","));
+    else url.searchParams.delete("selected");
+    return url;
+  }
+  function mark() {
     const bar = document.querySelector(".selection");
     if (!bar) return;
-    const ticked = all("input[name=target]:checked").length;
-    bar.hidden = !ticked;
-    bar.querySelector("[data-count]").textContent = ticked;
+    bar.dataset.gone.split(",").forEach((each) => selected.delete(each));
+    const here = ticks(), every = document.querySelector("[data-all]");
+    here.forEach((box) => (box.checked = selected.has(box.value)));
+    const ticked = here.filter((box) => box.checked).length, elsewhere = bar.querySelector("[data-elsewhere]");
+    if (every) [every.checked, every.indeterminate] = [ticked > 0 && ticked === here.length, ticked > 0 && ticked < here.length];
+    bar.hidden = !selected.size;
+    bar.querySelector("[data-count]").textContent = selected.size;
+    elsewhere.hidden = ticked === selected.size;
+    elsewhere.textContent = elsewhere.dataset.elsewhere.replace("{n}", selected.size - ticked);
+    history.replaceState(history.state, "", withChosen(location));
   }
-  // The selection is in the URL, so that it survives a reload and can be sent.
-  const ticks = () => all("input[name=target]");
-  function rememberTicks() {
-    const url = new URL(location), ticked = ticks().filter((box) => box.checked).map((box) => box.value);
-    if (ticked.length) url.searchParams.set("selected", ticked.join(","));
-    else url.searchParams.delete("selected");
+  function tick(boxes, on) {
+    boxes.forEach((box) => (on ? selected.add(box.value) : selected.delete(box.value)));
+    sessionStorage.setItem(KEPT, JSON.stringify([...selected]));
+    mark();
+  }
+  // Where a link leads to another page or order of the same list, it goes along; and to what is done with it.
+  for (const way of ["click", "auxclick"])
+    document.addEventListener(way, (event) => {
+      const link = event.target.closest("#page a[href]");
+      if (link?.origin !== location.origin || link.pathname !== location.pathname) return;
+      if (selected.size || link.search.includes("selected=")) link.href = withChosen(link.href);
+    }, true);
+  document.addEventListener("htmx:configRequest", (event) => {
+    const { elt, parameters } = event.detail;
+    if (elt.closest(".selection")) parameters.target = [...selected];
+    if (elt.matches("form.filters") && selected.size) parameters.selected = [...selected].join(",");
+  });
+
+  // Which columns a table shows: in the URL, and remembered.
+  let saved = Promise.resolve();
+  function pickColumns(menu) {
+    const boxes = [...menu.querySelectorAll("input")], names = (on) => boxes.filter((box) => box.checked === on).map((box) => box.value);
+    const url = new URL(location);
+    url.searchParams.set("columns", [menu.dataset.first, ...names(true)].join(","));
     history.replaceState(history.state, "", url);
+    const hidden = `${menu.dataset.columns}:${names(false).join(".")}`;
+    saved = saved.then(() => remember("columns", hidden), () => {});  // one after the other: the last one holds
+    load();
   }
-  const selected = (new URLSearchParams(location.search).get("selected") || "").split(",");
-  ticks().forEach((box) => (box.checked ||= selected.includes(box.value)));
   document.addEventListener("change", (event) => {
-    const from = event.target;
-    if (from.matches("[data-all]")) ticks().forEach((box) => (box.checked = from.checked));
-    if (from.matches("[data-all], input[name=target]")) rememberTicks();
+    const from = event.target, menu = from.closest("[data-columns]");
+    if (from.matches("[data-all]")) tick(ticks(), from.checked);
+    if (from.matches("#page .pick input[name=target]")) tick([from], from.checked);
+    if (menu) pickColumns(menu);
     if (from.matches("[data-namespace]"))
       location.href = location.pathname.replace(/\/ns\/[^/]+(\/[^/]+)?.*/, `/ns/${from.value}$1`);
-    count();
   });
+
+  const MENUS = ".user[open], .columns[open]";
 
   // Language and theme change where the reader stands.
   async function remember(name, value) {
@@ -122,12 +166,16 @@
     } else if ((found = at("[data-copy]"))) {
       await navigator.clipboard.writeText(found.dataset.copy);
       toast(document.body.dataset.copied);
+    } else if (at("[data-clear]")) {
+      selected.clear();
+      tick([], false);
+      $("page").focus();  // the button is gone
     } else if (at("[data-palette]")) palette();
     else if ((found = at("[data-menu]"))) found.setAttribute("aria-expanded", $("side").classList.toggle("open"));
     else if (at("[data-close]")) at("dialog").close();
     else if (event.target.matches("dialog")) event.target.close(); // the backdrop
     else if (!at(".side")) $("side")?.classList.remove("open");
-    if (!at(".user")) all(".user[open]").forEach((each) => (each.open = false));
+    all(MENUS).forEach((each) => each.contains(event.target) || (each.open = false));
   });
 
   // Palette and shortcuts
@@ -161,6 +209,11 @@
       } else if (event.key === "Enter") all("#palette-found a")[chosen]?.click();
       return;
     }
+    if (event.key === "Escape")
+      all(MENUS).forEach((each) => {
+        if (each.contains(event.target)) each.querySelector("summary").focus();
+        each.open = false;
+      });
     if (event.ctrlKey || event.metaKey || event.altKey || busyTyping(event.target)) return;
     if (Date.now() - going < 1200) {
       going = 0;
@@ -172,5 +225,5 @@
     if (does) { event.preventDefault(); does(); }
   });
   const busyTyping = (node) => /^(INPUT|TEXTAREA|SELECT)$/.test(node.tagName) && node.type !== "checkbox" || node.isContentEditable || all("dialog[open]").length;
-  count();
+  mark();
 })();
