@@ -1,6 +1,7 @@
 """Create, read, replace, patch: what a client may rely on for any object."""
 
 import asyncio
+import json
 import re
 
 import pytest
@@ -94,6 +95,31 @@ async def test_unknown_fields_are_refused_warned_of_or_dropped_as_asked(api, wid
     assert "wrong" not in warned.ok()["spec"]
     body["metadata"]["name"] = "b"
     assert "warning" not in (await api.post(f"{widgets}?fieldValidation=Ignore", body)).headers
+
+
+@pytest.mark.parametrize("type_", ["application/json", "application/yaml"])
+async def test_fields_that_stand_twice_are_refused_or_warned_of_by_path(api, widgets, widget, type_):
+    body = widget("a", ports=[{"name": "p", "number": 1}])
+    twice = json.dumps(body).replace('"number": 1', '"number": 1, "number": 2').encode()
+    strict = await api.call("POST", f"{widgets}?fieldValidation=Strict", twice, type_)
+    warned = await api.call("POST", f"{widgets}?fieldValidation=Warn", twice, type_)
+
+    assert strict.status == 400
+    assert strict.json["message"] == 'strict decoding error: duplicate field "spec.ports[0].number"'
+    assert warned.headers["warning"] == '299 - "duplicate field \\"spec.ports[0].number\\""'
+    assert warned.ok()["spec"]["ports"][0]["number"] == 2
+    for patch in ("application/merge-patch+json", "application/apply-patch+yaml"):
+        query = "?fieldManager=me&fieldValidation=Strict"
+        got = await api.call("PATCH", f"{widgets}/a{query}", twice, patch)
+        assert (got.status, "duplicate field" in got.json["message"]) == (400, True)
+        assert (await api.call("PATCH", f"{widgets}/a{query}", body, patch)).status == 200
+
+
+async def test_force_is_for_applying_only(api, widgets, widget):
+    await api.post(widgets, widget("a"))
+    got = await api.patch(f"{widgets}/a?force=true", {"spec": {"size": 2}})
+
+    assert (got.status, "non-apply" in got.json["message"]) == (400, True)
 
 
 async def test_warnings_are_headers_whatever_the_unknown_fields_are_called(api, widgets, widget):

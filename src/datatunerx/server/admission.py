@@ -30,18 +30,24 @@ def decode(kind: Kind, obj: Json, request: Request) -> None:
     """Prune and default in place; unknown fields are refused, warned of or let pass as the request says."""
     if not isinstance(obj.get("metadata"), dict):
         raise bad_request("metadata: must be an object")
-    unknown = structural.prune(obj, kind.full_schema)
+    judge_fields(structural.prune(obj, kind.full_schema), request)
+    if kind.builtin:
+        builtin.fill(kind, obj)
+    structural.default(obj, kind.defaults)
+
+
+def judge_fields(unknown: list[str], request: Request) -> None:
+    """Fields that stand twice or are unknown: refuse them, warn, or let them pass, as the request says."""
     validation = request.query.get("fieldValidation") or "Warn"
     if validation not in ("Strict", "Warn", "Ignore"):
         raise bad_request(f'fieldValidation: "{validation}" is not one of Strict, Warn, Ignore')
-    told = [f'unknown field "{path}"' for path in unknown]
+    told = [f'duplicate field "{path}"' for path in request.doubled]
+    told += [f'unknown field "{path}"' for path in unknown]
+    request.doubled = []
     if told and validation == "Strict":
         raise bad_request(f"strict decoding error: {', '.join(told)}")
     if validation == "Warn":
         request.warnings += told
-    if kind.builtin:
-        builtin.fill(kind, obj)
-    structural.default(obj, kind.defaults)
 
 
 def validate(kind: Kind, new: Json, live: Json | None) -> None:

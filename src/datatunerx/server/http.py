@@ -37,6 +37,8 @@ class Request:
         self.user = User("system:anonymous", ("system:unauthenticated",))
         self.allowed_paths: Sequence[Path] = ()
         """Folders of this machine that others than its owner may name files of."""
+        self.doubled: list[str] = []
+        """Paths of fields that stand twice in the body, until they are judged."""
         self.warnings: list[str] = []
         self.started = False
         """Whether an answer has begun."""

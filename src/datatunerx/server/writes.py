@@ -297,7 +297,12 @@ async def patch(store: Store, target: Target, request: Request) -> tuple[int, by
         accepted.append(body.STRATEGIC)
     if found not in accepted:
         raise unsupported_media(found, accepted)
-    data = body.parse(await request.body(), yaml=found == body.APPLY)
+    if "force" in request.query and found != body.APPLY:
+        raise bad_request("force: Forbidden: may not be specified for non-apply patch")
+    raw = await request.body()
+    data = body.parse(raw, yaml=found == body.APPLY)
+    if found != body.JSON_PATCH:
+        body.note_doubled(request, raw, yaml=found == body.APPLY)
     view = target.kind.facade
     if found == body.APPLY:
         if view and view.of and view.take:
@@ -357,11 +362,7 @@ async def _apply(store: Store, target: Target, request: Request, data: object) -
 
 def _decode_config(kind: Kind, config: Json, request: Request) -> None:
     """Unknown fields are judged in what was sent: defaults must not become owned."""
-    unknown = [f'unknown field "{path}"' for path in structural.prune(config, kind.full_schema)]
-    if unknown and request.query.get("fieldValidation") == "Strict":
-        raise bad_request(f"strict decoding error: {', '.join(unknown)}")
-    if unknown and request.query.get("fieldValidation", "Warn") == "Warn":
-        request.warnings += unknown
+    admission.judge_fields(structural.prune(config, kind.full_schema), request)
     if causes := list(structural.duplicates(config, kind.full_schema)):
         raise invalid(kind.group_kind, config["metadata"]["name"], causes)
 
