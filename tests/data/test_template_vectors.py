@@ -2,10 +2,10 @@
 
 The expected texts are facts: read off the published format, which is named beside each of them. Where a test
 of another project has the very text, `tests` stands in its path; else it was worked out by hand from the
-format that the source states. Conversations are those of llama.cpp's and huggingface.js's tests.
+format that the source states. Conversations are those of llama.cpp's and huggingface.js's tests. Tools are
+in `test_tool_vectors.py`.
 """
 
-import json
 from typing import Any
 
 import pytest
@@ -113,9 +113,10 @@ ASKED: dict[str, tuple[str, str]] = {
         "<start_of_turn>model\n",
     ),
     "glm4": (
-        f"{LLAMA_CPP}, ChatGLM4",
+        f"{LLAMA_CPP}, ChatGLM4; no line break after the last token, as its own template and THUDM/GLM-4 "
+        "finetune_demo/finetune.py have it",
         "[gMASK]<sop><|system|>\nYou are a helpful assistant<|user|>\nHello<|assistant|>\nHi there<|user|>\n"
-        "Who are you<|assistant|>\n   I am an assistant   <|user|>\nAnother question<|assistant|>\n",
+        "Who are you<|assistant|>\n   I am an assistant   <|user|>\nAnother question<|assistant|>",
     ),
     "granite": (
         f"{LLAMA_CPP}, ibm-granite/granite-3.0-8b-instruct",
@@ -126,6 +127,13 @@ ASKED: dict[str, tuple[str, str]] = {
         "<|start_of_role|>assistant<|end_of_role|>   I am an assistant   <|end_of_text|>\n"
         "<|start_of_role|>user<|end_of_role|>Another question<|end_of_text|>\n"
         "<|start_of_role|>assistant<|end_of_role|>",
+    ),
+    "hermes": (
+        "NousResearch/Hermes-Function-Calling template_tests/hf_chat_template.ipynb, Hermes-2-Pro-Llama-3-8B",
+        "<s><|im_start|>system\nYou are a helpful assistant<|im_end|>\n<|im_start|>user\nHello<|im_end|>\n"
+        "<|im_start|>assistant\nHi there<|im_end|>\n<|im_start|>user\nWho are you<|im_end|>\n"
+        "<|im_start|>assistant\n   I am an assistant   <|im_end|>\n<|im_start|>user\nAnother question"
+        "<|im_end|>\n<|im_start|>assistant\n",
     ),
     "llama2": (
         f"{LLAMA_CPP}, bofenghuang/vigogne-2-70b-chat; the begin of text before each question: "
@@ -319,13 +327,12 @@ ENDED = {
 }
 """How a conversation ends whose last turn is an answer."""
 
-BY_THE_MODELS_OWN = {"internlm2", "llama3.1", "qwen", "qwen2", "qwen3", "smollm"}
+BY_THE_MODELS_OWN = {"internlm2", "lfm2", "llama3.1", "qwen", "qwen2", "qwen3", "smollm"}
 """Held against the model's own template in test_templates.py."""
 
 
-def written(name: str, messages: list[dict[str, Any]], asking: bool = True, tools: Any = None) -> str:
-    template = built_ins()[name].template
-    return render(template, messages, TOKENS, tools=tools, add_generation_prompt=asking)
+def written(name: str, messages: list[dict[str, Any]], asking: bool = True) -> str:
+    return render(built_ins()[name].template, messages, TOKENS, add_generation_prompt=asking)
 
 
 @pytest.mark.parametrize("name", ASKED)
@@ -346,76 +353,3 @@ def test_a_conversation_ends_as_is_published(name):
 
 def test_every_template_is_held_against_what_its_model_published():
     assert {*ASKED, *BY_THE_MODELS_OWN} == set(built_in_names())
-
-
-TOOL = {
-    "type": "function",
-    "function": {
-        "name": "look_up",
-        "description": "Where an order is.",
-        "parameters": {"type": "object", "properties": {"order": {"type": "string"}}, "required": ["order"]},
-    },
-}
-IN_A_LINE = json.dumps(TOOL)
-INDENTED = json.dumps(TOOL, indent=4)
-CALLED: list[dict[str, Any]] = [
-    *SYSTEM,
-    {"role": "user", "content": "Where is order 7?"},
-    {"role": "assistant", "content": "", "tool_calls": [
-        {"id": "123456789", "type": "function", "function": {"name": "look_up", "arguments": {"order": "7"}}}
-    ]},
-    {"role": "tool", "tool_call_id": "123456789", "content": '{"place": "Oslo"}'},
-    {"role": "assistant", "content": "In Oslo."},
-]  # fmt: skip
-LLAMA_TOOLS = (
-    "Given the following functions, please respond with a JSON for a function call with its proper arguments "
-    'that best answers the given prompt.\n\nRespond in the format {"name": function name, "parameters": '
-    f"dictionary of argument name and its value}}.Do not use variables.\n\n{INDENTED}\n\n"
-)
-
-TOOLED: dict[str, tuple[str, str]] = {
-    "granite": (
-        f"{LLAMA_CPP}, ibm-granite/granite-3.0-8b-instruct (tools) and granite-3.x (tool call)",
-        f"<|start_of_role|>available_tools<|end_of_role|>\n{INDENTED}<|end_of_text|>\n"
-        "<|start_of_role|>system<|end_of_role|>You are a helpful assistant<|end_of_text|>\n"
-        "<|start_of_role|>user<|end_of_role|>Where is order 7?<|end_of_text|>\n"
-        '<|start_of_role|>assistant<|end_of_role|><|tool_call|>[{"name": "look_up", "arguments": '
-        '{"order": "7"}}]<|end_of_text|>\n'
-        '<|start_of_role|>tool_response<|end_of_role|>{"place": "Oslo"}<|end_of_text|>\n'
-        "<|start_of_role|>assistant<|end_of_role|>In Oslo.<|end_of_text|>\n",
-    ),
-    "llama4": (
-        "vllm-project/vllm examples/tool_chat_template_llama4_json.jinja",
-        "<s><|header_start|>system<|header_end|>\n\nEnvironment: ipython\nYou are a helpful assistant<|eot|>"
-        f"<|header_start|>user<|header_end|>\n\n{LLAMA_TOOLS}Where is order 7?<|eot|>"
-        '<|header_start|>assistant<|header_end|>\n\n{"name": "look_up", "parameters": {"order": "7"}}<|eot|>'
-        '<|header_start|>ipython<|header_end|>\n\n"{\\"place\\": \\"Oslo\\"}"<|eom|>'
-        "<|header_start|>assistant<|header_end|>\n\nIn Oslo.<|eot|>",
-    ),
-    "mistral-nemo": (
-        f"{LLAMA_CPP}, mistralai 'v3-tekken' template; {MISTRAL}/v3.jinja",
-        f"<s>[AVAILABLE_TOOLS][{IN_A_LINE}][/AVAILABLE_TOOLS]"
-        "[INST]You are a helpful assistant\n\nWhere is order 7?[/INST]"
-        '[TOOL_CALLS][{"name": "look_up", "arguments": {"order": "7"}, "id": "123456789"}]</s>'
-        '[TOOL_RESULTS]{"content": {"place": "Oslo"}, "call_id": "123456789"}[/TOOL_RESULTS]In Oslo.</s>',
-    ),
-    "mistral-small": (
-        "mistralai/mistral-common tests/data/expected/chat-sample-weather-full-released-p7i",
-        "<s>[SYSTEM_PROMPT]You are a helpful assistant[/SYSTEM_PROMPT]"
-        f"[AVAILABLE_TOOLS][{IN_A_LINE}][/AVAILABLE_TOOLS][INST]Where is order 7?[/INST]"
-        '[TOOL_CALLS][{"name": "look_up", "arguments": {"order": "7"}, "id": "123456789"}]</s>'
-        '[TOOL_RESULTS]123456789[TOOL_CONTENT]{"place": "Oslo"}[/TOOL_RESULTS]In Oslo.</s>',
-    ),
-    "mistral-v3": (
-        "mistralai/mistral-common tests/data/expected/chat-sample-weather-full-spm-v3",
-        f"<s>[AVAILABLE_TOOLS] [{IN_A_LINE}][/AVAILABLE_TOOLS]"
-        "[INST] You are a helpful assistant\n\nWhere is order 7?[/INST]"
-        '[TOOL_CALLS] [{"name": "look_up", "arguments": {"order": "7"}, "id": "123456789"}]</s>'
-        '[TOOL_RESULTS] {"content": {"place": "Oslo"}, "call_id": "123456789"}[/TOOL_RESULTS] In Oslo.</s>',
-    ),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("name", TOOLED)
-def test_tools_their_calls_and_answers_are_written_as_is_published(name):
-    assert written(name, CALLED, asking=False, tools=[TOOL]) == TOOLED[name][1]

@@ -19,6 +19,16 @@ TALKS: list[list[dict[str, Any]]] = [
         {"role": "assistant", "content": "b"}, {"role": "user", "content": " c"},
     ],
 ]  # fmt: skip
+TOOLS = [{"type": "function", "function": {"name": "look_up", "description": "é", "parameters": {}}}]
+CALL = {
+    "id": "123456789",
+    "type": "function",
+    "function": {"name": "look_up", "arguments": {"order": "7 <é>"}},
+}
+CALLED: list[dict[str, Any]] = [
+    {"role": "user", "content": "Where?"}, {"role": "assistant", "content": "", "tool_calls": [CALL]},
+    {"role": "tool", "tool_call_id": "123456789", "name": "look_up", "content": '{"place": "Oslo"}'},
+]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -53,15 +63,16 @@ def test_another_reader_of_the_checkpoint_writes_the_same_tokens_for_every_templ
         assert "chat_template" not in json.loads((folder / "tokenizer_config.json").read_text())
         theirs, again = AutoTokenizer.from_pretrained(folder), ChatTemplate.load(folder)
         assert again.source == "chat_template.jinja" and again.text == trained.text
-        for talk in TALKS:
-            ids = trained.prompt_ids(talk)
-            assert again.prompt_ids(talk) == ids, name
+        with_tools = [(CALLED, TOOLS)] if "tool_calls" in trained.text else []
+        for talk, tools in [*((talk, []) for talk in TALKS), *with_tools]:
+            ids = trained.prompt_ids(talk, tools)
+            assert again.prompt_ids(talk, tools) == ids, name
             made = theirs.apply_chat_template(
-                talk, tokenize=True, add_generation_prompt=True, return_dict=False
+                talk, tools=tools or None, tokenize=True, add_generation_prompt=True, return_dict=False
             )
             assert made == ids, name
             answer = [*talk, {"role": "assistant", "content": "Gewiss."}]
-            assert trained.encode(answer).ids.tolist()[: len(ids)] == ids, name
+            assert trained.encode(answer, tools).ids.tolist()[: len(ids)] == ids, name
 
 
 def test_another_template_than_the_models_own_is_warned_of_by_both_names(model):
