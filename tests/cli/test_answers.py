@@ -43,7 +43,22 @@ def test_rows_may_be_texts_questions_or_talks_whose_answer_is_left_out(tmp_path)
     assert questions_of(None, file, None) == [asked(text) for text in ("One?", "Two?", "Three.", "Hi")]
 
 
-@pytest.mark.parametrize(("line", "said"), [("{", "q.jsonl:2: not JSON"), ('{"x": 1}', "q.jsonl:2: write")])
+def test_a_break_inside_of_a_text_ends_no_row(tmp_path):
+    file = tmp_path / "q.jsonl"
+    file.write_text(json.dumps("one\u2028and\x85two", ensure_ascii=False) + "\r\n")
+    assert questions_of(None, file, None) == [asked("one\u2028and\x85two")]
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("{", "q.jsonl:2: not JSON"),
+        ('{"x": 1}', "q.jsonl:2: write"),
+        ('{"messages": ["x"]}', "q.jsonl:2: messages: must be a list of"),
+        ('{"messages": [{"content": "x"}]}', "q.jsonl:2: messages: must be a list of"),
+        ('{"messages": [{"role": "assistant", "content": "x"}]}', "q.jsonl:2: messages: .* with a question"),
+    ],
+)
 def test_a_bad_row_is_named_by_file_and_line(tmp_path, line, said):
     file = tmp_path / "q.jsonl"
     file.write_text(f'"ok"\n{line}\n')

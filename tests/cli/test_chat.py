@@ -15,8 +15,9 @@ from datatunerx.client.errors import ApiError
 class Stream:
     """Says its pieces, then hangs if it is told to."""
 
-    def __init__(self, *pieces, hangs=False, error=None):
+    def __init__(self, *pieces, hangs=False, error=None, breaks=""):
         self.pieces, self.hangs, self.error, self.asked = pieces, hangs, error, []
+        self.breaks = breaks
 
     async def stream(self, path, *, body, headers):
         self.asked.append(json.loads(body))
@@ -27,6 +28,8 @@ class Stream:
         if self.hangs:
             os.kill(os.getpid(), signal.SIGINT)
             await asyncio.sleep(30)
+        if self.breaks:
+            yield b"data: " + json.dumps({"error": {"message": self.breaks}}).encode()
         yield b"data: [DONE]"
 
 
@@ -69,6 +72,14 @@ async def test_a_refused_question_is_told_and_forgotten(talk, capsys):
     refused = ApiError(400, "too_long", "the prompt has 900 tokens and the context 128")
     await _turn(Api(Stream(error=refused)), talk, "x" * 1000)
     assert "the context 128" in capsys.readouterr().err and talk.turns == []
+    assert talk.unanswered == 1
+
+
+async def test_an_answer_that_breaks_off_is_told_and_the_talk_goes_on(talk, capsys):
+    await _turn(Api(Stream("so f", breaks="the worker is gone")), talk, "Hi")
+    assert "the worker is gone" in capsys.readouterr().err and (talk.turns, talk.unanswered) == ([], 1)
+    await _turn(Api(Stream("here")), talk, "Hi")
+    assert [m["content"] for m in talk.turns] == ["Hi", "here"]
 
 
 async def test_an_unknown_command_is_no_question(talk, capsys):

@@ -175,6 +175,15 @@ def test_rows_to_score_by_are_uploaded_without_any_to_train_on(dtx, tmp_path):
     assert "dataset.datatunerx.io/asked created" in said and "splits   test 1" in said
 
 
+def test_a_model_that_is_not_there_is_told_with_those_that_are(dtx, manifest):
+    model = (GROUP % ("none-yet", "{source: file:///none}")).replace("Hyperparameter", "LLM")
+    dtx("apply", "-f", manifest(model))
+    assert dtx("chat", "x", code=2).count("none-yet") == 1
+    assert "no LLMCheckpoint is called" in dtx("chat", "ckpt/none-yet", code=2)
+    assert "no kind is called" in dtx("compare", "--models", "modle/none-yet,x", "q", code=2)
+    dtx("delete", "llm/none-yet")
+
+
 def test_without_a_server_the_exit_code_is_3_and_the_fix_is_named(lonely):
     assert "dtx up" in lonely("get", "fe", code=3)
     assert "dtx up" in lonely("kubeconfig", code=3)

@@ -67,6 +67,9 @@ def test_what_cannot_be_meant_is_told_with_the_fix(asked, said):
 
 def test_bad_questions_are_told_by_file_and_line(tmp_path):
     path = tmp_path / "own.jsonl"
+    path.write_text('{"question": "a\u2028b"}\n')
+    (question,) = build(Request(model="llm/a", questions=[str(path)]))["spec"]["measure"]["questions"]
+    assert question == {"question": "a\u2028b"}
     for line, said in (("{", "own.jsonl:2: not JSON"), ('{"q": 1}', "own.jsonl:2: write one object a line")):
         path.write_text('{"question": "a"}\n' + line)
         with pytest.raises(BadInput, match=said):

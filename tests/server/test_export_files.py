@@ -70,6 +70,15 @@ async def exported(api, root):
 URL = f"{PATH}/c/files?export=gguf"
 
 
+@pytest.mark.parametrize(("to", "type"), [("adapter", "f16"), ("hf", "q8_0"), ("hf", "q4_k_m")])
+async def test_weights_that_a_form_does_not_store_are_refused_at_once(api, to, type):
+    spec = {"finetune": "t", "llm": "m", "dataset": "d", "uri": "file:///artifacts/t", "step": 1}
+    spec["exports"] = [{"name": "x", "to": to, "type": type}]
+    body = {"apiVersion": "datatunerx.io/v1beta1", "kind": "LLMCheckpoint", "metadata": {"name": "c"}}
+    answer = await api.post(PATH, body | {"spec": spec})
+    assert answer.status == 422 and "other types are of gguf and ollama" in answer.body.decode()
+
+
 async def test_its_files_are_named_with_their_digests_and_links_are_none_of_them(api, exported):
     found = (await api.get(URL)).ok()["files"]
     assert [each["path"] for each in found] == ["README.md", "export.json", "model.gguf"]

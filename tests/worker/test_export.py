@@ -114,6 +114,7 @@ def test_what_is_refused_leaves_nothing(leaving, monkeypatch):
     there.mkdir()
     home = {"private_uri": leaving.root.as_uri()}
     monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.setattr("datatunerx.worker.export._ask", None)  # all of it is told before a model is loaded
     for plan, error, words in (
         (leaving.plan("hf", target=there.as_uri()), CannotExport, "is there already"),
         (leaving.plan("hf", "q4_0"), CannotExport, "hf takes auto, f32, f16, bf16"),

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from rich.columns import Columns
 from rich.console import Console, Group
@@ -119,7 +120,7 @@ def questions_of(question: str | None, file: Path | None, system: str | None) ->
         return [[*first, {"role": "user", "content": question}]]
     assert file is not None
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        lines = file.read_text(encoding="utf-8").split("\n")  # other breaks may stand inside a text
     except (OSError, UnicodeDecodeError) as error:
         raise BadInput(f"{file}: {error}") from None
     rows = file.suffix in (".jsonl", ".ndjson")
@@ -143,13 +144,23 @@ def _row(line: str, place: str) -> list[Json]:
     if isinstance(row, str):
         return [{"role": "user", "content": row}]
     messages = row.get("messages") if isinstance(row, dict) else None
-    if isinstance(messages, list) and messages:
-        asked = messages[:-1] if messages[-1].get("role") == "assistant" else messages
-        return list(asked)
+    if messages is not None:
+        return _talk(messages, place)
     text = next((row[key] for key in QUESTION_KEYS if isinstance(row, dict) and row.get(key)), None)
     if not isinstance(text, str):
         raise BadInput(f"{place}: write a string, messages, or one of {', '.join(QUESTION_KEYS)}")
     return [{"role": "user", "content": text}]
+
+
+def _talk(messages: Any, place: str) -> list[Json]:
+    """The messages without the last answer."""
+    is_talk = isinstance(messages, list) and all(
+        isinstance(m, dict) and isinstance(m.get("role"), str) for m in messages
+    )
+    asked = messages[:-1] if is_talk and messages and messages[-1]["role"] == "assistant" else messages
+    if not is_talk or not asked:
+        raise BadInput(f"{place}: messages: must be a list of {{role, content}} with a question in it")
+    return list(asked)
 
 
 # Showing

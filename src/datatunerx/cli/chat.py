@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from datatunerx.cli.documents import Json
-from datatunerx.cli.errors import CommandError, Exit
+from datatunerx.cli.errors import Exit
 from datatunerx.cli.models import loaded, model_named, served
 from datatunerx.cli.text import number, readable
 from datatunerx.client import Api, ApiError
@@ -30,6 +30,8 @@ class Talk:
     settings: Json
     system: str | None = None
     turns: list[Json] = field(default_factory=list)
+    unanswered: int = 0
+    """Questions that were refused, or whose answer broke off."""
 
     def body(self) -> bytes:
         first = [{"role": "system", "content": self.system}] if self.system else []
@@ -40,7 +42,10 @@ class Talk:
 async def chat(
     api: Api, name: str, namespace: str, settings: Json, system: str | None, *, terminal: bool
 ) -> Exit:
-    """Talk until /exit or the end of input. What is asked of nobody, such as a prompt, is told on stderr."""
+    """Talk until /exit or the end of input. What is asked of nobody, such as a prompt, is told on stderr.
+
+    Exit code 1 if piped input was not answered as a whole.
+    """
     model = await model_named(api, name, namespace)
     async with served(api, [model], namespace, "chat", _say) as service:
         talk = Talk(service, model.name, namespace, settings, system)
@@ -52,7 +57,7 @@ async def chat(
                 break
             if text:
                 await _turn(api, talk, text)
-    return Exit.OK
+    return Exit.FAILED if talk.unanswered and not terminal else Exit.OK
 
 
 async def _turn(api: Api, talk: Talk, text: str) -> None:
@@ -78,6 +83,9 @@ async def _turn(api: Api, talk: Talk, text: str) -> None:
             _say("stopped")
         except ApiError as error:
             talk.turns.pop()
+            talk.unanswered += 1
+            if parts:
+                print(flush=True)
             return _say(f"error: {error.message}")
     talk.turns.append({"role": "assistant", "content": "".join(parts)})
 
@@ -99,7 +107,7 @@ async def _print(api: Api, talk: Talk, parts: list[str]) -> None:
     facts: Json = {}
     async for chunk in events(api.transport.stream(where, body=talk.body(), headers=JSON)):
         if "error" in chunk:
-            raise CommandError(chunk["error"]["message"])
+            raise ApiError(0, "AnswerBrokeOff", chunk["error"]["message"])
         for choice in chunk.get("choices") or []:
             if piece := (choice.get("delta") or {}).get("content"):
                 parts.append(piece)

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager, suppress
 
 from datatunerx.cli.check import did_you_mean
 from datatunerx.cli.errors import BadInput, CommandError
+from datatunerx.cli.names import kind_named
 from datatunerx.client import Api, NotFound
 from datatunerx.client.services import MADE_BY, NotLoaded, loading, serving
 from datatunerx.resources import (
@@ -30,28 +31,27 @@ async def model_named(api: Api, name: str, namespace: str) -> ModelRef:
     kind, slash, bare = name.rpartition("/")
     llms = [one.metadata.name for one in await api.list(LLM, namespace)]
     checkpoints = {one.metadata.name: one for one in await api.list(LLMCheckpoint, namespace)}
-    wanted = kind.lower() if slash else ""
-    if bare in llms and wanted in ("", "llm", "llms"):
+    wanted = kind_named(kind).kind if slash else ""
+    if bare in llms and wanted in ("", "LLM"):
         return ModelRef(kind="LLM", name=bare)
-    if bare in checkpoints and wanted in ("", "ckpt", "llmcheckpoint", "llmcheckpoints"):
+    if bare in checkpoints and wanted in ("", "LLMCheckpoint"):
         return ModelRef(name=bare)
     jobs = {one.metadata.name: one for one in await api.list(FinetuneJob, namespace)}
     experiments = {one.metadata.name: one for one in await api.list(FinetuneExperiment, namespace)}
     finetunes = {one.metadata.name: one for one in await api.list(Finetune, namespace)}
     made: str | None = None
-    if bare in jobs:
+    if bare in jobs and wanted in ("", "FinetuneJob"):
         made = jobs[bare].status.checkpoint
-    elif bare in experiments:
+    elif bare in experiments and wanted in ("", "FinetuneExperiment"):
         best = experiments[bare].status.best
         made = best.checkpoint if best else None
-    elif bare in finetunes:
+    elif bare in finetunes and wanted in ("", "Finetune"):
         own = [c for c in checkpoints.values() if c.spec.finetune == bare]
         made = max(own, key=lambda c: c.spec.step).metadata.name if own else None
     else:
-        everything = [*llms, *checkpoints, *jobs]
-        hint = did_you_mean(bare, everything)
-        there = ", ".join(dict.fromkeys(everything)) or "none yet; see dtx tune"
-        raise BadInput(f'no LLM, checkpoint or job is called "{bare}"{hint}; there are: {there}')
+        everything = list(dict.fromkeys([*llms, *checkpoints, *jobs]))
+        hint = did_you_mean(bare, everything) or "; there is none yet, see dtx tune"
+        raise BadInput(f'no {wanted or "LLM, checkpoint or job"} is called "{bare}"{hint}')
     if made is None or made not in checkpoints:
         found = jobs.get(bare) or experiments.get(bare) or finetunes[bare]
         raise CommandError(f"{bare} has no checkpoint to talk to: it is {found.status.phase.value}")

@@ -208,7 +208,7 @@ def _questions(text: str) -> list[Asked]:
 
 def _questions_of(path: Path) -> list[Asked]:
     found = []
-    for n, line in enumerate(_text(path).splitlines(), 1):
+    for n, line in enumerate(_text(path).split("\n"), 1):
         if not line.strip():
             continue
         try:

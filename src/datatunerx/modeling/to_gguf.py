@@ -55,15 +55,12 @@ def write_gguf(
 
     Raises `CannotWriteGguf`.
     """
+    must_be_writable(folder, type)
     if type in TYPES:
         _write(folder, path, type, name)
         return
     program = shutil.which(QUANTIZE)
-    if program is None:
-        raise CannotWriteGguf(
-            f"type {type} is made by llama.cpp's {QUANTIZE}, which is not on the PATH of the server; install "
-            f"llama.cpp, or choose one of {', '.join(TYPES)}"
-        )
+    assert program
     whole = path.with_suffix(".f16.gguf")
     _write(folder, whole, "f16", name)
     tell(f"quantising to {type} with {program}")
@@ -77,12 +74,38 @@ def write_gguf(
         raise CannotWriteGguf(f"{QUANTIZE} ended with {done.returncode}: {last[0]}")
 
 
-def _write(folder: Path, path: Path, type: str, name: str) -> None:
-    config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+def must_be_writable(folder: Path, type: str) -> None:
+    """Raise `CannotWriteGguf` for what the type or the model's config alone rules out."""
+    if type not in TYPES and shutil.which(QUANTIZE) is None:
+        raise CannotWriteGguf(
+            f"type {type} is made by llama.cpp's {QUANTIZE}, which is not on the PATH of the server; install "
+            f"llama.cpp, or choose one of {', '.join(TYPES)}"
+        )
+    config = _config(folder)
     kind = str(config.get("model_type"))
     if kind not in ARCHITECTURES:
         known = ", ".join(ARCHITECTURES)
         raise CannotWriteGguf(f"architecture {kind!r} has no GGUF form here; it can be one of {known}")
+    rope = _rope(config)
+    scaling = rope.get("rope_type", rope.get("type", "default"))
+    if scaling != "default":
+        raise CannotWriteGguf(f"rope scaling {scaling!r} has no GGUF form here")
+    if config.get("sliding_window") and config.get("use_sliding_window", True):
+        raise CannotWriteGguf("a sliding attention window has no GGUF form here")
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    return found
+
+
+def _rope(config: dict[str, Any]) -> dict[str, Any]:
+    return config.get("rope_parameters") or config.get("rope_scaling") or {}
+
+
+def _write(folder: Path, path: Path, type: str, name: str) -> None:
+    config = _config(folder)
+    kind = str(config["model_type"])
     writer = gguf.GGUFWriter(path, ARCHITECTURES[kind], use_temp_file=False)
     writer.add_type(gguf.GGUFType.MODEL)
     writer.add_name(name)
@@ -112,12 +135,7 @@ def _quantised(name: str, shape: tuple[int, ...], type: str) -> gguf.GGMLQuantiz
 def _add_shape(writer: Any, config: dict[str, Any]) -> None:
     heads = int(config["num_attention_heads"])
     width = int(config.get("head_dim") or config["hidden_size"] // heads)
-    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    scaling = rope.get("rope_type", rope.get("type", "default"))
-    if scaling != "default":
-        raise CannotWriteGguf(f"rope scaling {scaling!r} has no GGUF form here")
-    if config.get("sliding_window") and config.get("use_sliding_window", True):
-        raise CannotWriteGguf("a sliding attention window has no GGUF form here")
+    rope = _rope(config)
     writer.add_block_count(int(config["num_hidden_layers"]))
     writer.add_context_length(int(config["max_position_embeddings"]))
     writer.add_embedding_length(int(config["hidden_size"]))

@@ -241,6 +241,14 @@ KINDS: tuple[Kind, ...] = (
             Column("Parent", ".spec.parent", wide=True),
             AGE,
         ),
+        (
+            Rule(
+                "!has(self.exports) || self.exports.all(e, !has(e.type) || e.type == 'auto'"
+                " || (e.to == 'hf' && e.type in ['f32', 'f16', 'bf16']) || e.to in ['gguf', 'ollama'])",
+                "exports: an hf folder is stored as auto, f32, f16 or bf16, an adapter as auto; other types "
+                "are of gguf and ollama",
+            ),
+        ),
         selectable=("spec.finetune",),
     ),
     Kind(

@@ -179,6 +179,7 @@ def _make(
     plan: ExportPlan, place: Path, template: ChatTemplate, chats: Sequence[Chat], journal: Journal
 ) -> tuple[str, ExportCheck]:
     """The files of the export, checked; (how the weights are stored, what was found)."""
+    _must_be_possible(plan)
     asked = _ask(plan, template, chats, journal)
     source = storage.local_path(plan.adapter.uri)
     if plan.to is ExportFormat.ADAPTER:
@@ -195,7 +196,7 @@ def _make(
     merged = place / ".merged"
     merged.mkdir()
     merge(base, source, merged, stop_ids=template.stop_ids, tell=journal.activity)
-    kind = ExportType.FLOAT16 if plan.type is ExportType.AUTO else plan.type
+    kind = _gguf_type(plan.type)
     journal.activity(f"writing {GGUF} in {kind.value}")
     write_gguf(merged, place / GGUF, kind.value, plan.checkpoint, journal.activity)
     shutil.rmtree(merged)
@@ -205,6 +206,20 @@ def _make(
         written = modelfile(template, GGUF, [chat.messages for chat in chats if not chat.tools])
         (place / "Modelfile").write_text(written, encoding="utf-8")
     return kind.value, _check(place, GGUF, template, chats, asked, journal)
+
+
+def _must_be_possible(plan: ExportPlan) -> None:
+    """Told before the base is loaded. Raises CannotExport and CannotWriteGguf."""
+    if plan.to is ExportFormat.HF:
+        _dtype(plan.type)
+    elif plan.to is not ExportFormat.ADAPTER:
+        from datatunerx.modeling.to_gguf import must_be_writable
+
+        must_be_writable(storage.local_path(plan.adapter.model.uri), _gguf_type(plan.type).value)
+
+
+def _gguf_type(type: ExportType) -> ExportType:
+    return ExportType.FLOAT16 if type is ExportType.AUTO else type
 
 
 def _dtype(type: ExportType) -> Any:
