@@ -7,6 +7,7 @@ import pytest
 
 from datatunerx.server.app import create_app
 from datatunerx.telemetry import logs
+from datatunerx.worker.journal import say
 
 RUNS = "/apis/datatunerx.io/v1/namespaces/default/runs"
 PODS = "/api/v1/namespaces/default/pods"
@@ -27,13 +28,16 @@ def run(api, tmp_path):
 
 
 async def test_a_pod_stands_for_each_run(api, run):
-    await run("r1")
-    await run("r2", "Failed", reason="OutOfMemory", exitCode=137)
+    times = {"startedAt": "2026-01-01T00:00:00Z", "finishedAt": "2026-01-01T00:01:00Z"}
+    await run("r1", startedAt=times["startedAt"])
+    await run("r2", "Failed", reason="OutOfMemory", exitCode=137, **times)
     pods = {pod["metadata"]["name"]: pod for pod in (await api.get(PODS)).ok()["items"]}
 
     assert pods["r1"]["kind"] == "Pod" and pods["r1"]["status"]["phase"] == "Running"
     ended = pods["r2"]["status"]["containerStatuses"][0]["state"]["terminated"]
-    assert ended == {"exitCode": 137, "reason": "OutOfMemory"}
+    assert ended == {"exitCode": 137, "reason": "OutOfMemory", **times}
+    running = pods["r1"]["status"]["containerStatuses"][0]["state"]["running"]
+    assert running == {"startedAt": pods["r1"]["status"]["startTime"]} == {"startedAt": times["startedAt"]}
     table = (await api.get(f"{PODS}/r2", accept="application/json;as=Table;v=v1;g=meta.k8s.io")).ok()
     assert table["rows"][0]["cells"][:4] == ["r2", "0/1", "OutOfMemory", "0"]
     assert len((await api.get(f"{PODS}?fieldSelector=status.phase%3DFailed")).ok()["items"]) == 1
@@ -76,6 +80,15 @@ async def test_a_log_is_read_as_asked(api, run, query, text):
 
     assert (got.status, got.body) == (200, text)
     assert got.headers["content-type"].startswith("text/plain")
+
+
+async def test_what_a_worker_says_carries_the_time_that_since_asks_for(api, run, capsys):
+    say("here")
+    said = capsys.readouterr().out.encode()
+    await run("r", "Running", b"2026-01-01T00:00:00Z long ago\n" + said)
+
+    assert (await api.get(f"{PODS}/r/log?sinceSeconds=3600")).body == said
+    assert (await api.get(f"{PODS}/r/log?timestamps=true&tailLines=1")).body == said
 
 
 async def test_timestamps_come_from_the_lines_that_have_one(api, run):

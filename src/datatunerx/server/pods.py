@@ -50,7 +50,7 @@ def show(run: Json) -> Json:
     phase = status.get("phase", "Pending")
     state: Json = {"waiting": {"reason": "Pending"}}
     if phase == "Running":
-        state = {"running": {"startedAt": status.get("startTime")}}
+        state = {"running": _times(status, "startedAt")}
     elif phase in FINAL:
         code = status.get("exitCode")
         reason = status.get("reason") or {"Succeeded": "Completed"}.get(phase, phase)
@@ -58,6 +58,7 @@ def show(run: Json) -> Json:
             "terminated": {
                 "exitCode": code if code is not None else int(phase != "Succeeded"),
                 "reason": reason,
+                **_times(status, "startedAt", "finishedAt"),
             }
         }
     container = {
@@ -68,7 +69,9 @@ def show(run: Json) -> Json:
         "restartCount": 0,
         "state": state,
     }
-    told = {name: status[name] for name in ("reason", "message", "startTime") if status.get(name)}
+    told = {name: status[name] for name in ("reason", "message") if status.get(name)}
+    if started := status.get("startedAt"):
+        told["startTime"] = started
     return {
         "apiVersion": "v1",
         "kind": "Pod",
@@ -80,6 +83,10 @@ def show(run: Json) -> Json:
         },
         "status": {"phase": _PHASES.get(phase, "Pending"), "containerStatuses": [container], **told},
     }
+
+
+def _times(status: Json, *names: str) -> Json:
+    return {name: status[name] for name in names if status.get(name)}
 
 
 def _cells(pod: Json) -> list[object]:
@@ -207,7 +214,7 @@ def _next_stamp(path: Path, offset: int, end: int) -> tuple[int, float | None]:
 async def _stamped(chunks: AsyncIterator[bytes], run: Json) -> AsyncIterator[bytes]:
     """Every line with a time in front: its own when it has one, else that of the line before."""
     status = run.get("status") or {}
-    stamp = str(status.get("startTime") or run["metadata"]["creationTimestamp"]).encode()
+    stamp = str(status.get("startedAt") or run["metadata"]["creationTimestamp"]).encode()
     rest = b""
     async for data in chunks:
         *lines, rest = (rest + data).split(b"\n")

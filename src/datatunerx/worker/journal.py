@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Self, TypeVar
 
 from datatunerx import storage
+from datatunerx.resources.wire import now
 from datatunerx.runs import Event, EventType, RunPlan, RunResult, ServingState, files
 from datatunerx.telemetry.events import EventWriter
 
@@ -18,8 +19,8 @@ T = TypeVar("T")
 
 
 def say(text: str) -> None:
-    """A line in the worker's log."""
-    print(f"{time.strftime('%H:%M:%S')} {text}", flush=True)
+    """A line in the worker's log, with its time in UTC: by it the server knows what was said since when."""
+    print(f"{now()} {text}", flush=True)
 
 
 def with_space(write: Callable[[], T], warn: Callable[[str], None]) -> T:
