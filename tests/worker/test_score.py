@@ -65,6 +65,22 @@ def test_a_question_too_long_for_the_model_counts_as_not_answered_and_is_told(ro
 
 
 @pytest.mark.slow
+def test_a_model_that_could_be_asked_nothing_has_no_score_rather_than_none_right(room):
+    data = room.data(test=room.rows(3))
+    cramped = room.measure(
+        data, metrics=[Metric.EXACT_MATCH, Metric.PERPLEXITY],
+        generation=GenerationSettings(max_new_tokens=4096),
+    )  # fmt: skip
+    content = ScorePlan(model=room.model, data=data, measure=cramped)
+    plan = identified(RunType.SCORE, room.root_uri, {"score": content})
+    code, result = room.run(plan)
+    found = result.scores[0].metrics
+    assert code == 0 and found["exact-match"].value is None and found["perplexity"].value > 0
+    assert "none of the 3 questions" in found["exact-match"].why_missing
+    assert "maxNewTokens (4096)" in found["exact-match"].why_missing
+
+
+@pytest.mark.slow
 def test_a_changed_test_file_is_not_scored_and_bad_rows_are_told(room):
     data = room.data(test=[*room.rows(2), "{"])
     inspected = data.model_copy(update={"digest": content_digest(data)})

@@ -27,6 +27,8 @@ from datatunerx.worker.journal import Journal
 VERDICTS = ".verdicts.jsonl"
 """End of the name of the file with what the judge said."""
 WHY_CHARACTERS = 256
+TOO_LONG = "too-long"
+"""How an answer ended that was never begun: its question leaves no room for one."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,8 @@ def measured(
 ) -> dict[str, MetricResult]:  # fmt: skip
     """Every metric of the measure on these stored answers, and the draws beside them."""
     found = Found()
+    if predictions and all(prediction.finish == TOO_LONG for prediction in predictions):
+        return _unasked(plan, predictions)
     if plan.judge is not None:
         _judge(plan, predictions, uri, found, journal, secrets)
     for scorer in plan.plugins:
@@ -67,6 +71,22 @@ def measured(
     results = {name: _result(one.result) for name, one in scored.items()} | found.values
     asked = [metric.value for metric in plan.metrics]
     return {name: results[name] for name in dict.fromkeys([*asked, *results])}
+
+
+def _unasked(plan: MeasurePlan, predictions: Sequence[scoring.Prediction]) -> dict[str, MetricResult]:
+    """Of a model that could be asked nothing: no answer is not a wrong one. References can be measured."""
+    why = (
+        f"none of the {len(predictions)} questions leaves room for an answer; lower "
+        f"scoring.generation.maxNewTokens ({plan.generation.max_new_tokens})"
+    )
+    results = {
+        metric.value: MetricResult(higher_is_better=metric.higher_is_better, why_missing=why)
+        for metric in plan.metrics
+    }
+    results |= {scorer.plugin.name: _missing(why) for scorer in plan.plugins}
+    if (name := Metric.PERPLEXITY.value) in results:
+        results[name] = _result(scoring.score(predictions, [name], seed=plan.generation.seed)[name])
+    return results
 
 
 def _judge(

@@ -28,14 +28,12 @@ from datatunerx.runs import DataFiles, MeasurePlan, ScoreOutcome, files
 from datatunerx.worker.credentials import Secrets
 from datatunerx.worker.failure import explain
 from datatunerx.worker.journal import Journal
-from datatunerx.worker.marks import WHY_CHARACTERS, Folders, measured
+from datatunerx.worker.marks import TOO_LONG, WHY_CHARACTERS, Folders, measured
 
 BASE = "base"
 """What stands for the untouched base in the name of a predictions file."""
 UNSCORED = ".unscored.jsonl"
 """End of the name of the file with the answers that nothing is held against."""
-TOO_LONG = "too-long"
-"""Finish of a row that could not be asked: the prompt leaves no room for an answer."""
 
 
 class Subject(NamedTuple):
