@@ -1,6 +1,8 @@
 """The queue: what runs where is shown, and an order is made of priorities, as few as do."""
 
+import asyncio
 import itertools
+import re
 
 import pytest
 
@@ -62,6 +64,31 @@ async def test_the_order_is_changed_by_priorities_of_what_waits(filled):
     await filled.post("devices/_queue", {"order": ["w2", "w3", "w1"]})
     page = await filled.get("devices")
     assert page.index("queue-w2") < page.index("queue-w3") < page.index("queue-w1")
+
+
+async def test_a_long_queue_is_shown_page_by_page_and_moved_across_them(filled):
+    names = [f"w{n:03}" for n in range(500)]
+    for start in range(0, 500, 50):
+        await asyncio.gather(*(_wait(filled.api, name) for name in names[start : start + 50]))
+    for name in names:  # as if they had come in this order
+        await filled.api.patch(FINETUNES, name, {"spec": {"priority": 500 - names.index(name)}})
+
+    def shown(page):
+        return re.findall(r'id="queue-([^"]+)"', page)
+
+    first = await filled.get("devices")
+    assert shown(first) == names[:24] and "1 to 25 of 501" in first  # behind a run that is made already
+    assert len(first) < 150_000
+    second = await filled.get("devices?waiting=2&state=Running")
+    assert shown(second) == names[24:49] and '<b class="num">26</b>' in second
+    assert "waiting=3" in second and 'name="waiting" value="2"' in second
+    assert shown(await filled.get("devices?waiting=999")) == names[-1:]
+    await filled.post("devices/_queue", {"name": "w024", "by": "-1"})
+    assert shown(await filled.get("devices"))[-2:] == ["w022", "w024"]
+    page = shown(await filled.get("devices?waiting=2"))
+    await filled.post("devices/_queue", {"order": [page[-1], *page[:-1]]})  # dragged to the top of its page
+    assert shown(await filled.get("devices?waiting=2")) == [page[-1], *page[:-1]]
+    assert shown(await filled.get("devices?waiting=3"))[0] == "w049"
 
 
 async def test_a_viewer_sees_the_order_and_cannot_change_it(filled):

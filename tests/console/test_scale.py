@@ -133,3 +133,21 @@ async def test_curves_and_samples_are_those_of_the_best_until_others_are_asked_f
     samples = await filled.get(f"{PAGE}?tab=samples")
     assert "support-tickets-0149" in samples and "support-tickets-0120" not in samples
     assert "support-tickets-0120" in await filled.get(f"{PAGE}?tab=samples&page=2")
+
+
+async def test_the_wizard_shows_many_jobs_page_by_page(filled):
+    await add_jobs(filled, 500)
+    place, name = "/console/ns/default/new/draft-done", r"jobs/(support-tickets-[^\"?]+)\""
+    at_four = await filled.get("new/draft-done/4?job=support-tickets-0007")
+    assert "1 to 50 of 504" in at_four and len(set(re.findall(name, at_four))) == 50
+    assert f'href="{place}/4?job=support-tickets-0007&amp;page=2"' in at_four  # the log that was chosen stays
+    assert "support-tickets-0499" in await filled.get("new/draft-done/4?q=0499")
+    assert "Nothing matches" in await filled.get("new/draft-done/4?q=nobody")
+    at_five = await filled.get("new/draft-done/5?ranked=2")
+    assert "26 to 50 of 505" in at_five and f'href="{place}/5?ranked=3"' in at_five
+    assert "1 to 25 of 504" in at_five and "support-tickets-0499" in at_five
+    assert "support-tickets-0459" in await filled.get("new/draft-done/5?page=2")
+    at_six = await filled.get("new/draft-done/6?page=2")
+    assert "26 to 50 of" in at_six and "Talk to base and tuned" in at_six
+    for page in (at_four, at_five, at_six):
+        assert len(page) < 150_000

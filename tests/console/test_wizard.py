@@ -76,6 +76,19 @@ async def test_what_was_typed_is_there_when_one_comes_back_and_the_list_leads_th
     assert 'value="1x"' not in await filled.get(f"{path}/3")
 
 
+async def test_many_jobs_to_come_are_shown_page_by_page(filled):
+    path = await ready(filled)
+    await filled.post(
+        f"{path}/3",
+        {"v:lora.rank": ", ".join(map(str, range(1, 65))), "shown:lora.rank": "", "v:maxSteps": "4",
+         "shown:maxSteps": "", "do": "next"},
+    )  # fmt: skip
+    page = await filled.get(f"{path}/4")
+    assert "1 to 50 of 64" in page and "Start 64 jobs" in page
+    assert page.count('<td class="name">') == 50
+    assert (await filled.get(f"{path}/4?page=2")).count('<td class="name">') == 14
+
+
 async def test_a_value_that_is_not_shown_is_kept_for_when_it_matters_again(filled):
     path = await ready(filled)
     await filled.post(f"{path}/3", {"v:beta1": "0.8", "shown:beta1": "", "shown:optimizer": ""})

@@ -36,6 +36,8 @@ class Asked:
     """What is ticked, on this page of the list or another."""
     kept: tuple[tuple[str, str], ...] = ()
     """What else the URL of the page says, and goes on saying."""
+    turns: str = "page"
+    """How the URL names the number of the page."""
 
     @classmethod
     def of(cls, query: Mapping[str, str], *kept: str) -> "Asked":
@@ -52,11 +54,19 @@ class Asked:
             tuple((name, query[name]) for name in kept if query.get(name)),
         )
 
+    @classmethod
+    def beside(cls, query: Mapping[str, str], turns: str, size: int) -> "Asked":
+        """Read the page of a second list beside the one that the rest of the query is about."""
+        kept = tuple((name, value) for name, value in query.items() if name not in (turns, "selected"))
+        return cls(page=max(1, _whole(query.get(turns, ""))), size=size, kept=kept, turns=turns)
+
     def url(self, **changes: Any) -> str:
         """The query of this list with some of it changed; a new filter or order begins at page 1.
 
         What is ticked changes without the server: the page itself puts it into the links it follows.
         """
+        if self.turns != "page":
+            return "?" + urlencode(dict(self.kept) | {self.turns: changes["page"]})
         found: dict[str, Any] = dict(self.kept) | {"q": self.filter, "state": self.state, "sort": self.sort}
         found |= {"page": 1, "size": self.size, "columns": self.columns} | changes
         plain = {"page": 1, "size": PAGE_SIZES[1]}
@@ -150,6 +160,11 @@ def listing(
         found[start : start + asked.size], columns, shown, len(rows), len(found), states, name,
         _hidden(columns, asked.columns, hidden), [each for row in rows if (each := target(row))],
     )  # fmt: skip
+
+
+def part(rows: Sequence[T], asked: Asked) -> Listing[T]:
+    """The page that was asked for of rows that have their order and are not filtered."""
+    return listing(rows, (), asked, text=str, state=lambda row: "", order=lambda row: 0)
 
 
 def _hidden(columns: Sequence[Column[T]], asked: str, remembered: Collection[str]) -> set[str]:

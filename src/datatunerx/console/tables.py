@@ -90,14 +90,16 @@ def _key(place: int) -> Any:
 
 async def show(
     visit: Visit, title: str, page: str, heads: list[Column[Line]], lines: Sequence[Line], empty: Empty,
-    *, template: str = "objects.html", complete: Complete | None = None, **context: Any,
+    *, template: str = "objects.html", complete: Complete | None = None, kept: Sequence[str] = (),
+    **context: Any,
 ) -> Response:  # fmt: skip
     """The page of a list: what needs somebody first, else in the order given.
 
-    `complete` adds to the lines that are shown what would be too much work for all of them.
+    `complete` adds to the lines that are shown what would be too much work for all of them. `kept` are
+    names of the query that are not the list's.
     """
     found = listing(
-        lines, heads, Asked.of(visit.query), text=_text, state=lambda line: line.phase,
+        lines, heads, Asked.of(visit.query, *kept), text=_text, state=lambda line: line.phase,
         order=lambda line: states.attention(line.phase), name=page, hidden=visit.hidden(page),
         target=lambda line: line.target,
     )  # fmt: skip

@@ -10,6 +10,7 @@ from starlette.responses import Response
 from datatunerx.client import ApiError
 from datatunerx.console import equal, figures, kinds, queue_order, states
 from datatunerx.console.host import Device, Host
+from datatunerx.console.listing import Asked, part
 from datatunerx.console.progress import activity, share
 from datatunerx.console.queue_order import Waiting
 from datatunerx.console.tables import Cell, Empty, Line, ago, columns, name_cell, object_url, show, state_cell
@@ -20,6 +21,8 @@ RUNS = columns(
     "Run", "State", "Type", "For", "Device", "Place in the queue", "Heard from", "Age",
     numbers=("Place in the queue", "Heard from", "Age"),
 )  # fmt: skip
+WAITING = 25
+"""Rows of the queue on one page."""
 
 
 async def table(visit: Visit) -> Response:
@@ -35,10 +38,14 @@ async def table(visit: Visit) -> Response:
     by_name = {kinds.name_of(tune): tune for tune in tunes}
     running = [_running(visit, run, by_name) for run in runs if states.phase(run) == "Running"]
     waiting = [run for run in runs if states.phase(run) == "Pending"]
+    queue = _rows(visit, tunes, len(waiting))
+    shown = part([*waiting, *queue], Asked.beside(visit.query, "waiting", WAITING))
+    runs_of_them = max(0, len(waiting) + 1 - shown.first)
     return await show(
         visit, "Devices & queue", "devices", RUNS, [_line(visit, run) for run in runs], empty,
-        template="devices.html", places=_places(await _used(visit), running), waiting=waiting,
-        queue=_rows(visit, tunes), others=sum(_waits(tune) and not _queued(tune) for tune in tunes),
+        template="devices.html", kept=("waiting",), places=_places(await _used(visit), running), line=shown,
+        waiting=shown.rows[:runs_of_them], queue=shown.rows[runs_of_them:], queued=len(queue),
+        others=sum(_waits(tune) and not _queued(tune) for tune in tunes),
         movable=visit.may("patch", "finetunes"),
     )  # fmt: skip
 
@@ -113,15 +120,17 @@ def _waiting(tune: Json) -> Waiting:
     return Waiting(kinds.name_of(tune), (tune["spec"].get("priority") or 0), kinds.created(tune))
 
 
-def _rows(visit: Visit, tunes: Sequence[Json]) -> list[Json]:
-    """What waits for a device, in order."""
+def _rows(visit: Visit, tunes: Sequence[Json], ahead: int) -> list[Json]:
+    """What waits for a device, in order; so many runs are ahead."""
     queued = {kinds.name_of(tune): tune for tune in tunes if _queued(tune)}
     rows = []
-    for item in queue_order.in_order([_waiting(tune) for tune in queued.values()]):
+    for place, item in enumerate(queue_order.in_order([_waiting(tune) for tune in queued.values()]), 1):
         tune = queued[item.name]
         owner = kinds.owner(tune, kinds.JOB)
         rows.append({
             "name": item.name,
+            "place": ahead + place,
+            "ends": (place == 1, place == len(queued)),
             "url": visit.url("jobs", owner) if owner else "",
             "about": f"{tune['spec']['llm']} · {tune['spec']['dataset']}",
             "priority": item.priority,

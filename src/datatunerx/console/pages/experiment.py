@@ -6,7 +6,7 @@ from typing import Any
 from starlette.responses import Response
 
 from datatunerx.console import charts, equal, figures, kinds, parameters, samples, sparklines, states
-from datatunerx.console.listing import Asked, Column, Listing, listing
+from datatunerx.console.listing import Asked, Column, Listing, listing, part
 from datatunerx.console.pages.experiments import higher_is_better, row_of
 from datatunerx.console.progress import course, eta_seconds, share
 from datatunerx.console.visit import Page, Visit
@@ -83,7 +83,7 @@ async def show(visit: Visit) -> Response:
             *equal.look(kinds.EXPERIMENT, visit.name, visit.namespace),
             f"dtx compare-runs {visit.name}{equal.place(visit.namespace)}",
         ],
-        **ranked(visit, visit.name, status),
+        **ranked(visit, status),
         **context,
     )
 
@@ -99,7 +99,7 @@ async def jobs_of(visit: Visit, experiment: str) -> tuple[list[Json], dict[str, 
 
 def job_list(visit: Visit, jobs: list[Json], tunes: dict[str, Json], status: Json, tab: str) -> Listing[Json]:
     """The jobs that the URL asks for: curves and samples of the best, else what needs somebody first."""
-    asked = Asked.of(visit.query, "tab", "steps", "ranked")
+    asked = Asked.of(visit.query, "tab", "steps", "ranked", "job")
     if tab in SIZES and "size" not in visit.query:
         asked = replace(asked, size=SIZES[tab])
     sign = -1 if higher_is_better(status.get("metric", "")) else 1
@@ -115,26 +115,12 @@ def job_list(visit: Visit, jobs: list[Json], tunes: dict[str, Json], status: Jso
     )  # fmt: skip
 
 
-def ranked(visit: Visit, name: str, status: Json) -> Json:
+def ranked(visit: Visit, status: Json) -> Json:
     """The part of a ranking that the URL asks for, with every row of a base, and what leads to the others."""
     rows = ranking(status)
-    asked = visit.query.get("ranked", "")
-    pages = max(1, -(-len(rows) // RANKED))
-    page = min(max(1, int(asked) if asked.isascii() and asked.isdigit() and len(asked) < 9 else 1), pages)
-    first = (page - 1) * RANKED
-    shown = [row for n, row in enumerate(rows) if row["base"] or first <= n < first + RANKED]
-
-    def url(page: int) -> str:
-        return visit.url("experiments", name, **{**visit.query, "ranked": str(page)})
-
-    return {
-        "ranking": shown,
-        "scale": _scale(status),
-        "rank": {
-            "first": min(first + 1, len(rows)), "last": min(first + RANKED, len(rows)), "all": len(rows),
-            "page": page, "pages": pages, "before": url(page - 1), "next": url(page + 1),
-        },
-    }  # fmt: skip
+    rank = part(rows, Asked.beside(visit.query, "ranked", RANKED))
+    shown = [row for n, row in enumerate(rows, 1) if row["base"] or rank.first <= n <= rank.last]
+    return {"ranking": shown, "scale": _scale(status), "rank": rank}
 
 
 def ranking(status: Json) -> list[Json]:

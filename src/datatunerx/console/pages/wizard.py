@@ -353,7 +353,8 @@ async def _page(
     if 1 < step <= 4 and not draft.experiment:
         world = await _world(visit)
         context |= choices.of_step(visit, draft, step, world, context["host"])
-        context["outlook"] = await _outlook(visit, draft, world, context["host"])
+        context["outlook"] = found = await _outlook(visit, draft, world, context["host"])
+        context["list"] = wizard_run.planned(visit, found.jobs)
     if step == 3 and not faults:
         faults = _value_faults(visit, draft)
     if step >= 4 and draft.experiment:
@@ -365,6 +366,7 @@ async def _page(
         "wizard.html", http=422 if faults and visit.form.get("do") and not visit.partial else 200,
         id=id, draft=draft, step=step, faults=faults, titles=TITLES, bases=bases,
         live=step == 2 or step > 3, action=visit.url("new", id, str(step)) if id else visit.url("new"),
+        place=visit.url("new", id, str(step)),
         rights=_rights(visit), **context,
     )  # fmt: skip
 

@@ -3,10 +3,12 @@
 from typing import Any
 
 from datatunerx.console import charts, equal, figures, kinds, samples, states
+from datatunerx.console.listing import Asked, Listing, part
 from datatunerx.console.pages import experiment as pages
 from datatunerx.console.pages.experiments import row_of
 from datatunerx.console.progress import course
 from datatunerx.console.visit import Visit
+from datatunerx.console.wizard.outlook import Job
 
 Json = dict[str, Any]
 
@@ -17,7 +19,7 @@ async def of_step(visit: Visit, name: str, step: int) -> Json:
     jobs, tunes = await pages.jobs_of(visit, name)
     status = kinds.status_of(obj)
     phase = states.phase(obj)
-    rows = pages.job_rows(jobs, tunes, status, visit.say)
+    shown = pages.job_list(visit, jobs, tunes, status, "samples" if step == 5 else "overview")
     context: Json = {
         "run": {
             "row": row_of(obj, visit.say), "phase": phase, "ended": phase in states.ENDED,
@@ -26,17 +28,16 @@ async def of_step(visit: Visit, name: str, step: int) -> Json:
             "results": bool(status.get("ranking")) or any(map(_kept, jobs)),
             "took": figures.took(status.get("startedAt"), status.get("finishedAt"), visit.now),
         },
-        "name": name, "jobs": rows, "short": pages.short(name), "status": status, "spec": obj["spec"],
-        "hues": charts.hues(jobs), "watched": _watched(visit, rows, tunes),
+        "name": name, "list": shown, "short": pages.short(name), "status": status, "spec": obj["spec"],
+        "hues": charts.hues(jobs), "watched": _watched(visit, jobs, tunes), "failed": pages.FAILURES,
     }  # fmt: skip
     if step == 5:
-        context |= pages.ranked(visit, name, status)
-        context |= {
-            "verdict": pages.beats_base(status),
-            "grids": samples.grids(*samples.told_by(sorted(jobs, key=kinds.created), tunes), last=False),
-        }
+        context |= pages.ranked(visit, status)
+        by_name = {kinds.name_of(job): job for job in jobs}
+        told = samples.told_by([by_name[row["name"]] for row in shown.rows], tunes)
+        context |= {"verdict": pages.beats_base(status), "grids": samples.grids(*told, last=False)}
     if step == 6:
-        context["home"] = _home(visit, status, jobs)
+        context["list"] = part(_home(visit, status, jobs), Asked.of({"size": "25"} | visit.query))
     context["made_of"] = _made_of(jobs)
     context["yaml"] = figures.as_yaml(equal.manifest(obj))
     at = equal.place(visit.namespace)
@@ -51,11 +52,17 @@ def _made_of(jobs: list[Json]) -> dict[str, str]:
     return {name: " · ".join(tune[key] for key in told) for name, tune in tunes.items()}
 
 
-def _watched(visit: Visit, rows: list[Json], tunes: dict[str, Json]) -> Json:
+def planned(visit: Visit, jobs: list[Job]) -> Listing[Job]:
+    """Those of the jobs to come that the URL asks for."""
+    return part(jobs, Asked.of(visit.query))
+
+
+def _watched(visit: Visit, jobs: list[Json], tunes: dict[str, Json]) -> Json:
     """The job whose log is shown: the one that was asked for, else one that works, else the first."""
-    names = [row["name"] for row in rows]
+    jobs = sorted(jobs, key=lambda job: (kinds.created(job), kinds.name_of(job)))
+    names = [kinds.name_of(job) for job in jobs]
     asked = visit.query.get("job", "")
-    busy = [row["name"] for row in rows if row["phase"] in states.BUSY]
+    busy = [kinds.name_of(job) for job in jobs if states.phase(job) in states.BUSY]
     name = asked if asked in names else next(iter([*busy, *names]), "")
     run = kinds.status_of(tunes[name]).get("run", "") if name in tunes else ""
     runs = {kinds.status_of(tune).get("run") for tune in tunes.values()}
