@@ -470,14 +470,17 @@ def test_a_built_in_template_writes_tools_as_the_models_own_does(name):
         assert ours == render(theirs, parsed, tokens, tools=TOOLS)
 
 
-CALL = [{"function": {"name": "look_up", "arguments": {"order": "7"}}}]
+CALL = [
+    {"function": {"name": "look_up", "arguments": {"order": "Jo's \\ 7", "urgent": True, "of": [1, None]}}}
+]
 
 
 def test_deepseek_v3_writes_calls_and_answers_as_the_models_own_does():
     theirs = PUBLISHED.get("deepseekv3")
     if theirs is None:
         pytest.skip("needs the templates that trl ships")
-    calls = [{"type": "function", "function": {"name": "look_up", "arguments": '{"order": "7"}'}}]
+    text = json.dumps(CALL[0]["function"]["arguments"])
+    calls = [{"type": "function", "function": {"name": "look_up", "arguments": text}}]
     written = [message | {"tool_calls": calls} if "tool_calls" in message else message for message in CALLED]
     parsed = [message | {"tool_calls": CALL} if "tool_calls" in message else message for message in CALLED]
     tokens = {"bos_token": "<s>"}
