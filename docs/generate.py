@@ -60,7 +60,7 @@ def _kind_section(kind: Kind, manifest: dict[str, Any]) -> Iterator[str]:
         yield "| field | type | default | meaning |"
         yield "|---|---|---|---|"
         yield from _rows(schema[part], "")
-    for rule in kind.rules:
+    for rule in (*kind.rules, *kind.object_rules):
         yield ""
         yield f"Rule: {rule.message}."
 

@@ -4,12 +4,12 @@ What pydantic emits and a structural schema refuses is rewritten here, or refuse
 https://kubernetes.io/docs/tasks/extend-kubernetes/custom-resources/custom-resource-definitions/
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pydantic import BaseModel
 
-from datatunerx.resources.kinds import CATEGORY, KINDS, Kind
+from datatunerx.resources.kinds import CATEGORY, KINDS, Kind, Rule
 from datatunerx.resources.wire import GROUP, VERSION, Wire
 
 Schema = dict[str, Any]
@@ -33,7 +33,7 @@ def crd(kind: Kind) -> dict[str, Any]:
     spec, status = _part(kind, "spec"), _without_defaults(_part(kind, "status"))
     spec.pop("default", None)  # a spec is always written, be it empty
     if kind.rules:
-        spec["x-kubernetes-validations"] = [{"rule": r.rule, "message": r.message} for r in kind.rules]
+        spec["x-kubernetes-validations"] = _validations(kind.rules)
     schema: Schema = {
         "description": kind.model.__doc__,
         "type": "object",
@@ -46,6 +46,8 @@ def crd(kind: Kind) -> dict[str, Any]:
             "status": status,
         },
     }
+    if kind.object_rules:
+        schema["x-kubernetes-validations"] = _validations(kind.object_rules)
     version: dict[str, Any] = {
         "name": VERSION,
         "served": True,
@@ -78,6 +80,10 @@ def crd(kind: Kind) -> dict[str, Any]:
             "versions": [version],
         },
     }
+
+
+def _validations(rules: Iterable[Rule]) -> list[Schema]:
+    return [{"rule": rule.rule, "message": rule.message} for rule in rules]
 
 
 def _part(kind: Kind, name: str) -> Schema:

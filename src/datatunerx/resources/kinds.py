@@ -31,11 +31,31 @@ class Rule:
 
 
 def immutable(field_name: str) -> Rule:
+    """Rule of `spec`: the field stays as it was made."""
     same = f"self.{field_name} == oldSelf.{field_name}"
     return Rule(
         f"has(self.{field_name}) == has(oldSelf.{field_name}) && (!has(self.{field_name}) || {same})",
         f"{field_name} is immutable; make a new object instead",
     )
+
+
+def immutable_once(used: str, what: str, *fields: str) -> tuple[Rule, ...]:
+    """Rules of the whole object: once `used` holds of it, nothing would act on a change of these fields."""
+    return tuple(
+        Rule(
+            f"!(has(oldSelf.status) && {used}) || (has(self.spec.{name}) == has(oldSelf.spec.{name}) "
+            f"&& (!has(self.spec.{name}) || self.spec.{name} == oldSelf.spec.{name}))",
+            f"{name} is immutable {what}; make a new object instead",
+        )
+        for name in fields
+    )
+
+
+_BEGUN = (
+    "(has(oldSelf.status.run) || (has(oldSelf.status.attempt) && oldSelf.status.attempt > 0)) "
+    "&& !(has(oldSelf.status.phase) && oldSelf.status.phase == 'Failed')"
+)
+"""Of a Finetune. One that failed may be tried again with other settings."""
 
 
 def measured_with(part: str) -> tuple[Rule, ...]:
@@ -92,6 +112,8 @@ class Kind:
     short: str
     columns: tuple[Column, ...]
     rules: tuple[Rule, ...] = ()
+    object_rules: tuple[Rule, ...] = ()
+    """On the whole object: rules of change that depend on the status."""
     selectable: tuple[str, ...] = ()
     scalable: bool = False
     """`kubectl scale` sets spec.replicas; status.replicas says how many there are."""
@@ -118,7 +140,7 @@ KINDS: tuple[Kind, ...] = (
             AGE,
         ),
         (immutable("source"),),
-        ("spec.source",),
+        selectable=("spec.source",),
     ),
     Kind(
         Dataset, "datasets", "ds",
@@ -173,6 +195,10 @@ KINDS: tuple[Kind, ...] = (
                 "give a dataset, or measure.questions",
             ),
         ),
+        object_rules=immutable_once(
+            "has(oldSelf.status.phase) && oldSelf.status.phase in ['Running', 'Succeeded']",
+            "once it is being scored", "model", "service", "dataset", "measure",
+        ),
         selectable=("spec.dataset",),
     ),
     Kind(
@@ -192,6 +218,9 @@ KINDS: tuple[Kind, ...] = (
             immutable("dataset"),
             Rule("self.workers >= 1 && self.workers <= 64", "workers must be between 1 and 64"),
         ),
+        immutable_once(
+            _BEGUN, "once the training has begun", "llm", "hyperparameter", "resumeFrom", "earlyStopping"
+        ),
         ("spec.llm", "spec.dataset"),
     ),
     Kind(
@@ -205,6 +234,7 @@ KINDS: tuple[Kind, ...] = (
             AGE,
         ),
         (*measured_with("scoring"), stopped_by_score("self.finetune.earlyStopping")),
+        immutable_once("has(oldSelf.status.finetune)", "once its Finetune is made", "finetune"),
     ),
     Kind(
         FinetuneExperiment, "finetuneexperiments", "fe",
@@ -227,6 +257,10 @@ KINDS: tuple[Kind, ...] = (
             *measured_with("scoring"),
             stopped_by_score("self.earlyStopping"),
         ),
+        immutable_once(
+            "has(oldSelf.status.jobs) && has(oldSelf.status.jobs.total) && oldSelf.status.jobs.total > 0",
+            "once its jobs are made", "scoring", "earlyStopping",
+        ),
     ),
     Kind(
         LLMCheckpoint, "llmcheckpoints", "ckpt",
@@ -242,6 +276,7 @@ KINDS: tuple[Kind, ...] = (
             AGE,
         ),
         (
+            *(immutable(name) for name in ("finetune", "llm", "dataset", "uri", "step", "manifestDigest")),
             Rule(
                 "!has(self.exports) || self.exports.all(e, !has(e.type) || e.type == 'auto'"
                 " || (e.to == 'hf' && e.type in ['f32', 'f16', 'bf16']) || e.to in ['gguf', 'ollama'])",
@@ -262,7 +297,7 @@ KINDS: tuple[Kind, ...] = (
             AGE,
         ),
         (Rule("self.replicas >= 0 && self.replicas <= 64", "replicas must be between 0 and 64"),),
-        ("spec.engine",),
+        selectable=("spec.engine",),
         scalable=True,
     ),
     Kind(
@@ -275,6 +310,7 @@ KINDS: tuple[Kind, ...] = (
             Column("Log", ".status.logUri", wide=True),
             AGE,
         ),
+        (immutable("type"), immutable("planId"), immutable("planUri")),
         selectable=("spec.type",),
     ),
 )  # fmt: skip

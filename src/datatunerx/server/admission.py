@@ -5,6 +5,8 @@ import re
 from collections.abc import Iterator
 from datetime import datetime
 
+import orjson
+
 from datatunerx.server import builtin, cel, structural
 from datatunerx.server.errors import Cause, Json, bad_request, invalid, required, wrong
 from datatunerx.server.http import Request
@@ -57,13 +59,20 @@ def validate(kind: Kind, new: Json, live: Json | None) -> None:
     if kind.keyed_lists and not found:
         found += structural.duplicates(new, kind.keyed_lists)
     if kind.rules and not found:
-        found += cel.check(kind.rules, new, cel.ABSENT if live is None else live)
+        found += cel.check(kind.rules, new, cel.ABSENT if live is None else _with_defaults(kind, live))
     if not found:
         found += metadata(kind, new["metadata"], live["metadata"] if live else None)
     if not found and kind.builtin:
         found += _builtin(kind, new, live)
     if found:
         raise invalid(kind.group_kind, name, list(dict.fromkeys(found)))
+
+
+def _with_defaults(kind: Kind, live: Json) -> Json:
+    """What was stored before a field had its default: rules of change must not take that for a change."""
+    old: Json = orjson.loads(orjson.dumps(live))
+    structural.default(old, kind.defaults)
+    return old
 
 
 def metadata(kind: Kind, meta: Json, old: Json | None) -> Iterator[Cause]:
