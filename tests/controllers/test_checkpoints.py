@@ -83,6 +83,22 @@ async def test_a_deleted_checkpoint_stays_with_its_files_until_its_users_are_don
     assert not files.exists()
 
 
+async def test_an_export_that_failed_where_nothing_can_be_removed_has_failed(platform, make_objects, root):
+    """A file stands where its folder should be: what is left there cannot even be looked for."""
+    await platform.apply(*make_objects(1))
+    await platform.ended(FinetuneExperiment, "e")
+    (root / "a-file").touch()
+    wanted = {"name": "home", "to": "hf", "uri": f"file://{root}/a-file/home"}
+    await platform.api.patch(LLMCheckpoint, "e-g0", {"spec": {"exports": [wanted]}})
+
+    async def told():
+        exports = (await platform.api.get(LLMCheckpoint, "e-g0")).status.exports
+        return exports[0] if exports and exports[0].phase == "Failed" else None
+
+    failed = await platform.until(told)
+    assert "may be left there" in failed.message and "a-file" in failed.message
+
+
 async def test_a_rerun_says_whether_the_same_bytes_came_of_it_and_keeps_nothing(platform, make_objects):
     stopping = {"patience": 2, "measure": "score"}
     await platform.apply(*make_objects(1, earlyStopping=stopping))

@@ -67,11 +67,12 @@ async def _follow(
         status.phase, status.message, status.outcome = ExportPhase.SUCCEEDED, result.message, result.export
         await tell(context, checkpoint, "Exported", f"{request.name}: {result.export.uri}; {result.message}")
         return status
-    _clear(request, checkpoint, root)
+    left = _clear(request, checkpoint, root)
     if run.status.phase is RunPhase.STOPPED and not run.spec.stop:
         await delete(context, run)  # interrupted from outside, as by a shutdown; made again once it is gone
         return status
-    failed = _failed(request, run.status.reason or "ExportFailed", run.status.message or "it ended unsaid")
+    message = f"{run.status.message or 'it ended unsaid'}{left}"
+    failed = _failed(request, run.status.reason or "ExportFailed", message)
     failed.run = run.metadata.name
     await tell(context, checkpoint, failed.reason or "", f"{request.name}: {failed.message}", warning=True)
     return failed
@@ -81,12 +82,19 @@ def _failed(request: Export, reason: str, message: str) -> ExportStatus:
     return ExportStatus(name=request.name, phase=ExportPhase.FAILED, reason=reason, message=message)
 
 
-def _clear(request: Export, checkpoint: LLMCheckpoint, root_uri: str) -> None:
-    """Remove what a killed worker left. Its name is ours alone, wherever the target lies."""
+def _clear(request: Export, checkpoint: LLMCheckpoint, root_uri: str) -> str:
+    """Remove what a killed worker left, or say that it is there still.
+
+    Its name is ours alone, wherever the target lies; but that place was the user's choice.
+    """
     uid = checkpoint.metadata.uid
     place = work_uri(target_uri(request, uid, root_uri), uid, request.name, root_uri)
     if storage.is_local(place) and place.endswith(EXPORTING):
-        storage.delete_tree(place, under=place.rpartition("/")[0])
+        try:
+            storage.delete_tree(place, under=place.rpartition("/")[0])
+        except (storage.StorageError, OSError) as error:
+            return f"; {place} may be left there, for it cannot be removed: {error}"
+    return ""
 
 
 def delete_exports(checkpoint: LLMCheckpoint, root_uri: str) -> None:
