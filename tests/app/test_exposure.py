@@ -31,17 +31,17 @@ def up(tmp_path):
         started.append(process)
         line = process.stdout.readline()
         found = re.search(r"https://[^ ]+:(\d+)", line)
-        return (int(found[1]), line) if found else (None, process.communicate(timeout=20)[1])
+        return (int(found[1]), line) if found else (None, process.communicate(timeout=60)[1])
 
     yield up
     for process in started:
         process.terminate()
-        process.communicate(timeout=20)
+        process.communicate(timeout=60)
 
 
 def call(port, home, host):
     context = ssl.create_default_context(cafile=str(home / "tls" / "ca.crt"))
-    connection = http.client.HTTPSConnection("127.0.0.1", port, context=context, timeout=10)
+    connection = http.client.HTTPSConnection("127.0.0.1", port, context=context, timeout=60)
     token = (home / "token").read_text().strip()
     connection.request("GET", "/version", headers={"authorization": f"Bearer {token}", "host": host})
     status = connection.getresponse().status

@@ -35,12 +35,12 @@ class Server:
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         found = re.search(r"https://[^ ]+:(\d+)", line)
-        assert found, line + self.process.communicate(timeout=10)[1]
+        assert found, line + self.process.communicate(timeout=60)[1]
         return int(found[1])
 
     def end(self, number: int = signal.SIGTERM) -> tuple[int, str]:
         self.process.send_signal(number)
-        out, err = self.process.communicate(timeout=20)
+        out, err = self.process.communicate(timeout=60)
         return self.process.returncode, out + err
 
 
@@ -92,7 +92,7 @@ def test_a_second_server_on_the_same_home_is_refused_and_names_the_first(start):
     first = start()
     first.ready()
     second = start(home=first.home)
-    out, err = second.process.communicate(timeout=20)
+    out, err = second.process.communicate(timeout=60)
     assert second.process.returncode == 1
     assert f"pid {first.process.pid}" in err and "DTX_HOME" in err and "Traceback" not in err
 
@@ -103,7 +103,7 @@ def test_a_port_in_use_is_named_with_the_fix(start, tmp_path):
         taken.listen()
         port = taken.getsockname()[1]
         server = start("--port", str(port))
-        out, err = server.process.communicate(timeout=20)
+        out, err = server.process.communicate(timeout=60)
     assert server.process.returncode == 1
     assert f"port {port}" in err and "--port" in err and "Traceback" not in err
     start().ready()  # and the home is free again

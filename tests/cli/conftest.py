@@ -55,10 +55,10 @@ def dtx(tmp_path_factory):
     server = command.start("up", "--port", "0")
     assert server.stdout is not None
     first = server.stdout.readline()
-    assert first.startswith("dtx serves"), first + server.communicate(timeout=10)[1]
+    assert first.startswith("dtx serves"), first + server.communicate(timeout=60)[1]
     yield command
     server.terminate()
-    _, errors = server.communicate(timeout=20)
+    _, errors = server.communicate(timeout=60)
     assert server.returncode == 0, errors
 
 

@@ -80,7 +80,7 @@ def test_describe_shows_conditions_and_events(dtx, manifest):
     assert process.stdout is not None
     rows = [process.stdout.readline() for _ in range(2)]
     process.terminate()
-    process.communicate(timeout=10)
+    process.communicate(timeout=60)
     assert rows[0].startswith("NAME") and rows[1].startswith("shown")
     page = dtx("describe", "hp", "shown")
     assert "Conditions:" in page and "nobody" in page and "Events:" in page

@@ -96,7 +96,7 @@ def place(tmp_path, **more):
 
 
 async def until(out, text):
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while text not in out.getvalue():
             await asyncio.sleep(0.02)
 
@@ -115,7 +115,7 @@ async def test_an_experiment_is_followed_to_its_verdict(world, tmp_path):
     await world.status(FinetuneJob, "e-fast", phase="Finetuning")
     await until(out, "fast  Finetuning  step 3/9  loss 1.25  210 tokens/s  ETA 1:05  score 0.5 on validate")
     await world.end()
-    assert await asyncio.wait_for(following, 10) is Exit.OK
+    assert await asyncio.wait_for(following, 60) is Exit.OK
     said = out.getvalue()
     assert "Recommended: e-fast. fast scored 0.875." in said
     assert "m (untouched base)" in said and "0.125" in said and "[0.750, 1.000]" in said
@@ -195,7 +195,7 @@ async def test_what_the_data_lacks_is_said_before_it_is_trained_on(world, tmp_pa
     await until(out, "Dataset/d: 2 of 9 rows are left out: 2 not UTF-8 (a.jsonl:2, a.jsonl:7)")
     await until(out, "Dataset/d: no row is in the test split, so nothing can be scored; name files for it")
     await world.end()
-    await asyncio.wait_for(following, 10)
+    await asyncio.wait_for(following, 60)
     assert out.getvalue().count("rows are left out") == 1
 
 
@@ -204,7 +204,7 @@ async def test_ctrl_c_leaves_a_training_elsewhere_alone(world, tmp_path):
     following = asyncio.create_task(follow(world.api, place(tmp_path), Console(file=out)))
     await until(out, "Pending")
     os.kill(os.getpid(), signal.SIGINT)
-    assert await asyncio.wait_for(following, 10) is Exit.INTERRUPTED
+    assert await asyncio.wait_for(following, 60) is Exit.INTERRUPTED
     assert "Training goes on" in out.getvalue() and "dtx watch fe/e" in out.getvalue()
     assert (await world.api.get(FinetuneExperiment, "e")).spec.suspend is False
 
@@ -216,11 +216,11 @@ async def test_ctrl_c_suspends_what_would_end_with_this_process(world, tmp_path)
     await until(out, "Finetuning")
     os.kill(os.getpid(), signal.SIGINT)
     await until(out, "Suspending")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not (await world.api.get(FinetuneExperiment, "e")).spec.suspend:
             await asyncio.sleep(0.02)
     await world.status(FinetuneJob, "e-fast", phase="Suspended")
-    assert await asyncio.wait_for(following, 10) is Exit.INTERRUPTED
+    assert await asyncio.wait_for(following, 60) is Exit.INTERRUPTED
     assert "dtx resume fe/e" in out.getvalue()
 
 
@@ -231,7 +231,7 @@ async def test_ctrl_c_while_only_scoring_is_left_suspends_nothing_and_waits_for_
     following = asyncio.create_task(follow(world.api, place(tmp_path, embedded=True), Console(file=out)))
     await until(out, "fast  Scoring")
     os.kill(os.getpid(), signal.SIGINT)
-    assert await asyncio.wait_for(following, 5) is Exit.INTERRUPTED
+    assert await asyncio.wait_for(following, 60) is Exit.INTERRUPTED
     assert "Scoring goes on in its worker" in out.getvalue() and "dtx watch fe/e" in out.getvalue()
     assert (await world.api.get(FinetuneExperiment, "e")).spec.suspend is False
 
@@ -245,7 +245,7 @@ async def test_ctrl_c_waits_for_what_trains_and_not_for_what_is_scored(world, tm
     os.kill(os.getpid(), signal.SIGINT)
     await until(out, "Suspending")
     await world.status(FinetuneJob, "e-slow", phase="Suspended")
-    assert await asyncio.wait_for(following, 5) is Exit.INTERRUPTED
+    assert await asyncio.wait_for(following, 60) is Exit.INTERRUPTED
     assert "Suspended; what was trained is kept" in out.getvalue()
     assert "scoring of what is trained goes on" in out.getvalue() and "dtx resume fe/e" in out.getvalue()
 
@@ -265,7 +265,7 @@ async def test_on_a_terminal_each_job_has_a_bar(world, tmp_path, width):
     await until(out, "3/9")
     assert "━" in out.getvalue()  # before the verdict, whose table has such lines too
     await world.end()
-    assert await asyncio.wait_for(following, 10) is Exit.OK
+    assert await asyncio.wait_for(following, 60) is Exit.OK
 
 
 def test_a_job_that_stopped_early_says_so_beside_its_score():

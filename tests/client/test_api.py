@@ -84,7 +84,7 @@ async def test_a_long_list_comes_whole(api):
 async def test_a_watch_starts_with_what_is_there_and_goes_on(api):
     await api.create(llm("a"))
     seen = []
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         async for change in api.watch(LLM):
             if change.type != "BOOKMARK":
                 seen.append((change.type, change.object["metadata"]["name"]))
@@ -128,7 +128,7 @@ async def test_over_https_with_the_kubeconfig_that_the_server_wrote(listening):
         await api.create(llm("a"))
         with pytest.raises(AlreadyExists):
             await api.create(llm("a"))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             async for change in api.watch(LLM):
                 assert change.object["metadata"]["name"] == "a"
                 break

@@ -57,7 +57,7 @@ elif do in ("ignore", "orphan"):
 """
 
 
-def wait_for(condition, seconds=20.0):
+def wait_for(condition, seconds=60.0):
     end = time.monotonic() + seconds
     while not (found := condition()):
         assert time.monotonic() < end, "waited in vain"
@@ -151,7 +151,7 @@ def until():
 def ended(until):
     """Wait until a run has ended and return its state."""
 
-    async def wait(backend, run, seconds=20.0):
+    async def wait(backend, run, seconds=60.0):
         end = time.monotonic() + seconds
         while not (state := await backend.phase(run)) or not state.phase.terminal:
             assert time.monotonic() < end, f"{run} is still {state}"

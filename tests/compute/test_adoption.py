@@ -80,7 +80,7 @@ async def test_a_worker_that_died_while_no_server_watched_is_reported_by_the_nex
     server.wait()
     os.kill(place.starts(run.run)[0], signal.SIGKILL)
     backend = place.backend()
-    state = await ended(backend, run.run, seconds=5)
+    state = await ended(backend, run.run)
     assert (state.phase, state.reason, state.exit_code) == (RunPhase.FAILED, "WorkerDied", None)
     backend.close()
 
@@ -97,7 +97,7 @@ async def test_a_stop_goes_on_under_the_next_server(place, serve, until, ended):
     second.kill()
     second.wait()
     backend = place.backend(grace_seconds=1.0)
-    assert (await ended(backend, run.run, seconds=10)).phase is RunPhase.STOPPED
+    assert (await ended(backend, run.run)).phase is RunPhase.STOPPED
     assert place.processes(run.run) == []
     backend.close()
 

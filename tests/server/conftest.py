@@ -55,13 +55,13 @@ class Stream:
         events = [await self.next() for _ in range(count)]
         return [(event["type"], event["object"]["metadata"]["name"]) for event in events]
 
-    async def ended(self, timeout: float = 3) -> bool:
+    async def ended(self, timeout: float = 60) -> bool:
         await asyncio.wait_for(self._task, timeout)
         return self._lines.empty()
 
     async def close(self) -> None:
         self._leave.set()
-        await asyncio.wait_for(self._task, 3)
+        await asyncio.wait_for(self._task, 60)
 
 
 class Api:
@@ -255,7 +255,7 @@ def widget() -> Callable[..., dict[str, Any]]:
 
 @pytest.fixture
 def eventually() -> Callable[..., Any]:
-    async def eventually(what: Callable[[], Any], seconds: float = 3) -> Any:
+    async def eventually(what: Callable[[], Any], seconds: float = 60) -> Any:
         end = time.monotonic() + seconds
         while True:
             found = await what()
@@ -313,7 +313,7 @@ class Process:
         if self.process is None:
             return ""
         self.process.send_signal(how)
-        _, errors = self.process.communicate(timeout=20)
+        _, errors = self.process.communicate(timeout=60)
         self.process = None
         return errors
 

@@ -40,7 +40,7 @@ def restart(server):
     started = time.monotonic()
     server.start()
     context = ssl.create_default_context(cafile=str(server.home / "tls" / "ca.crt"))
-    connection = http.client.HTTPSConnection("127.0.0.1", server.port, context=context, timeout=10)
+    connection = http.client.HTTPSConnection("127.0.0.1", server.port, context=context, timeout=60)
     connection.request("GET", f"{OBJECTS}?limit=1", headers={"authorization": f"Bearer {server.token}"})
     answer = connection.getresponse()
     answer.read()
@@ -104,7 +104,7 @@ async def read_modify_write(server, clients, times):
         refused = await asyncio.gather(*(client(f"c{i}", way) for i, way in ways))
         async with http.get(OBJECTS) as answer:
             found = {item["metadata"]["name"]: item["data"] for item in (await answer.json())["items"]}
-        await asyncio.wait_for(watching, 10)
+        await asyncio.wait_for(watching, 60)
     shared = [found[path.rpartition("/")[2]] for path in paths]
     for i in range(clients):
         assert sum(int(data.get(f"c{i}", 0)) for data in shared) == times
@@ -307,7 +307,7 @@ def work(number):
 for number in itertools.count():
     try:
         if connection is None:
-            connection = http.client.HTTPSConnection("127.0.0.1", port, context=context, timeout=10)
+            connection = http.client.HTTPSConnection("127.0.0.1", port, context=context, timeout=60)
             connection.connect()
         work(number)
     except (OSError, http.client.HTTPException):

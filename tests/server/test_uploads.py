@@ -199,7 +199,7 @@ class Process:
 
     def stop(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
-        self.process.communicate(timeout=20)
+        self.process.communicate(timeout=60)
 
 
 @pytest.fixture

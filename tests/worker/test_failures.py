@@ -145,7 +145,7 @@ def test_an_inspection_asked_to_leave_leaves_with_a_result(room):
     worker = room.start(plan)
     room.wait_for(plan, lambda event: event.activity)
     worker.send_signal(signal.SIGTERM)
-    assert worker.wait(timeout=10) == 3
+    assert worker.wait(timeout=60) == 3
     assert room.result(plan).phase is RunPhase.STOPPED
 
 

@@ -84,8 +84,8 @@ def test_a_worker_asked_to_leave_saves_every_job_and_says_it_was_stopped(room):
     room.wait_for(plan, at_step(3))
     asked = time.monotonic()
     worker.send_signal(signal.SIGTERM)
-    assert worker.wait(timeout=15) == 3
-    assert time.monotonic() - asked < 10
+    assert worker.wait(timeout=60) == 3
+    assert time.monotonic() - asked < 15
     result = room.result(plan)
     assert result.phase is RunPhase.STOPPED
     for outcome in result.jobs.values():
@@ -96,7 +96,7 @@ def test_a_worker_asked_to_leave_saves_every_job_and_says_it_was_stopped(room):
     room.wait_for(again, lambda e: e.type == "progress")
     assert first_step(room, again, "a") == result.jobs["a"].step + 1
     second.send_signal(signal.SIGTERM)
-    assert second.wait(timeout=15) == 3
+    assert second.wait(timeout=60) == 3
 
 
 @pytest.mark.parametrize("seconds", [0.3, 1.0, 2.5])
@@ -107,7 +107,7 @@ def test_a_worker_asked_to_leave_before_it_trains_leaves_with_a_result(room, sec
     room.wait_for(plan, lambda e: e.activity)
     time.sleep(seconds)
     worker.send_signal(signal.SIGTERM)
-    assert worker.wait(timeout=15) == 3
+    assert worker.wait(timeout=60) == 3
     assert room.result(plan).phase is RunPhase.STOPPED
 
 
