@@ -31,7 +31,7 @@ class Site:
         log = (self.home.parent / "server.log").open("ab")
         self.server = subprocess.Popen([*DTX, "up", *options], env=self.environment, stdout=log, stderr=log)
         log.close()
-        self.until(lambda: self.dtx("get", "llm").returncode == 0, 30, "the server answers")
+        self.until(lambda: self.dtx("get", "llm").returncode == 0, 90, "the server answers")
 
     def kill(self) -> None:
         assert self.server

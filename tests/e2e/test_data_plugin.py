@@ -76,4 +76,4 @@ def test_an_installed_plugin_makes_a_dataset_and_says_what_is_wrong_with_another
     # 5. What was made goes with its Dataset, and the plugin with its last user
     for name in ("shop", "wrong", "broken"):
         assert site.dtx("delete", f"dataset/{name}").returncode == 0
-    site.until(lambda: not path.exists(), 30, "the made files are gone")
+    site.until(lambda: not path.exists(), 90, "the made files are gone")

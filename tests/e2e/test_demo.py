@@ -67,7 +67,7 @@ def test_the_state_stays_and_every_score_has_its_rows_and_interval(small_demo):
         again = dtx(home, "watch", "support-tickets")
     finally:
         server.terminate()
-        server.communicate(timeout=30)
+        server.communicate(timeout=60)
     status = experiment["status"]
     assert status["phase"] == "Succeeded" and len(status["ranking"]) == 3
     for row in status["ranking"]:

@@ -44,7 +44,7 @@ def a_worker(ready, make, number):
     # one retry more than none is told as Retrying, with the same reason
     ready.apply(make.finetune(name, "endless", retryLimit=number // 2 % 2))
     if early:
-        ready.until(lambda: ready.workers(), 30, "its worker is there")
+        ready.until(lambda: ready.workers(), 90, "its worker is there")
         time.sleep(number / 25)
     else:
         working(ready, name)
@@ -66,7 +66,7 @@ def is_told(ready, name, number):
 
 def put_away(ready, name):
     assert ready.dtx("delete", f"ft/{name}").returncode == 0
-    ready.until(lambda: not ready.workers(), 30, "no worker is left")
+    ready.until(lambda: not ready.workers(), 90, "no worker is left")
 
 
 @pytest.mark.parametrize("trials", TRIALS)
@@ -87,7 +87,7 @@ def test_a_killed_worker_is_taken_up_again_from_its_last_checkpoint(ready, make)
     working(ready, "a", 12)
     ready.workers()[0].send_signal(signal.SIGKILL)
 
-    ready.until(lambda: ready.status("ft", "a").get("attempt") == 1, 10, "the retry is shown")
+    ready.until(lambda: ready.status("ft", "a").get("attempt") == 1, 60, "the retry is shown")
 
     def first_steps():
         taken = [[e["step"] for e in run if e["type"] == "metrics"] for run in ready.events().values()]
@@ -128,12 +128,12 @@ def test_a_worker_that_died_with_the_server_is_found_out_within_ten_seconds(read
 
 def test_suspend_saves_and_resume_goes_on_from_there(ready, make):
     ready.apply(make.experiment("e", ["endless"]))
-    ready.until(lambda: ready.dtx("get", "ft", "e-endless").returncode == 0, 30, "the training exists")
+    ready.until(lambda: ready.dtx("get", "ft", "e-endless").returncode == 0, 90, "the training exists")
     working(ready, "e-endless")
 
     assert ready.dtx("stop", "fe/e").returncode == 0
-    ready.until(lambda: ready.phase("fe", "e") == "Suspended", 30, "the experiment is suspended")
-    ready.until(lambda: not ready.workers(), 30, "no worker is alive")
+    ready.until(lambda: ready.phase("fe", "e") == "Suspended", 90, "the experiment is suspended")
+    ready.until(lambda: not ready.workers(), 90, "no worker is alive")
     saved = step(ready, "e-endless")
 
     assert ready.dtx("resume", "fe/e").returncode == 0

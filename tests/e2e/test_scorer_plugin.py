@@ -69,7 +69,7 @@ def test_a_parameter_that_the_template_does_not_take_is_told_by_its_name(scorers
         conditions = scorers.status("sp", "polite").get("conditions", [])
         return any(c["type"] == "Ready" and c["status"] == "False" for c in conditions)
 
-    scorers.until(told, 30, "the parameter is refused")
+    scorers.until(told, 90, "the parameter is refused")
     found = scorers.status("sp", "polite")
     assert (found["version"], found["package"]) == ("0.1.0", "dtx-polite-scorer")
     (ready,) = [c for c in found["conditions"] if c["type"] == "Ready"]

@@ -136,7 +136,7 @@ def test_an_idle_service_is_unloaded_and_comes_back_with_the_next_request(traine
     site = trained
     site.apply(service(("LLM", "tiny"), idleSeconds=2))
     serving(site)
-    site.until(lambda: site.status("isvc", "talk").get("reason") == "Idle", 40, "it is unloaded")
+    site.until(lambda: site.status("isvc", "talk").get("reason") == "Idle", 90, "it is unloaded")
     assert not serve_workers(site)
     asking = Asking(site)
     assert [m["id"] for m in asking.call("talk/proxy/v1/models")[1]["data"]] == ["tiny"]

@@ -66,7 +66,7 @@ def first_step(process: subprocess.Popen[str]) -> int:
     for line in process.stdout:
         if found := re.search(r"step (\d+)/", line):
             return int(found[1])
-    raise AssertionError(process.communicate(timeout=10))
+    raise AssertionError(process.communicate(timeout=60))
 
 
 def test_ctrl_c_suspends_and_the_same_command_goes_on(tuning):
