@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from datatunerx.modeling import attention
+from datatunerx.modeling.stream import Stream
 
 SCALE = 0.125
 
@@ -35,3 +36,51 @@ def test_a_long_sequence_goes_to_the_kernel_which_keeps_no_weights(monkeypatch):
     monkeypatch.setattr(attention, "_written_out", None)
 
     attended(attention.WRITTEN_OUT + 1, None, attention.WRITTEN_OUT, monkeypatch)
+
+
+class _Layer(torch.nn.Module):
+    layer_idx = 0
+
+
+def answered(lengths: tuple[int, ...], window: int | None) -> list[torch.Tensor]:
+    """What a pass without a way back finds for sequences end to end; the same numbers for each length."""
+    drawn = [torch.Generator().manual_seed(length) for length in lengths]
+    made = [
+        torch.cat(
+            [
+                torch.randn(length, heads, 16, generator=one)
+                for length, one in zip(lengths, drawn, strict=True)
+            ]
+        )
+        for heads in (6, 2, 2)
+    ]
+    nowhere = torch.zeros(sum(lengths), dtype=torch.long)
+    with torch.no_grad():
+        out, _ = attention.packed_attention(
+            _Layer(), *(one.transpose(0, 1)[None] for one in made), None,
+            stream=Stream(nowhere, nowhere, lengths, ()), sliding_window=window,
+        )  # fmt: skip
+    return list(out[0].split(lengths))
+
+
+@pytest.mark.parametrize("window", [None, 8])
+def test_short_sequences_attended_to_together_find_what_each_finds_alone(window, monkeypatch):
+    lengths = (31, 31, 31, 5, 5, attention.TOGETHER + 1, 31)
+    together = answered(lengths, window)
+    alone = [answered((length,), window)[0] for length in lengths]
+    monkeypatch.setattr(attention, "TOGETHER", 0)
+    one_by_one = answered(lengths, window)
+
+    for here, there, slow in zip(together, alone, one_by_one, strict=True):
+        torch.testing.assert_close(here, there, rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(here, slow, rtol=1e-4, atol=1e-5)
+
+
+def test_prompts_of_one_length_are_attended_to_in_one_call(monkeypatch):
+    calls = []
+    together = attention._together
+    monkeypatch.setattr(attention, "_together", lambda *given: calls.append(given) or together(*given))
+
+    answered((40,) * 8, None)
+
+    assert len(calls) == 1

@@ -2,13 +2,16 @@
 
 Each sequence attends to itself only, one call per sequence; with a cache, each row's new token attends to
 what that row has seen. Short sequences on a CPU are written out as products, which keeps their weights for
-the way back: there torch's own kernel takes two to three times as long (docs/log.md).
+the way back: there torch's own kernel takes two to three times as long (docs/log.md). Where nothing is
+learnt, the shortest of one length are attended to in one call.
 
-Shapes: H heads, K heads of keys and values, G = H / K, T rows of the stream, L rows of one sequence, E width
-of a head.
+Shapes: H heads, K heads of keys and values, G = H / K, T rows of the stream, N sequences of one length, L
+rows of one sequence, E width of a head.
 """
 
+from collections.abc import Iterable
 from functools import lru_cache
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -21,6 +24,11 @@ from datatunerx.modeling.stream import Stream
 NAME = "datatunerx-packed"
 WRITTEN_OUT = 512
 """Longest sequence whose attention is written out: what it keeps grows with the square of its length."""
+TOGETHER = 64
+"""Longest sequence that is attended to in one call with others of its length; longer ones gain nothing."""
+
+_Asked = tuple[Tensor, Tensor, Tensor]
+"""A sequence's queries [H, L, E], and its keys and values [K, L or more, E]."""
 
 
 def packed_attention(
@@ -45,11 +53,36 @@ def packed_attention(
     if stream.cache is not None:
         seen = stream.cache.fill(layer, key_1KTE[0], value_1KTE[0])
     scale = query_1HTE.shape[-1] ** -0.5 if scaling is None else scaling
-    outs = [
-        _sequence(query, key, value, scale, sliding_window)
-        for query, (key, value) in zip(query_1HTE[0].split(stream.lengths, dim=1), seen, strict=True)
-    ]
+    outs = []
+    queries = query_1HTE[0].split(stream.lengths, dim=1)
+    sequences = [(query, *one) for query, one in zip(queries, seen, strict=True)]
+    for length, alike in groupby(sequences, _length_together):
+        if length:
+            outs.append(_together(alike, scale, sliding_window))
+        else:
+            outs += [_sequence(*one, scale, sliding_window) for one in alike]
     return torch.cat(outs)[None], None
+
+
+def _length_together(sequence: _Asked) -> int:
+    """The length of one that goes with its neighbours of that length; 0 for one by itself."""
+    query_HLE, key_KLE, _ = sequence
+    length = query_HLE.shape[1]
+    short = length <= TOGETHER and length == key_KLE.shape[1]
+    return length if short and takes_onednn(query_HLE) and not torch.is_grad_enabled() else 0
+
+
+def _together(alike: Iterable[_Asked], scale: float, window: int | None) -> Tensor:
+    """The attention of sequences of one length, end to end, [N L, H, E]."""
+    query, key, value = (torch.stack(parts) for parts in zip(*alike, strict=True))
+    count, heads, length, width = query.shape
+    each = count * key.shape[1]
+    query, key, value = (x.view(each, -1, width) for x in (query, key, value))
+    mask_LL = _kept_mask(length, window, query.dtype, query.device)
+    mask = mask_LL.repeat(query.shape[1] // length, 1).expand(each, -1, -1)
+    weights = torch.baddbmm(mask, query, key.transpose(1, 2), alpha=scale).softmax(-1)
+    out_NHLE = torch.bmm(weights, value).view(count, heads, length, width)
+    return out_NHLE.transpose(1, 2).reshape(-1, heads, width)
 
 
 def _sequence(
