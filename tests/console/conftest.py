@@ -117,7 +117,7 @@ class Place:
         """A one-time link, as `dtx console` prints it."""
         command = [sys.executable, "-m", "datatunerx.cli", "console"]
         done = subprocess.run(
-            command, env=self.environment, capture_output=True, text=True, timeout=60, check=True
+            command, env=self.environment, capture_output=True, text=True, timeout=120, check=True
         )
         return done.stdout.strip()
 
@@ -188,7 +188,7 @@ def context(chromium, place) -> Iterator[Any]:
         locale="en-GB",
         reduced_motion="reduce",
     )
-    made.set_default_timeout(30_000)
+    made.set_default_timeout(120_000)
     page = made.new_page()
     page.goto(place.link())
     page.close()

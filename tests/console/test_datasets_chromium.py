@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 EVIL = '<script>document.title="owned"</script><img src=x onerror="document.title=\'owned\'">'
 GOOD = [
     {
@@ -46,7 +46,7 @@ def test_a_bad_file_shows_its_line_and_a_good_one_is_registered(upload, tmp_path
     held = tmp_path / "tickets-test.jsonl"
     held.write_text("\n".join(lines[:5]) + "\n")
     page = upload(path, held)
-    page.get_by_role("link", name="Problems 2").click(timeout=90_000)
+    page.get_by_role("link", name="Problems 2").click(timeout=240_000)
     page.get_by_role("row", name="tickets.jsonl:17 bad JSON").wait_for()
     page.get_by_role("row", name="tickets.jsonl:18 no assistant turn").get_by_text(
         "add the answer to learn"
@@ -54,8 +54,7 @@ def test_a_bad_file_shows_its_line_and_a_good_one_is_registered(upload, tmp_path
     page.get_by_role("link", name="Rows").click()
     assert page.locator(".turn.trained").first.inner_text() == "assistant\nsort 0"
     assert EVIL in page.locator(".turn").first.inner_text()
-    page.wait_for_timeout(300)
-    assert page.title() != "owned"
+    assert page.locator("[onerror]").count() == 0 and page.title() != "owned"
     page.get_by_role("button", name="Register the dataset").click()
     page.get_by_role("link", name="Clone with changes").wait_for()
     assert not page.get_by_text("not registered").is_visible()
@@ -65,10 +64,10 @@ def test_columns_of_another_name_are_mapped_where_it_is_told(upload, tmp_path):
     path = tmp_path / "faq.csv"
     path.write_text("frage,antwort\n" + "hallo,servus\nwie geht es,gut\n" * 10)
     page = upload(path)
-    page.get_by_label("Question").fill("frage", timeout=90_000)
+    page.get_by_label("Question").fill("frage", timeout=240_000)
     page.get_by_label("Answer").fill("antwort")
     page.get_by_role("button", name="Check again").click()
-    page.get_by_text("prompt-completion").first.wait_for(timeout=90_000)
+    page.get_by_text("prompt-completion").first.wait_for(timeout=240_000)
     page.get_by_role("button", name="Register the dataset").wait_for()
 
 
@@ -106,8 +105,8 @@ def test_a_server_that_is_away_for_a_moment_is_waited_for(browse, context, tmp_p
     page = browse("datasets/_new")
     context.set_offline(True)
     try:
-        page.locator("dtx-upload input[type=file]").set_input_files(path)
-        page.wait_for_timeout(1500)
+        with page.expect_event("requestfailed", lambda asked: "/_uploads" in asked.url):
+            page.locator("dtx-upload input[type=file]").set_input_files(path)
         assert not page.get_by_text("uploaded").is_visible()
     finally:
         context.set_offline(False)
@@ -125,21 +124,21 @@ def test_a_plugin_makes_the_rows_and_its_failure_is_told_in_its_own_words(upload
     plugin = {"apiVersion": "datatunerx.io/v1beta1", "kind": "DataPlugin", "metadata": {"name": "sheet"}}
     manifest = json.dumps(plugin | {"spec": {"entryPoint": "question-sheet"}})
     apply = [sys.executable, "-m", "datatunerx.cli", "apply", "-f", "-"]
-    subprocess.run(apply, input=manifest, env=place.environment, text=True, check=True, timeout=60)
+    subprocess.run(apply, input=manifest, env=place.environment, text=True, check=True, timeout=120)
     path = tmp_path / "sheet.csv"
     path.write_text("frage,antwort\n" + "hallo,servus\nwie geht es,gut\n" * 10)
     page = upload(path)
-    page.get_by_label("Question").wait_for(timeout=90_000)
+    page.get_by_label("Question").wait_for(timeout=240_000)
     page.get_by_role("link", name="Run a plugin").click()
     while not page.get_by_label("question", exact=True).is_visible():
         page.wait_for_timeout(1000)
         page.reload()
     page.get_by_label("question", exact=True).fill("nowhere")
     page.get_by_role("button", name="Run the plugin").click()
-    page.locator(".notice.bad", has_text="nowhere").wait_for(timeout=90_000)
+    page.locator(".notice.bad", has_text="nowhere").wait_for(timeout=240_000)
     page.get_by_role("link", name="Run a plugin").click()
     page.get_by_label("question", exact=True).fill("frage")
     page.get_by_label("answer", exact=True).fill("antwort")
     page.get_by_role("button", name="Run the plugin").click()
-    page.get_by_role("heading", name="Made by a plugin").wait_for(timeout=120_000)
+    page.get_by_role("heading", name="Made by a plugin").wait_for(timeout=240_000)
     assert page.locator(".figures").get_by_text("20", exact=True).first.is_visible()

@@ -11,7 +11,7 @@ from datatunerx.client.https import Https
 from datatunerx.client.kubeconfig import load
 from datatunerx.console.kinds import PLURALS
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 MANY = [f"many-{n:02}" for n in range(30)]
 
 

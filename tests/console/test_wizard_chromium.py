@@ -20,7 +20,7 @@ NOTE_DELTAS = """() => {
 }"""
 """Which column each piece of an answer was added to, as they come."""
 COLOURS = ("red", "green", "blue")
-pytestmark = [pytest.mark.slow, pytest.mark.model, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.model, pytest.mark.timeout(1200)]
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def platform(tmp_path_factory):
         yield re.search(r"https://\S+:\d+", told)[0], re.search(r"https://\S+once=\S+", told)[0]
     finally:
         server.terminate()
-        server.communicate(timeout=30)
+        server.communicate(timeout=120)
         for process in psutil.process_iter(["cmdline"]):
             words = process.info["cmdline"] or []
             if "datatunerx.worker" in words and str(home) in str(words):
@@ -55,7 +55,7 @@ def page(chromium, platform):
         locale="en-GB",
         reduced_motion="reduce",
     )
-    context.set_default_timeout(30_000)
+    context.set_default_timeout(120_000)
     page = context.new_page()
     complaints = []
     page.on("console", lambda said: complaints.append(said.text) if said.type == "error" else None)
@@ -79,20 +79,26 @@ def colours(tmp_path_factory):
     return path
 
 
+def onward(page, name, **exactly):
+    """Press what leads to another page, or to this one anew; what is typed before it is there is lost."""
+    with page.expect_navigation():
+        page.get_by_role("button", name=name, **exactly).last.click()
+
+
 def test_from_nothing_to_results_by_clicking(page, colours):
     page.get_by_role("link", name="New fine-tune").first.click()
     page.get_by_label("Name of the experiment").fill("my-first-model")
-    page.get_by_role("button", name="Next").last.click()
+    onward(page, "Next")
 
-    page.get_by_role("button", name="Use it").click()
-    page.get_by_text("Tokenizer and chat template are there").wait_for(timeout=90_000)
+    onward(page, "Use it")
+    page.get_by_text("Tokenizer and chat template are there").wait_for(timeout=240_000)
     page.locator("dtx-upload input[type=file]").set_input_files(colours)
     page.get_by_role("button", name="Check the data").click()
-    page.get_by_text("It can be trained on.").wait_for(timeout=60_000)
-    assert page.get_by_text("colours.jsonl:6").first.is_visible()  # the bad row, with its line
-    page.get_by_role("button", name="Next").last.click()
+    page.get_by_text("It can be trained on.").wait_for(timeout=240_000)
+    page.get_by_text("colours.jsonl:6").first.wait_for()  # the bad row, with its line
+    onward(page, "Next")
 
-    page.get_by_role("button", name="A quick try").click()
+    onward(page, "A quick try")
     page.get_by_label(re.compile("^LoRA rank")).fill("4000")
     page.get_by_text("4000 is outside: 1 to 1,024").wait_for()
     page.get_by_label(re.compile("^LoRA rank")).fill("4, 8")
@@ -112,23 +118,23 @@ def test_from_nothing_to_results_by_clicking(page, colours):
     page.get_by_role("heading", name="New fine-tune").wait_for()
 
     # left, and gone on with
-    page.get_by_role("button", name="Leave, and go on later").click()
+    onward(page, "Leave, and go on later")
     page.get_by_role("link", name=re.compile("my-first-model")).click()
     assert page.get_by_label(re.compile("^LoRA rank")).input_value() == "4, 8"
-    page.get_by_role("button", name="Next").last.click()
+    onward(page, "Next")
 
     card = page.get_by_label("What will happen")
     card.get_by_text("All train at once").wait_for()
     assert "2" in card.locator("dd").first.inner_text()
-    page.get_by_role("button", name="Start 2 jobs").click()
+    onward(page, "Start 2 jobs")
 
     page.get_by_role("button", name="Stop and keep").wait_for()
-    page.get_by_role("log").get_by_text("loading the base").wait_for(timeout=150_000)
+    page.get_by_role("log").get_by_text("loading the base").wait_for(timeout=240_000)
     page.get_by_role("link", name="To the results").click(timeout=240_000)
 
     page.get_by_text("untouched base").first.wait_for()
     assert page.locator("table tbody tr").count() >= 3
-    assert page.get_by_role("heading", name="say red 1").is_visible()
+    page.get_by_role("heading", name="say red 1").wait_for()
     page.locator("dtx-charts canvas").first.wait_for()
     page.get_by_role("link", name="Take it home").last.click()
 
@@ -136,7 +142,7 @@ def test_from_nothing_to_results_by_clicking(page, colours):
     page.get_by_role("dialog").get_by_role("button", name="Cancel").click()
     page.get_by_role("link", name="Talk to base and tuned").first.click()
     page.get_by_role("heading", name="Compare").wait_for()
-    assert page.get_by_text("my-first-model-r4").first.is_visible()
+    page.get_by_text("my-first-model-r4").first.wait_for()
 
     page.locator("#composer summary").click()
     page.get_by_label("Longest answer").fill("16")
