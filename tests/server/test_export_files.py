@@ -72,11 +72,18 @@ URL = f"{PATH}/c/files?export=gguf"
 
 @pytest.mark.parametrize(("to", "type"), [("adapter", "f16"), ("hf", "q8_0"), ("hf", "q4_k_m")])
 async def test_weights_that_a_form_does_not_store_are_refused_at_once(api, to, type):
-    spec = {"finetune": "t", "llm": "m", "dataset": "d", "uri": "file:///artifacts/t", "step": 1}
-    spec["exports"] = [{"name": "x", "to": to, "type": type}]
-    body = {"apiVersion": "datatunerx.io/v1beta1", "kind": "LLMCheckpoint", "metadata": {"name": "c"}}
-    answer = await api.post(PATH, body | {"spec": spec})
+    await _made(api, {"type": "q8_0"})
+    asked = {"name": "x", "to": to, "type": type}
+    answer = await api.patch(f"{PATH}/c", {"spec": {"exports": [asked]}})
     assert answer.status == 422 and "other types are of gguf and ollama" in answer.body.decode()
+
+
+async def test_a_wish_of_an_older_release_stays_as_the_record(api):
+    """It was refused by the worker then; a checkpoint that has it takes others."""
+    await _made(api, {"to": "hf", "type": "q8_0"})  # as if: a rule of change is asked of no new object
+    there = (await api.get(f"{PATH}/c")).ok()["spec"]["exports"]
+    more = [*there, {"name": "home", "to": "gguf", "type": "q8_0"}]
+    assert len((await api.patch(f"{PATH}/c", {"spec": {"exports": more}})).ok()["spec"]["exports"]) == 2
 
 
 async def test_its_files_are_named_with_their_digests_and_links_are_none_of_them(api, exported):

@@ -118,6 +118,7 @@ def test_what_is_refused_leaves_nothing(leaving, monkeypatch):
     for plan, error, words in (
         (leaving.plan("hf", target=there.as_uri()), CannotExport, "is there already"),
         (leaving.plan("hf", "q4_0"), CannotExport, "hf takes auto, f32, f16, bf16"),
+        (leaving.plan("adapter", "f16"), CannotExport, "exported as it was trained; use auto"),
         (leaving.plan("gguf", "q4_k_m"), CannotWriteGguf, "llama-quantize, which is not on the PATH"),
         (leaving.plan("hf").model_copy(update=home), CannotExport, "the server's own folders"),
     ):

@@ -278,8 +278,10 @@ KINDS: tuple[Kind, ...] = (
         (
             *(immutable(name) for name in ("finetune", "llm", "dataset", "uri", "step", "manifestDigest")),
             Rule(
+                # one that was asked for earlier stays as the record
                 "!has(self.exports) || self.exports.all(e, !has(e.type) || e.type == 'auto'"
-                " || (e.to == 'hf' && e.type in ['f32', 'f16', 'bf16']) || e.to in ['gguf', 'ollama'])",
+                " || (e.to == 'hf' && e.type in ['f32', 'f16', 'bf16']) || e.to in ['gguf', 'ollama']"
+                " || (has(oldSelf.exports) && oldSelf.exports.exists(o, o.name == e.name)))",
                 "exports: an hf folder is stored as auto, f32, f16 or bf16, an adapter as auto; other types "
                 "are of gguf and ollama",
             ),

@@ -212,7 +212,10 @@ def _must_be_possible(plan: ExportPlan) -> None:
     """Told before the base is loaded. Raises CannotExport and CannotWriteGguf."""
     if plan.to is ExportFormat.HF:
         _dtype(plan.type)
-    elif plan.to is not ExportFormat.ADAPTER:
+    elif plan.to is ExportFormat.ADAPTER:
+        if plan.type is not ExportType.AUTO:
+            raise CannotExport(f"type {plan.type.value}: an adapter is exported as it was trained; use auto")
+    else:
         from datatunerx.modeling.to_gguf import must_be_writable
 
         must_be_writable(storage.local_path(plan.adapter.model.uri), _gguf_type(plan.type).value)
