@@ -2,11 +2,40 @@
 
 import pytest
 
-from datatunerx.resources import LLM, Dataset, FinetuneExperiment, Hyperparameter
+from datatunerx.resources import LLM, Dataset, Finetune, FinetuneExperiment, Hyperparameter
 from datatunerx.resources.material import DataPlugin
 from datatunerx.resources.outcome import ScoringPlugin
 
 PLUGIN = {"provider": "entry-point", "entryPoint": "json:loads"}
+
+
+async def test_users_end_well_with_what_was_deleted_under_them(platform, make_objects):
+    platform.backend.behaviour.wait_at = 1
+    platform.backend.behaviour.refuse_scoring = {"e-g0"}  # measured in a run of its own, afterwards
+    objects = make_objects(1)
+    await platform.apply(*objects)
+
+    async def trains():
+        found = await platform.api.list(Finetune)
+        return found and found[0].status.phase == "Running"
+
+    await platform.until(trains)
+    for obj in objects[:-1]:
+        await platform.api.delete(type(obj), obj.metadata.name)
+    await platform.api.patch(FinetuneExperiment, "e", {"spec": {"suspend": True}})
+
+    async def suspended():
+        return (await platform.api.get(FinetuneExperiment, "e")).status.phase == "Suspended"
+
+    await platform.until(suspended)
+    platform.backend.behaviour.wait_at = None
+    await platform.api.patch(FinetuneExperiment, "e", {"spec": {"suspend": False}})
+    assert (await platform.ended(FinetuneExperiment, "e")).status.jobs.succeeded == 1
+
+    async def gone():
+        return not [found for obj in objects[:-1] for found in await platform.api.list(type(obj))]
+
+    await platform.until(gone)
 
 
 @pytest.mark.parametrize(

@@ -60,7 +60,8 @@ def ready_dataset(world: World, namespace: str, name: str) -> Dataset | Waiting:
 
 
 def _not_ready(obj: LLM | Dataset, observed: int | None, ready: bool) -> Waiting | None:
-    if ready and observed == obj.metadata.generation and obj.metadata.deletion_timestamp is None:
+    # Also one that is being deleted: it stays for its users, who could not end without it.
+    if ready and observed == obj.metadata.generation:
         return None
     said = obj.status.condition("Ready")
     why = f"{said.reason}: {said.message}" if said and said.status != "True" else "it is being inspected"
