@@ -188,6 +188,29 @@ async def test_a_change_of_an_object_is_told_by_its_name(console, run):
         assert told["names"] == ["r"] and told["to"] > told["from"]
 
 
+async def test_a_page_hears_of_what_has_changed_since_it_was_read_and_of_nothing_else(console, run):
+    before = await live.newest(console.api, "Run", "default")
+    await console.api.patch_status(RUNS, "r", {"status": {"phase": "Succeeded"}})
+    now = await live.newest(console.api, "Run", "default")
+    hub = live.Hub()
+    async with following(console, hub, "status:Run", before) as early:
+        told = await early.next()
+        assert (told["names"], told["from"], told["to"]) == (["r"], before, now)
+        async with following(console, hub, "status:Run", now) as late:
+            await console.api.patch_status(RUNS, "r", {"status": {"reason": "Done"}})
+            for reader in (early, late):
+                told = await reader.next()
+                assert told["names"] == ["r"] and told["from"] == now < told["to"]
+
+
+async def test_who_followed_too_long_ago_is_told_that_anything_may_have_changed(console, run, monkeypatch):
+    monkeypatch.setattr(live, "REPLAYED", 1)
+    before = await live.newest(console.api, "Run", "default")
+    await console.api.patch_status(RUNS, "r", {"status": {"phase": "Succeeded"}})
+    async with following(console, live.Hub(), "status:Run", before) as reader:
+        assert (await reader.next())["names"] is None
+
+
 @pytest.mark.parametrize("topic", ["log:r", "points:r", "status:Run"])
 async def test_what_a_visitor_may_not_see_is_refused(console, run, topic):
     api = Api(Bearer(InProcess(console._app, user=""), VIEWER))

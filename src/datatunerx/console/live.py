@@ -28,6 +28,8 @@ RECHECK_SECONDS = 10.0
 """How often a reader's rights are looked at again."""
 BEHIND = 1 << 20
 """Bytes by which a reader may be behind before it skips."""
+REPLAYED = 500
+"""Versions of the API that are looked through for the first reader of a topic."""
 LAST_LINES = 200
 """What one who skips is shown of what was before."""
 KEPT = 256 << 10
@@ -191,7 +193,8 @@ def columns(data: bytes) -> dict[str, dict[str, list[list[float | None]]]]:
 
 
 class StatusTopic:
-    """`status:KIND`: names of objects that changed. Offsets are versions of the API."""
+    """`status:KIND`: names of objects that changed. Offsets are versions of the API; a page that follows from
+    the one it was read at hears of what has changed since, and of nothing else."""
 
     def __init__(self, hub: "Hub", namespace: str, name: str) -> None:
         self._hub, self._namespace, self.name = hub, namespace, name
@@ -201,6 +204,7 @@ class StatusTopic:
         self._frames: deque[Frame] = deque(maxlen=64)
         self._fresh: dict[str, None] = {}
         self._version = 0
+        self._replays = True
         self._task: asyncio.Task[None] | None = None
 
     async def look(self) -> bool:
@@ -235,7 +239,7 @@ class StatusTopic:
             try:
                 await self._follow(reader)
             except Gone:
-                self.head = None  # begin anew; who reads is told that anything may have changed
+                self.head, self._replays = None, False  # who reads is told that anything may have changed
             except ApiError as error:
                 reader.refuse(self.name, error)
             await asyncio.sleep(FLUSH_SECONDS)
@@ -243,8 +247,10 @@ class StatusTopic:
     async def _follow(self, reader: "Reader") -> None:
         plural = kinds.PLURALS[self._kind]
         if self.head is None:
-            listed = await newest(reader.api, self._kind, self._namespace)
-            self.head = self._version = listed
+            now = await newest(reader.api, self._kind, self._namespace)
+            told = [each.offsets[self.name] for each in self.readers]
+            known = [at for at in told if max(0, now - REPLAYED) < at <= now]
+            self.head = self._version = min(known) if known and self._replays else now
             for each in self.readers:
                 each.wake.set()
         async for change in reader.api.watch(plural, self._namespace, version=str(self._version)):

@@ -52,7 +52,9 @@ async def of(visit: Visit, tunes: Mapping[str, Json], jobs: Sequence[Json]) -> d
             _drawing[_uid(tune)] = asyncio.create_task(_draw(visit.api, visit.namespace, line, tune))
     if tasks := [_drawing[_uid(tune)] for tune in behind.values() if _uid(tune) in _drawing]:
         await asyncio.wait(tasks, timeout=WAIT_SECONDS)
-    return {name: _known[_uid(tune)][1] for name, tune in tunes.items() if _uid(tune) in _known}
+    drawn = {name: _known[_uid(tune)][1] for name, tune in tunes.items() if _uid(tune) in _known}
+    visit.soon |= len(drawn) < len(tunes)
+    return drawn
 
 
 def _uid(tune: Json) -> str:

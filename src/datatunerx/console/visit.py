@@ -13,6 +13,7 @@ from starlette.routing import Route
 from datatunerx.client import NAMESPACES, Api, ApiError
 from datatunerx.client.errors import Unauthorized
 from datatunerx.console import access, kinds, render, words
+from datatunerx.console.live import newest
 from datatunerx.console.menu import MENU, Entry
 from datatunerx.console.session import Session, Sessions
 from datatunerx.resources import GROUP
@@ -54,6 +55,10 @@ class Visit:
         self.now = datetime.now(UTC)
         self.rules: access.Rules = ()
         self.user = ""
+        self.version = 0
+        """Of the API, before anything was read; 0 where it is not known."""
+        self.soon = False
+        """Whether something of the page is still being made, and it should be looked at again."""
         self.fields: list[tuple[str, str]] = []
 
     @property
@@ -190,6 +195,8 @@ async def _answer(page: Page, sessions: Sessions, connect: Connect, request: Req
             return visit.go(f"{PREFIX}/login" + (f"?{urlencode({'next': back})}" if back else ""))
         visit.rules = await access.rules(visit.api, visit.namespace)
     try:
+        if visit.watched and not visit.partial and request.method == "GET":
+            visit.version = await newest(visit.api, visit.watched[0], visit.namespace)
         response = await page.handler(visit)
     except ApiError as error:
         response = await failed(visit, error.status or 503, error.reason, error.message)

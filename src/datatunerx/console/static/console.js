@@ -2,7 +2,7 @@
    server has drawn; it computes nothing and holds no state but what the reader ticked. */
 "use strict";
 (() => {
-  const REFRESH_MS = 3000;
+  const REFRESH_MS = 3000, SOON_MS = 800;
   const $ = (id) => document.getElementById(id);
   const all = (selector) => [...document.querySelectorAll(selector)];
   const csrf = () => JSON.parse(document.body.getAttribute("hx-headers"))["X-CSRF-Token"];
@@ -22,6 +22,7 @@
   // A socket tells of changes; then only ages and what a clock moves need a refresh of their own.
   let looks = 0;
   setInterval(() => (!window.dtxLive?.connected || ++looks % 2 === 0) && refresh(), REFRESH_MS);
+  if (document.querySelector("main[data-soon]")) setTimeout(refresh, SOON_MS);
   document.addEventListener("dtx:changed", refresh);
   document.addEventListener("visibilitychange", refresh);
 

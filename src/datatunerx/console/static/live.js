@@ -101,7 +101,8 @@
   }
   addEventListener("DOMContentLoaded", () => {
     const kinds = (document.body.dataset.kinds || "").split(" ").filter(Boolean);
+    const read = Number(document.body.dataset.version);  // when the page was
     if (document.querySelector("main[data-live]"))
-      for (const kind of kinds) live.follow(`status:${kind}`, 0, (message) => message.refused || changed());
+      for (const kind of kinds) live.follow(`status:${kind}`, read, (message) => message.refused || changed());
   });
 })();
