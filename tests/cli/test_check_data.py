@@ -69,3 +69,5 @@ def test_options_that_mean_nothing_are_refused_before_anything_is_read(check):
         2, "error: --format alpacca: unknown; did you mean alpaca?\n",
     )  # fmt: skip
     assert "write it as PART=COLUMN" in check("a.csv", "--map", "prompt")[2]
+    code, _, err = check(os.fsdecode(b"caf\xe9.jsonl"))
+    assert (code, err) == (2, "error: 'caf\\udce9.jsonl': a name that is not UTF-8; give the file another\n")

@@ -240,6 +240,18 @@ CASES = {
     "half a surrogate pair": dropped(
         between(answer("\ud83d")), "half a surrogate pair", 2, "messages[1].content"
     ),
+    "half a surrogate pair in a column's name": dropped(
+        holds(f'{GOOD}\n{{"\\ud800": 1}}\n{GOOD}'), "missing column", 2, "messages"
+    ),
+    "half a surrogate pair in all columns' names": refused(
+        holds('{"\\ud800": 1, "\\udfff": 2}\n'), r"columns '.ud800', '.udfff' are no known format"
+    ),
+    "half a surrogate pair in a key that is there twice": refused(
+        holds('{"\\ud800": 1, "\\ud800": 2}\n'), r"a.jsonl:1: '.ud800': duplicate key"
+    ),
+    "columns with names of 90 kB": refused(
+        holds("{" + ", ".join(f'"{n}{"x" * 90_000}": 1' for n in range(30)) + "}"), r"^.{1,3000}$"
+    ),
     "NUL in a text": dropped(between(answer("a\0b")), "NUL character", 2, "messages[1].content"),
     "NUL bytes": dropped(between(b"\0\0\0"), "bad JSON"),
     "NaN": dropped(between(with_more("NaN")), "NaN or Infinity in JSON"),
@@ -309,6 +321,9 @@ CASES = {
     ),
     "Latin-1 in a CSV": dropped(
         holds(b"prompt,completion\na,b\nc,d\xe9\ne,f\n", "a.csv"), "not UTF-8", 3, "completion"
+    ),
+    "Latin-1 in a CSV's header": refused(
+        holds("frage;r\u00e9ponse\na;b\n".encode("latin-1"), "a.csv"), "a.csv:1: not UTF-8 .found byte 0xe9"
     ),
     "a formula in a CSV": taken(holds("prompt,completion\na,=cmd|'/c calc'!A0\n", "a.csv"), 1),
     # Parquet and Arrow

@@ -154,6 +154,10 @@ def _turn(name: str, message: dict[str, Any]) -> str:
 
 
 def _uri(path: str) -> str:
+    try:
+        path.encode()
+    except UnicodeEncodeError as error:
+        raise BadInput(f"{path!a}: a name that is not UTF-8; give the file another") from error
     return path if "://" in path else os.path.abspath(os.path.expanduser(path))
 
 

@@ -1,8 +1,11 @@
 """What goes wrong with data, said so that it can be put right: file, line, field, what was found, one fix."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
+from itertools import islice
 
 SHOWN = 80
+SHOWN_NAMES = 20
 
 
 class DataError(Exception):
@@ -70,6 +73,17 @@ def shown(value: object) -> str:
         text = ascii(value) if not value.isprintable() else repr(value)
         return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
     return _WORDS.get(type(value), type(value).__name__)
+
+
+def named(name: str) -> str:
+    """A column's name as an error message has it: as it stands, unless it is long or cannot be printed."""
+    return name if name.isprintable() and len(name) <= SHOWN else shown(name)
+
+
+def names_of(columns: Collection[object], none: str = "none") -> str:
+    """Columns as an error message lists them; `none` where there are none."""
+    listed = ", ".join(named(str(name)) for name in islice(columns, SHOWN_NAMES))
+    return f"{listed}, ..." if len(columns) > SHOWN_NAMES else listed or none
 
 
 _WORDS: dict[type, str] = {bool: "boolean", int: "number", float: "number", list: "a list", dict: "an object"}

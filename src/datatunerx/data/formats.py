@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from datatunerx.data import turns
-from datatunerx.data.errors import DataError, Problem, Refused, shown
+from datatunerx.data.errors import DataError, Problem, Refused, names_of, shown
 from datatunerx.data.turns import Message as Message
 from datatunerx.data.turns import check, listed, said, text_of
 from datatunerx.resources.enums import DataFormat
@@ -139,8 +139,7 @@ def unknown(columns: list[str], format: DataFormat, features: Mapping[str, str],
         fix = f"use one of {', '.join(parts)}"
         return DataError(f"{who} part {odd!r}", file, field=f"features.{odd}", fix=fix)
     lost = next((name for name in features.values() if name not in columns), None)
-    found = ", ".join(columns[:20]) or "none"
-    found += ", ..." if len(columns) > 20 else ""
+    found = names_of(columns)
     if lost is not None:
         fix = "map to one of the file's columns"
         return DataError(f"there is no column {lost!r} (found {found})", file, field="features", fix=fix)
@@ -157,8 +156,7 @@ def conversation(row: Mapping[str, Any], layout: Layout) -> Conversation | Probl
     try:
         parts = {part: row[layout.columns[part]] for part in layout.needed}
     except KeyError as error:
-        found = ", ".join(list(map(str, row))[:20]) or "no columns"
-        column = str(error.args[0])
+        found, column = names_of(row, "no columns"), str(error.args[0])
         return Problem("missing column", field=column, found=found, fix=f"add {shown(column)} to the row")
     for part, names in layout.others:
         for name in names:

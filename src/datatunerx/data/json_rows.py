@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 
 import orjson
 
-from datatunerx.data.errors import DataError, Problem, Refused, shown
+from datatunerx.data.errors import DataError, Problem, Refused, named, shown
 from datatunerx.data.raw import (
     CHUNK_BYTES,
     MAX_COLUMNS,
@@ -136,7 +136,9 @@ def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(made) != len(pairs):
         seen: set[str] = set()
         twice = next(name for name, _ in pairs if name in seen or seen.add(name))  # type: ignore[func-returns-value]
-        raise Refused(Problem("duplicate key", field=twice, found=shown(twice), fix="keep one of the two"))
+        raise Refused(
+            Problem("duplicate key", field=named(twice), found=shown(twice), fix="keep one of the two")
+        )
     return made
 
 

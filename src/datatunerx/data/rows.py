@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from datatunerx.data.digests import file_digest
-from datatunerx.data.errors import DataError, Problem, shown, where
+from datatunerx.data.errors import DataError, Problem, names_of, shown, where
 from datatunerx.data.formats import COLUMNS, Conversation, Layout, conversation, layout_of, unknown
 from datatunerx.data.parse import raw_rows
 from datatunerx.data.raw import Part, RawRow
@@ -255,7 +255,7 @@ def _unheld(row: RawRow, layout: Layout | None) -> Problem:
     made = conversation(row.value, layout) if layout else None
     if isinstance(made, Problem):
         return made
-    found = ", ".join(list(row.value)[:20])
+    found = names_of(row.value)
     return Problem("other columns than the file's format", found=found, fix="write all rows of a file alike")
 
 

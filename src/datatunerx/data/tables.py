@@ -95,6 +95,9 @@ def _table(rows: "_csv.Reader", lines: _Lines, uri: str) -> Iterator[RawRow]:
             fix = 'close the quote; write " inside quotes as ""'
             raise DataError(f"bad CSV: {said}", uri, lines.line, fix=fix) from error
         if not columns:
+            for cell in cells:
+                if problem := _undecoded(cell):
+                    raise problem.at(uri, lines.line).error()
             columns = header(cells, uri)
         elif cells:
             yield RawRow(lines.line, _cells(columns, cells))
