@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import stat
+import sys
 import threading
 import time
 from pathlib import Path
@@ -36,8 +37,8 @@ def adapter(room):
     """Saves an adapter as training does, and gives it as a model to serve."""
     base = load_base(room.model_dir)
 
-    def make(name: str, seed: int = 1, **fields) -> ServedModel:
-        made = make_adapter(name, AdapterShape(rank=4), base.widths, seed=seed)
+    def make(name: str, seed: int = 1, rank: int = 4, **fields) -> ServedModel:
+        made = make_adapter(name, AdapterShape(rank=rank), base.widths, seed=seed)
         drawn = torch.randn(made.flat.shape, generator=torch.Generator().manual_seed(seed))
         made.flat.copy_(drawn * 0.3)
         folder = room.root / "artifacts" / name
@@ -63,8 +64,9 @@ def serving(room, plan, wanted=lambda state: True):
 
 
 def client_of(room, plan) -> OpenAI:
+    url = serving(room, plan).url  # the token is written before
     token = (room.folder(plan) / "serve.token").read_text()
-    return OpenAI(base_url=serving(room, plan).url, api_key=token, max_retries=0, timeout=60)
+    return OpenAI(base_url=url, api_key=token, max_retries=0, timeout=60)
 
 
 def say(client: OpenAI, model: str, **more) -> str:
@@ -142,6 +144,24 @@ def test_the_token_is_for_its_owner_only_and_nobody_sees_it_elsewhere(room):
         pytest.raises(openai.AuthenticationError),
     ):
         say(thief, "tiny")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="libgomp tells which threads compute together")
+def test_one_thread_of_a_worker_has_all_its_cores_and_no_other_computes_with_helpers(room, adapter):
+    """More helpers than cores sleep between any two products, and a step takes twice as long."""
+    wide = adapter("wide", rank=64)  # large enough that whoever reads it would take helpers for it
+    plan = plan_of(room, BASE, wide)
+    told = {"OMP_DISPLAY_AFFINITY": "TRUE", "OMP_AFFINITY_FORMAT": "team %i %n %N"}
+    room.start(plan, OMP_NUM_THREADS="2", **told)
+
+    with client_of(room, plan) as client:
+        client.completions.create(model="wide", prompt=["red " * 25] * 16, max_tokens=2)
+
+    # whoever begins to compute with another says so in the worker's log: thread, place in the team, its size
+    teams = [line.split()[1:] for line in room.log(plan).splitlines() if line.startswith("team ")]
+    leaders = {thread for thread, place, size in teams if (place, size) == ("0", "2")}
+    assert len(leaders) == 1, teams
 
 
 @pytest.mark.slow
