@@ -4,7 +4,7 @@ import pytest
 
 from datatunerx.cli import change, retry
 from datatunerx.cli.errors import CommandError, Exit
-from datatunerx.resources import LLM, FinetuneExperiment, FinetuneJob
+from datatunerx.resources import LLM, FinetuneExperiment, FinetuneJob, Scoring
 from datatunerx.resources.wire import RETRY
 
 SPEC = {"llm": "m", "dataset": "d", "hyperparameter": {"ref": "h"}}
@@ -50,6 +50,21 @@ async def test_a_job_may_be_named_alone_and_a_model_by_its_kind(api, failed):
         await retry.retry(api, "fj/e-h", "default")
     assert await marked(api) == [True, True, False]
     assert await retry.retry(api, "llm/m", "default") is Exit.OK
+
+
+async def test_a_scoring_without_a_score_is_measured_again_unless_a_job_has_it(api, failed, capsys):
+    job = (await api.get(FinetuneJob, "e-i")).owner_reference().dump()
+    for name, score, owners in (("alone", None, []), ("scored", 0.5, []), ("of-job", None, [job])):
+        spec = {"model": {"kind": "LLM", "name": "m"}, "dataset": "d"}
+        made = {"metadata": {"name": name, "ownerReferences": owners}, "spec": spec}
+        await api.create(Scoring.parse(made))
+        await api.patch_status(Scoring, name, {"status": {"phase": "Succeeded", "score": score}})
+    with pytest.raises(CommandError, match="no controller"):
+        await retry.retry(api, "sc/alone", "default")
+    assert "scoring/alone: measured again" in capsys.readouterr().out
+    for name in ("scored", "of-job"):
+        with pytest.raises(CommandError, match=f"nothing of sc/{name} has failed"):
+            await retry.retry(api, f"sc/{name}", "default")
 
 
 @pytest.mark.parametrize("target", ["fj/e-i", "e-none", "run/x"])

@@ -7,7 +7,7 @@ from datatunerx.client.errors import ApiError
 from datatunerx.resources import FinetuneExperiment, Scoring
 from datatunerx.resources.experiment import MetricResult
 from datatunerx.resources.outcome import ScoringPlugin
-from datatunerx.resources.wire import API_VERSION, GROUP, VERSION
+from datatunerx.resources.wire import API_VERSION, GROUP, RETRY, VERSION
 from datatunerx.runs.result import PluginFacts
 
 SERVICE = {"url": "http://127.0.0.1:9/v1", "model": "m", "secretRef": {"name": "key-of-service"}}
@@ -48,6 +48,26 @@ async def test_a_service_is_scored_on_own_questions_without_any_dataset(platform
     plan = worker.plan.score
     assert (plan.service.url, plan.model, plan.data) == (SERVICE["url"], None, None)
     assert plan.measure.judge.model == "j" and plan.measure.questions[0].answer == "2"
+
+
+async def test_what_had_no_score_is_measured_again_for_who_asks_and_what_has_one_is_not(platform):
+    """As when the judge was away."""
+    behaviour = platform.backend.behaviour
+    behaviour.scores[""] = None
+    await platform.apply(scoring("s", service=SERVICE, measure=OWN))
+    assert (await phase(platform, "s")).status.reason == "ScoreMissing"
+    behaviour.scores[""] = 0.7
+    await platform.api.patch(Scoring, "s", {"metadata": {"annotations": {RETRY: "1"}}})
+
+    async def measured():
+        return (await platform.api.get(Scoring, "s")).status.score == 0.7
+
+    await platform.until(measured)
+    behaviour.scores[""] = 0.9
+    await platform.api.patch(Scoring, "s", {"metadata": {"annotations": {RETRY: "2"}}})
+    await platform.apply(scoring("other", service=SERVICE, measure=OWN))
+    await phase(platform, "other")  # whatever was asked of s is acted on by then
+    assert await measured() and len(platform.backend.of("score")) == 3
 
 
 async def test_a_plugin_is_waited_for_by_name_and_called_with_its_parameters(platform):
@@ -180,6 +200,8 @@ async def test_the_verdict_compares_each_with_its_base_and_the_next_by_the_same_
             "answer",
         ),
         ({"service": SERVICE, "measure": OWN | {"plugins": [{"ref": "a", "parameter": {}}]}}, "parameter"),
+        ({"service": SERVICE, "measure": OWN | {"rankBy": "bleu"}}, "rankBy names what is not measured"),
+        ({"service": SERVICE, "measure": OWN | {"plugins": [{"ref": "a"}], "rankBy": "ab"}}, "rankBy names"),
     ],
 )  # fmt: skip
 async def test_what_cannot_be_meant_is_refused_at_once(platform, spec, message):

@@ -77,7 +77,7 @@ async def _failed_of(api: Api, kind: KindName, body: Json, namespace: str) -> li
         found = await _materials(api, [f"LLM/{spec['llm']}", f"Dataset/{spec['dataset']}"], namespace)
         return [*found, top] if phase(body) == "Failed" else found
     if kind.kind == "Scoring":
-        return [(kind, name)] if phase(body) == "Failed" else []
+        return [(kind, name)] if phase(body) == "Failed" or _without_score(body) else []
     if kind.kind in INSPECTED:
         return [(kind, name)] if not_ready(body) else []
     raise CommandError(
@@ -123,6 +123,16 @@ async def _under_way(api: Api, name: str, namespace: str) -> None:
         await asyncio.sleep(0.1)
 
 
+def _without_score(body: Json) -> bool:
+    """Of a Scoring that has ended and stands alone; one of a job stays as it was ranked."""
+    status = body.get("status") or {}
+    return (
+        status.get("phase") == "Succeeded"
+        and status.get("score") is None
+        and not body["metadata"].get("ownerReferences")
+    )
+
+
 def _moved(body: Json) -> bool:
     if body["kind"] in INSPECTED:
         return True  # its inspection is a Run of its own, which the conditions tell of
@@ -132,4 +142,6 @@ def _moved(body: Json) -> bool:
 
 
 def _what(kind: KindName) -> str:
+    if kind.kind == "Scoring":
+        return "measured again"
     return "inspected again" if kind.kind in INSPECTED else "tried again, from its last whole checkpoint"

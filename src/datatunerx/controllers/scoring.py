@@ -42,7 +42,7 @@ class ScoringReconciler:
         scoring = context.world.get(Scoring, *key)
         if scoring is None or scoring.metadata.deletion_timestamp:
             return None
-        if scoring.status.phase is ScoringPhase.FAILED and (value := asked_again(scoring)):
+        if _may_be_measured_again(scoring) and (value := asked_again(scoring)):
             await self._try_again(scoring, value)
             return None
         if scoring.status.phase in ENDED:
@@ -81,9 +81,9 @@ class ScoringReconciler:
         await write_status(self._context, scoring, wanted)
 
     async def _from_named_run(self, scoring: Scoring, wanted: Scoring) -> bool:
-        """False if spec.run has no score of this model and never will."""
+        """False if spec.run has no score of this model and never will, or one to be measured again."""
         namespace, name = scoring.metadata.namespace, scoring.spec.run
-        if name is None:
+        if name is None or scoring.status.retried_for:
             return False
         run = self._context.world.get(Run, namespace, name)
         if run is None:
@@ -231,6 +231,14 @@ def _precision(checkpoint: LLMCheckpoint) -> Precision:
     if not checkpoint.spec.parameters_json:
         return Precision.AUTO
     return TrainingParameters.model_validate_json(checkpoint.spec.parameters_json).precision
+
+
+def _may_be_measured_again(scoring: Scoring) -> bool:
+    """Whether it failed; or has no score, as when a judge was away, and no job or experiment reckoned with
+    that already."""
+    status, alone = scoring.status, not scoring.metadata.owner_references
+    without_score = status.phase is ScoringPhase.SUCCEEDED and status.score is None
+    return status.phase is ScoringPhase.FAILED or (alone and without_score)
 
 
 def _died(run: Run) -> bool:

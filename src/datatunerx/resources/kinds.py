@@ -76,6 +76,15 @@ def measured_with(part: str) -> tuple[Rule, ...]:
                 f"metricOptions: {option} is an option of {names.replace(chr(39), '')} only",
             )
         )
+    by = f"self.{part}.rankBy"
+    of_plugin = f"p, {by} == p.ref || {by}.startsWith(p.ref + '/')"
+    rules.append(
+        Rule(
+            f"!has(self.{part}) || !has({by}) || {by} in {asked}"
+            f" || (has(self.{part}.plugins) && self.{part}.plugins.exists({of_plugin}))",
+            "rankBy names what is not measured; write one of metrics, or a plugin's ref or ref/name",
+        )
+    )
     judged = f"self.{part}.metrics.exists(m, m == 'judge')"
     rules.append(
         Rule(
