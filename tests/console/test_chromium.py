@@ -125,7 +125,7 @@ def test_the_language_changes_where_one_stands_and_stays(browse):
     page.get_by_role("link", name="数据集").wait_for()  # what is around the page speaks it too
     page.reload()
     page.get_by_role("heading", name="实验").wait_for()
-    page.get_by_role("button", name="EN").click()
+    page.get_by_role("button", name="EN", exact=True).click()
     page.get_by_role("heading", name="Experiments").wait_for()
 
 

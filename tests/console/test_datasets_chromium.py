@@ -95,7 +95,7 @@ def test_an_upload_is_cancelled_and_gone_on_with(browse, tmp_path):
     page.get_by_role("button", name="中文").click()
     page.get_by_text("已上传").wait_for()
     assert page.get_by_role("button", name="检查数据").is_enabled()
-    page.get_by_role("button", name="EN").click()
+    page.get_by_role("button", name="EN", exact=True).click()
     browse.complaints.clear()  # of the request that was cancelled
 
 
