@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from tokenizers import Tokenizer
 
 from datatunerx.data import ChatTemplate
@@ -23,6 +24,7 @@ from datatunerx.storage import DiskFull
 from datatunerx.storage.layout import TITLE, blob
 from datatunerx.training import checkpoints
 from datatunerx.worker.export import CannotExport, NotTheSame, export
+from datatunerx.worker.failure import explain
 from datatunerx.worker.journal import Journal
 from datatunerx.worker.prepare import files_beside
 
@@ -155,11 +157,13 @@ def test_a_full_disk_leaves_nothing(leaving, monkeypatch):
     monkeypatch.undo()
 
     def full(*args, **options):
-        raise OSError(28, "No space left on device")
+        said = "Error while serializing: I/O error: No space left on device (os error 28)"
+        raise SafetensorError(said)  # what it says of a disk that is full
 
     monkeypatch.setattr("datatunerx.modeling.merge.save_file", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(OSError, match="No space left") as refused:
         leaving.export(leaving.plan("gguf"))
+    assert explain(refused.value)[0] == "DiskFull" and "model.safetensors" in explain(refused.value)[1]
     assert not (leaving.root / "out").exists()
 
 

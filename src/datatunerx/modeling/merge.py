@@ -4,12 +4,15 @@ The sum is made in float32 and file by file, so that no more than one file's wei
 """
 
 import json
+import os
+import re
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -22,6 +25,18 @@ TOKENIZER = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
     "merges.txt", "tokenizer.model", "chat_template.jinja",
 )  # fmt: skip
+
+
+def _save(tensors: dict[str, Tensor], path: Path) -> None:
+    """Raises OSError where no space is left, which safetensors says in words only."""
+    try:
+        save_file(tensors, path, metadata={"format": "pt"})
+    except SafetensorError as error:
+        number = re.search(r"\(os error (\d+)\)", str(error))
+        if number is None:
+            raise
+        code = int(number[1])
+        raise OSError(code, os.strerror(code), str(path)) from error
 
 
 class CannotMerge(ValueError):
@@ -53,7 +68,7 @@ def merge(
         tell(f"merging into {path.name}")
         tensors = {name: _merged(name, value, updates, dtype) for name, value in load_file(path).items()}
         sizes += sum(value.numel() * value.element_size() for value in tensors.values())
-        save_file(tensors, out / path.name, metadata={"format": "pt"})
+        _save(tensors, out / path.name)
     if updates.left:
         raise CannotMerge(f"{adapter}: {sorted(updates.left)[0]} fits no weight of {base}")
     if (base / INDEX).is_file():
