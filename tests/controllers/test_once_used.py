@@ -43,6 +43,27 @@ async def test_what_is_in_training_or_trained_is_not_changed(platform, make_obje
     assert "planUri is immutable" in await refused(platform, Run, run, {"planUri": "file:///plan.json"})
 
 
+async def test_what_has_ended_says_that_it_has_seen_a_later_spec(platform, make_objects):
+    await platform.apply(*make_objects(1))
+    before = (await platform.ended(FinetuneExperiment, "e")).status
+    changes = {FinetuneExperiment: "e", FinetuneJob: "e-g0", Finetune: "e-g0"}
+    for model, name in changes.items():
+        await platform.api.patch(model, name, {"spec": {"suspend": True}})
+    await platform.api.patch(Scoring, "e-g0", {"spec": {"compareWith": ["nowhere"]}})
+
+    async def seen():
+        found = [await platform.api.get(model, name) for model, name in (changes | {Scoring: "e-g0"}).items()]
+        said = [
+            {o.status.observed_generation, *(c.observed_generation for c in o.status.conditions)}
+            for o in found
+        ]
+        return said == [{2}] * 4
+
+    await platform.until(seen)
+    after = (await platform.api.get(FinetuneExperiment, "e")).status
+    assert (after.phase, after.finished_at, after.best) == (before.phase, before.finished_at, before.best)
+
+
 async def test_what_has_not_begun_or_has_failed_may_be_changed(platform, make_objects):
     platform.backend.behaviour.fail = {"failed": "OutOfMemory"}
     llm, data, group, _ = make_objects(1)

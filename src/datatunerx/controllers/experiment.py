@@ -8,6 +8,7 @@ from datatunerx.controllers.held_up import held_up, in_words, named
 from datatunerx.controllers.objects import (
     CHILDREN,
     NameTaken,
+    acknowledge,
     delete,
     draft,
     ensure,
@@ -50,7 +51,8 @@ class ExperimentReconciler:
                 context, experiment, [*world.owned(FinetuneJob, uid), *world.owned(Scoring, uid)]
             )
         if experiment.status.phase.terminal:
-            await self._reopen(experiment)
+            if not await self._reopen(experiment):
+                await acknowledge(context, experiment)
             return None
         if not await hold(context, experiment, CHILDREN):
             return None
@@ -73,7 +75,7 @@ class ExperimentReconciler:
         await self._write(experiment, wanted)
         return None
 
-    async def _reopen(self, experiment: FinetuneExperiment) -> None:
+    async def _reopen(self, experiment: FinetuneExperiment) -> bool:
         """An ended experiment goes on if a user had one of its jobs, or its base's Scoring, tried again."""
         context, uid = self._context, experiment.metadata.uid
         seen: list[FinetuneJob | Scoring] = [
@@ -93,7 +95,8 @@ class ExperimentReconciler:
                 status.best = status.finished_at = None
                 status.set_condition("Complete", False, "Retried", f"{live.kind} {live.metadata.name}")
                 await self._write(experiment, wanted)
-                return
+                return True
+        return False
 
     async def _jobs(self, experiment: FinetuneExperiment, combos: list[Combination]) -> Jobs:
         """All jobs, made unless they were there once: a job that somebody deleted is not run again."""

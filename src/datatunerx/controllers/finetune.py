@@ -20,6 +20,7 @@ from datatunerx.controllers.following import JobView
 from datatunerx.controllers.objects import (
     FILES,
     WORKER,
+    acknowledge,
     asked_again,
     draft,
     ensure,
@@ -73,6 +74,8 @@ class FinetuneReconciler:
                 await self._ask_to_leave(finetune, run, Verb.STOP)
             if finetune.status.phase is FinetunePhase.FAILED and (value := asked_again(finetune)):
                 await self._try_again(finetune, value)
+            else:
+                await acknowledge(context, finetune)
             return None
         if not await hold(context, finetune, WORKER):
             return None

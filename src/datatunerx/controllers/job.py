@@ -8,6 +8,7 @@ from datatunerx.controllers.objects import (
     CHILDREN,
     WORKER,
     NameTaken,
+    acknowledge,
     ask_again,
     asked_again,
     delete,
@@ -65,6 +66,8 @@ class JobReconciler:
             return await leave_after(context, job, [child for found in children for child in found])
         if job.status.phase is JobPhase.FAILED and (value := asked_again(job)):
             await self._try_again(job, value)
+        elif job.status.phase.terminal:
+            await acknowledge(context, job)
         if job.status.phase.terminal:
             return None
         if not await hold(context, job, CHILDREN):

@@ -94,6 +94,23 @@ async def write_status(context: Context, read: Resource, wanted: Resource) -> bo
     return True
 
 
+async def acknowledge(context: Context, obj: Resource) -> None:
+    """Of one that has ended: its spec was seen as it is now, and what its status says of it stays.
+
+    Who waits for a condition (kubectl wait) takes none that speaks of an earlier spec.
+    """
+    read: Status = obj.status  # type: ignore[attr-defined]
+    now_at = obj.metadata.generation
+    if all(
+        at == now_at for at in (read.observed_generation, *(c.observed_generation for c in read.conditions))
+    ):
+        return
+    wanted = draft(obj)
+    for condition in wanted.status.conditions:  # type: ignore[attr-defined]
+        condition.observed_generation = now_at
+    await write_status(context, obj, wanted)
+
+
 def asked_again(obj: Finetune | FinetuneJob | Scoring) -> str | None:
     """The value by which a user asked that it be tried again, if that was not acted on yet."""
     value = cut(obj.metadata.annotations.get(RETRY, ""), SHORT_TEXT)

@@ -6,6 +6,7 @@ from datatunerx.controllers.context import Context
 from datatunerx.controllers.folder import publish_plan, read_result
 from datatunerx.controllers.objects import (
     WORKER,
+    acknowledge,
     asked_again,
     draft,
     ensure,
@@ -46,7 +47,8 @@ class ScoringReconciler:
             await self._try_again(scoring, value)
             return None
         if scoring.status.phase in ENDED:
-            await self._compare(scoring)
+            if not await self._compare(scoring):
+                await acknowledge(context, scoring)
             return None
         wanted = draft(scoring)
         status = wanted.status
@@ -71,14 +73,14 @@ class ScoringReconciler:
         wanted.status.set_condition("Ready", False, "Retried", "measured again")
         await write_status(self._context, scoring, wanted)
 
-    async def _compare(self, scoring: Scoring) -> None:
+    async def _compare(self, scoring: Scoring) -> bool:
         """With those it names and is not compared with yet; it has ended, and its score stays as it is."""
         told = {found.to for found in scoring.status.comparisons if found.value is not None}
         if scoring.status.phase is not ScoringPhase.SUCCEEDED or told == set(scoring.spec.compare_with):
-            return
+            return False
         wanted = draft(scoring)
         wanted.status.comparisons = compare_scorings(self._context.world, scoring)
-        await write_status(self._context, scoring, wanted)
+        return await write_status(self._context, scoring, wanted)
 
     async def _from_named_run(self, scoring: Scoring, wanted: Scoring) -> bool:
         """False if spec.run has no score of this model and never will, or one to be measured again."""
