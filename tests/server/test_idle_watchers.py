@@ -39,7 +39,7 @@ async def open_watches(server, count, hold):
             "spec": spec,
         }
         assert (await session.post(PATH.split("?")[0], json=body)).status == 201
-        lines = await asyncio.wait_for(asyncio.gather(*(w.content.readline() for w in watches)), 30)
+        lines = await asyncio.wait_for(asyncio.gather(*(w.content.readline() for w in watches)), 120)
         for watch in watches:
             watch.close()
     async with asyncio.timeout(60):  # TLS says goodbye after `close`; what the loop leaves open is a warning
