@@ -2,6 +2,7 @@
 
 import copy
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import httpx
@@ -16,7 +17,7 @@ from datatunerx.modeling.base import Base, load_base
 from datatunerx.serving.app import Service, create_app
 from datatunerx.serving.catalogue import Catalogue, Identity, Model, template_digest
 from datatunerx.serving.endpoint import Endpoint
-from datatunerx.serving.engine import Engine
+from datatunerx.serving.engine import Engine, Load
 
 torch.set_num_threads(1)
 TOKEN = "a-token-of-the-tests"
@@ -59,10 +60,16 @@ class Served:
             base_url=self.url.removesuffix("/v1"), headers={"authorization": f"Bearer {TOKEN}"}, timeout=60
         )
 
-    def wait_until_free(self, seconds: float = 10) -> None:
+    def wait_until_asked(self) -> None:
+        self._wait_for(lambda load: load.requests > 0)
+
+    def wait_until_free(self) -> None:
+        self._wait_for(lambda load: load.requests == 0)
+
+    def _wait_for(self, wanted: Callable[[Load], bool], seconds: float = 60) -> None:
         end = time.monotonic() + seconds
-        while self.service.engine.load.requests:
-            assert time.monotonic() < end, f"still in hand: {self.service.engine.load}"
+        while not wanted(load := self.service.engine.load):
+            assert time.monotonic() < end, f"still in hand: {load}"
             time.sleep(0.02)
 
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import socket
-import time
 
 import httpx
 import openai
@@ -170,10 +169,10 @@ def test_a_client_that_never_reads_loses_its_row_and_no_one_else_waits(serve, pa
             b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer " + TOKEN.encode()
             + b"\r\nContent-Length: %d\r\n\r\n" % len(body) + body
         )  # fmt: skip
-        time.sleep(0.3)
+        served.wait_until_asked()
         with served.client() as client:
             assert still_serves(client)
-        served.wait_until_free(40)
+        served.wait_until_free()
         assert served.service.engine.steps < 90_000
 
 
