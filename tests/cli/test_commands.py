@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import time
 
 import pytest
 import yaml
@@ -179,6 +180,12 @@ def test_a_model_that_is_not_there_is_told_with_those_that_are(dtx, manifest):
     model = (GROUP % ("none-yet", "{source: file:///none}")).replace("Hyperparameter", "LLM")
     dtx("apply", "-f", manifest(model))
     assert dtx("chat", "x", code=2).count("none-yet") == 1
+    for _ in range(200):  # until it was looked at: nothing is there
+        if "False" in (seen := dtx("get", "llm/none-yet")):
+            break
+        time.sleep(0.1)
+    assert "False" in seen
+    assert "LLM none-yet is not ready: " in dtx("chat", "none-yet", code=1)
     assert "no LLMCheckpoint is called" in dtx("chat", "ckpt/none-yet", code=2)
     assert "no kind is called" in dtx("compare", "--models", "modle/none-yet,x", "q", code=2)
     dtx("delete", "llm/none-yet")

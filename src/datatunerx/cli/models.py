@@ -27,15 +27,18 @@ Say = Callable[[str], None]
 
 
 async def model_named(api: Api, name: str, namespace: str) -> ModelRef:
-    """What a name means: an LLM, a checkpoint, or the checkpoint of a job, training or experiment."""
+    """What a name means: an LLM, a checkpoint, or the checkpoint of a job, training or experiment.
+
+    Raises BadInput for a name of nothing, and CommandError for a model that cannot be served as it is.
+    """
     kind, slash, bare = name.rpartition("/")
-    llms = [one.metadata.name for one in await api.list(LLM, namespace)]
+    llms = {one.metadata.name: one for one in await api.list(LLM, namespace)}
     checkpoints = {one.metadata.name: one for one in await api.list(LLMCheckpoint, namespace)}
     wanted = kind_named(kind).kind if slash else ""
     if bare in llms and wanted in ("", "LLM"):
-        return ModelRef(kind="LLM", name=bare)
+        return _usable(llms[bare])
     if bare in checkpoints and wanted in ("", "LLMCheckpoint"):
-        return ModelRef(name=bare)
+        return _usable(checkpoints[bare])
     jobs = {one.metadata.name: one for one in await api.list(FinetuneJob, namespace)}
     experiments = {one.metadata.name: one for one in await api.list(FinetuneExperiment, namespace)}
     finetunes = {one.metadata.name: one for one in await api.list(Finetune, namespace)}
@@ -55,7 +58,16 @@ async def model_named(api: Api, name: str, namespace: str) -> ModelRef:
     if made is None or made not in checkpoints:
         found = jobs.get(bare) or experiments.get(bare) or finetunes[bare]
         raise CommandError(f"{bare} has no checkpoint to talk to: it is {found.status.phase.value}")
-    return ModelRef(name=made)
+    return _usable(checkpoints[made])
+
+
+def _usable(model: LLM | LLMCheckpoint) -> ModelRef:
+    """Itself, unless it was found unfit: a service would wait for it, and the command for the service."""
+    name, said = model.metadata.name, model.status.condition("Ready")
+    known = model.status.observed_generation == model.metadata.generation
+    if said and said.status == "False" and known:
+        raise CommandError(f"{model.kind} {name} is not ready: {said.reason}: {said.message}")
+    return ModelRef(kind="LLM" if model.kind == "LLM" else "LLMCheckpoint", name=name)
 
 
 async def models_of_experiment(api: Api, name: str, namespace: str) -> list[ModelRef]:
