@@ -14,7 +14,7 @@ def llm(name: str, **spec: Any) -> LLM:
     return LLM.parse({"metadata": {"name": name}, "spec": {"source": f"file:///{name}"} | spec})
 
 
-async def until(look: Any, seconds: float = 5) -> None:
+async def until(look: Any, seconds: float = 60) -> None:
     async with asyncio.timeout(seconds):
         while not look():
             await asyncio.sleep(0.005)
@@ -231,7 +231,7 @@ async def test_bookmarks_spare_a_quiet_kind_a_new_list(server, monkeypatch, runn
     cutter, api = Cutter(InProcess(server)), Api(InProcess(server))
     informer = Informer(Api(cutter), Hyperparameter)
     running(informer)
-    await asyncio.wait_for(informer.synced.wait(), 5)
+    await asyncio.wait_for(informer.synced.wait(), 60)
     for number in range(60):  # of another kind, and more than the history holds
         await api.create(llm(f"filler-{number}", card="x" * 500))
     await asyncio.sleep(0.5)

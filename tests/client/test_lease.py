@@ -11,6 +11,8 @@ from datatunerx.client import Api, InProcess, Unreachable
 from datatunerx.client.lease import LEASES, Fenced, Lease, NotLeading, Pace
 
 QUICK = Pace(lease=1, renew=0.6, retry=0.05)
+STEADY = Pace(lease=3, renew=2, retry=0.1)
+"""For what must not be taken for dead where the machine is slow."""
 LONG = Pace(lease=60, renew=40, retry=0.05)
 
 
@@ -60,7 +62,7 @@ async def candidate(server):
         await one.die()
 
 
-async def until(look, seconds=20):
+async def until(look, seconds=60):
     """Seconds until it was so."""
     loop = asyncio.get_running_loop()
     began = loop.time()
@@ -71,14 +73,14 @@ async def until(look, seconds=20):
 
 
 async def test_of_two_one_leads_and_is_written_down_as_kubernetes_does(api, candidate):
-    first = candidate("first")
+    first = candidate("first", STEADY)
     await until(lambda: first.lease.held)
-    second = candidate("second")
+    second = candidate("second", STEADY)
     await until(lambda: second.lease.holder == "first")
-    await asyncio.sleep(1.3)  # longer than the lease: it is renewed
+    await asyncio.sleep(3.3)  # longer than the lease: it is renewed
     assert first.lease.held and not second.lease.held
     spec = (await api.get(LEASES, "operator"))["spec"]
-    assert (spec["holderIdentity"], spec["leaseDurationSeconds"], spec["leaseTransitions"]) == ("first", 1, 0)
+    assert (spec["holderIdentity"], spec["leaseDurationSeconds"], spec["leaseTransitions"]) == ("first", 3, 0)
     assert spec["renewTime"] > spec["acquireTime"] and spec["renewTime"].endswith("Z")
 
 
@@ -132,7 +134,7 @@ async def test_one_that_slept_past_its_deadline_stands_down_even_if_nobody_follo
     keeping = asyncio.create_task(lease.keep())
     await asyncio.sleep(0.1)
     time.sleep(0.7)  # the whole process
-    await asyncio.wait_for(keeping, 20)
+    await asyncio.wait_for(keeping, 60)
 
 
 async def test_nothing_is_sent_by_one_that_does_not_lead(api, candidate):
@@ -149,21 +151,21 @@ async def test_nothing_is_sent_by_one_that_does_not_lead(api, candidate):
 
 
 async def test_one_that_is_not_ready_only_looks_and_follows_in_time_once_it_is(server, candidate):
-    first = candidate("first")
+    first = candidate("first", STEADY)
     await until(lambda: first.lease.held)
     ready = False
-    late = Lease(Api(InProcess(server)), "operator", "default", "late", QUICK)
+    late = Lease(Api(InProcess(server)), "operator", "default", "late", STEADY)
     waiting = asyncio.create_task(late.acquire(lambda: ready))
     await until(lambda: late.holder == "first")
     await first.die()
-    await asyncio.sleep(1.2)
+    await asyncio.sleep(3.2)
     assert not late.held
     ready = True
     # Its clock for the lease has run all the time: it need not wait for a whole one now.
     loop = asyncio.get_running_loop()
     began = loop.time()
-    await asyncio.wait_for(waiting, 20)
-    assert loop.time() - began < 0.8
+    await asyncio.wait_for(waiting, 60)
+    assert loop.time() - began < 2
 
 
 @pytest.mark.slow

@@ -39,7 +39,7 @@ class Server:
     def stop(self, number: int = signal.SIGTERM) -> None:
         assert self.process is not None
         self.process.send_signal(number)
-        self.process.communicate(timeout=20)
+        self.process.communicate(timeout=60)
 
     def reset(self) -> None:
         """Lose every object; keep certificate and token."""

@@ -39,7 +39,7 @@ async def test_an_object_is_created_changed_labelled_and_deleted(kube, make_grou
     await group.patch({"spec": {"batchSize": 3}})
     assert group.spec.batchSize == 3 and group.metadata.generation == 2
     await group.patch({"status": {"conditions": [{"type": "Ready", "status": "True"}]}}, subresource="status")
-    await group.wait("condition=Ready", timeout=5)
+    await group.wait("condition=Ready", timeout=60)
     await group.label(team="a")
     await group.annotate({"note": "b"})
     found = [
@@ -48,7 +48,7 @@ async def test_an_object_is_created_changed_labelled_and_deleted(kube, make_grou
     assert found == ["a"]
     await group.remove_label("team")
     await group.delete()
-    await group.wait("delete", timeout=5)
+    await group.wait("delete", timeout=60)
     assert not await group.exists()
 
 
@@ -64,20 +64,22 @@ async def create(kube, name):
 
 
 async def test_a_watch_tells_what_happens(kube, make_group):
-    seen = []
+    seen, began = [], asyncio.Event()
+    await (await Group(make_group("first"), api=kube)).create()
 
     async def look():
         async for change, obj in kube.watch("hyperparameters.datatunerx.io"):
+            began.set()
             if obj.name == "w":
                 seen.append(change)
             if change == "DELETED":
                 return
 
     looking = asyncio.create_task(look())
-    await asyncio.sleep(1)
+    await asyncio.wait_for(began.wait(), 60)
     group = await Group(make_group("w"), api=kube)
     await group.create()
     await group.patch({"spec": {"batchSize": 2}})
     await group.delete()
-    await asyncio.wait_for(looking, 20)
+    await asyncio.wait_for(looking, 60)
     assert seen == ["ADDED", "MODIFIED", "DELETED"]
