@@ -74,6 +74,7 @@
 
   // What is ticked in a list, on this page of it or another. It is in the URL, so that it survives a reload and
   // can be sent; and kept by the tab for who comes back to an entry of the history from before.
+  const MOST = 60000;  // bytes of an address; the server reads 64 kB
   const KEPT = `dtx-selected:${location.pathname}`;
   const ticks = () => all("#page .pick input[name=target]");
   let selected = new Set((new URLSearchParams(location.search).get("selected") || "").split(",").filter(Boolean));
@@ -103,8 +104,16 @@
     elsewhere.textContent = elsewhere.dataset.elsewhere.replace("{n}", selected.size - ticked);
     history.replaceState(history.state, "", withChosen(location));
   }
+  const weight = (target) => encodeURIComponent(target).length + 8;  // as one of those that an action names
   function tick(boxes, on) {
-    boxes.forEach((box) => (on ? selected.add(box.value) : selected.delete(box.value)));
+    let room = MOST - [...selected].reduce((sum, each) => sum + weight(each), 0);
+    for (const { value } of boxes) {
+      if (!on) selected.delete(value);
+      else if (!selected.has(value) && (room -= weight(value)) < 0) {
+        toast(document.querySelector(".selection").dataset.full, "bad");
+        break;
+      } else selected.add(value);
+    }
     sessionStorage.setItem(KEPT, JSON.stringify([...selected]));
     mark();
   }
