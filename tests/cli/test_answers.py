@@ -5,9 +5,9 @@ import json
 import pytest
 
 from datatunerx.cli.answers import facts, questions_of
-from datatunerx.cli.comparisons import keep
+from datatunerx.cli.comparisons import keep, list_kept
 from datatunerx.cli.errors import BadInput, CommandError
-from datatunerx.client.comparisons import MAX_BYTES, Comparison, rows
+from datatunerx.client.comparisons import CONFIG_MAPS, KEY, LABEL, MAX_BYTES, Comparison, rows
 
 
 def asked(text):
@@ -125,6 +125,16 @@ async def test_a_comparison_too_large_for_an_object_is_refused_with_both_numbers
     one = comparison(compared(("base", "x" * MAX_BYTES), ("a", "y")))
     with pytest.raises(CommandError, match="900,000"):
         await keep(None, "n", one, "default")
+
+
+async def test_a_config_map_that_holds_no_comparison_hides_no_other_one(api, capsys):
+    await keep(api, "monday", comparison(compared(("base", "x"), ("a", "y"))), "default")
+    broken = {"name": "broken", "labels": {LABEL: "true"}}
+    body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": broken, "data": {KEY: "{}"}}
+    await api.create_raw(CONFIG_MAPS, body, "default")
+    with pytest.raises(CommandError, match="ConfigMap broken holds no comparison"):
+        await list_kept(api, "default")
+    assert "monday" in capsys.readouterr().out
 
 
 def test_what_made_an_answer_is_on_one_line():

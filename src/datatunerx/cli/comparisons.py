@@ -30,15 +30,15 @@ async def keep(api: Api, name: str, comparison: Comparison, namespace: str, *, d
 
 
 async def list_kept(api: Api, namespace: str) -> Exit:
+    """Exit code 1 if one of them cannot be read; the others are shown."""
     table = [["NAME", "MODELS", "QUESTIONS", "VOTES", "CREATED"]]
-    try:
-        found = await kept(api, namespace)
-    except BadComparison as error:
-        raise CommandError(str(error)) from None
+    found, bad = await kept(api, namespace)
     for name, one in found:
         votes = sum("vote" in question for question in one.questions)
         table.append([name, ",".join(one.models), str(len(one.questions)), str(votes), one.created])
     print("\n".join(aligned(table)) if found else "No comparisons. Keep one: dtx compare --save NAME ...")
+    if bad:
+        raise CommandError("\n".join(bad))
     return Exit.OK
 
 

@@ -54,10 +54,15 @@ def read(config_map: Json) -> Comparison:
         raise BadComparison(f"ConfigMap {name} holds no comparison: {error.errors()[0]['msg']}") from None
 
 
-async def kept(api: Api, namespace: str) -> list[tuple[str, Comparison]]:
-    """Every comparison of a namespace with its name. Raises BadComparison."""
-    found = await api.list(CONFIG_MAPS, namespace, labels=f"{LABEL}=true")
-    return [(each["metadata"]["name"], read(each)) for each in found]
+async def kept(api: Api, namespace: str) -> tuple[list[tuple[str, Comparison]], list[str]]:
+    """Every comparison of a namespace with its name; and what is wrong with those that cannot be read."""
+    good, bad = [], []
+    for each in await api.list(CONFIG_MAPS, namespace, labels=f"{LABEL}=true"):
+        try:
+            good.append((each["metadata"]["name"], read(each)))
+        except BadComparison as error:
+            bad.append(str(error))
+    return good, bad
 
 
 def rows(comparison: Comparison, form: str, prefer: str = "") -> list[Json]:
