@@ -107,6 +107,15 @@ def test_relative_paths_start_at_the_manifests_folder(tmp_path):
     assert llm["spec"]["source"] == (tmp_path / "model").as_uri()
 
 
+def test_a_checkpoint_is_a_source_of_models_and_none_of_data(tmp_path):
+    model = HEAD + "kind: LLM\nmetadata: {name: m}\nspec: {source: 'checkpoint://tickets-r8'}"
+    [body] = checked(parse(model, "x.yaml", tmp_path))
+    assert body["spec"]["source"] == "checkpoint://tickets-r8"
+    data = "kind: Dataset\nmetadata: {name: d}\nspec: {subsets: [{splits: {train: ['checkpoint://x']}}]}"
+    [told] = faults(data, tmp_path)
+    assert "train[0]: checkpoint:// is not known" in told
+
+
 def test_a_file_that_is_not_there_is_a_fault(tmp_path):
     text = "kind: Dataset\nmetadata: {name: d}\nspec: {subsets: [{splits: {train: [x.jsonl]}}]}"
     [told] = faults(text, tmp_path)

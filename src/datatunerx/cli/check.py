@@ -21,6 +21,7 @@ from datatunerx.resources.wire import API_VERSION, GROUP
 PACKAGE, HUB = "pkg", "hf"
 NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 SCHEMES = ("file", HUB, PACKAGE, "s3", "http", "https", "modelscope", "upload")
+MODEL_SCHEMES = (*SCHEMES, "checkpoint")
 
 
 def checked(documents: Sequence[Document]) -> list[Json]:
@@ -142,7 +143,7 @@ def resolve_paths(body: Json, folder: Path) -> list[str]:
             for split, uris in subset.get("splits", {}).items():
                 for n, uri in enumerate(uris):
                     where = f"spec.subsets[{i}].splits.{split}[{n}]"
-                    uris[n] = _resolved(uri, folder, where, faults)
+                    uris[n] = _resolved(uri, folder, where, faults, SCHEMES)
     elif body["kind"] == "LLM":
         body["spec"]["source"] = model_uri(body["spec"]["source"], folder, "spec.source", faults)
     return faults
@@ -156,14 +157,14 @@ def model_uri(source: str, folder: Path, where: str, faults: list[str]) -> str:
             f"write {HUB}://{source} for the Hugging Face hub, or ./{source} for a folder"
         )
         return source
-    return _resolved(source, folder, where, faults)
+    return _resolved(source, folder, where, faults, MODEL_SCHEMES)
 
 
-def _resolved(uri: str, folder: Path, where: str, faults: list[str]) -> str:
+def _resolved(uri: str, folder: Path, where: str, faults: list[str], known: Sequence[str]) -> str:
     if "://" in uri:
         scheme = urlsplit(uri).scheme
-        if scheme not in SCHEMES:
-            faults.append(f"{where}: {scheme}:// is not known{did_you_mean(scheme, list(SCHEMES))}")
+        if scheme not in known:
+            faults.append(f"{where}: {scheme}:// is not known{did_you_mean(scheme, known)}")
         return uri
     path = (folder / Path(uri).expanduser()).resolve()
     if not path.exists() and not next(iglob(str(path), recursive=True), None):
