@@ -121,8 +121,8 @@ class SmallApi:
         old = self.objects.get((plural, name))
         if old is None:
             return _refuse(404, "NotFound")
-        uid = (options.get("preconditions") or {}).get("uid")
-        if uid and uid != old["metadata"]["uid"]:
+        wanted = options.get("preconditions") or {}
+        if any(value != old["metadata"][field] for field, value in wanted.items()):
             return _refuse(409, "Conflict")
         if not old["metadata"].get("finalizers"):
             return 200, self._drop(plural, name)
@@ -409,6 +409,7 @@ async def live(seed: int, root: Path, backend: Any, objects: list[Any], scenario
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("part", range(5))
 @pytest.mark.parametrize("scenario", ["plain", "one fails", "worker dies", "suspended", "children deleted"])
 async def test_every_schedule_ends_in_the_same_state(scenario, part, root, make_backend, make_objects):
@@ -434,6 +435,7 @@ async def test_every_schedule_ends_in_the_same_state(scenario, part, root, make_
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 async def test_a_job_that_is_tried_again_ends_in_every_schedule_as_if_it_had_never_failed(
     root, make_backend, make_objects
 ):
