@@ -97,7 +97,7 @@ def lineage(
 def diff(
     a: Annotated[str, typer.Argument(metavar="CKPT", help="The first checkpoint.")],
     b: Annotated[str, typer.Argument(metavar="CKPT", help="The second.")],
-    limit: Annotated[int, typer.Option(help="Rows shown that only one has.")] = 10,
+    limit: Annotated[int, typer.Option(min=0, help="Rows shown that only one has.")] = 10,
     output: Annotated[str | None, typer.Option("-o", "--output", help="json.")] = None,
     namespace: Namespace = "default",
     kubeconfig: Kubeconfig = None,

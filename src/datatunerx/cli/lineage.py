@@ -84,9 +84,11 @@ async def diff(api: Api, a: str, b: str, namespace: str, *, limit: int, form: st
 
 
 def _rows_changed(both: Sequence[LLMCheckpoint]) -> Any:
-    """{same, added, removed}, or why it cannot be told."""
+    """{same, added, removed}, or why it cannot be told; same is None where the data are one and not noted."""
     if both[0].spec.data_digest == both[1].spec.data_digest:
-        return {"same": 0, "added": [], "removed": []}
+        noted_rows = _rows_of(both[0])
+        same = None if noted_rows is None else len(noted_rows)
+        return {"same": same, "added": [], "removed": []}
     noted = [_rows_of(one) for one in both]
     if noted[0] is None or noted[1] is None:
         return "which rows differ is not known here: no note of them is on this machine"
