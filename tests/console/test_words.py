@@ -68,7 +68,7 @@ def exceptions(*rooms: str) -> set[str]:
 def reasons() -> set[str]:
     """What controllers and workers may say why something is as it is."""
     said = constants("[A-Z]+[a-z][A-Za-z]*", *CONTROL) - BY_NAME.keys() - NOT_REASONS
-    told = {name for name in constants("[A-Z][a-z]+([A-Z][a-z]+)+", *WORKER) if name not in defined(*WORKER)}
+    told = constants("[A-Z][a-z]+([A-Z][a-z]+)+", *WORKER) - defined(*WORKER)
     return said | told | exceptions(*WORKER, *BELOW) | MADE_UP
 
 
