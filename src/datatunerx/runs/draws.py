@@ -73,7 +73,8 @@ def _why_not(
 ) -> str | None:
     lacking = [who for who, draws in ((name, one), (other, two)) if draws is None]
     if one is None or two is None:
-        return f"{' and '.join(lacking)} has no {metric} to compare"
+        verb = "has" if len(lacking) == 1 else "have"
+        return f"{' and '.join(lacking)} {verb} no {metric} to compare"
     if one.rows != two.rows:
         return f"{metric} was measured on other rows: {one.n} of {name}, {two.n} of {other}, not the same"
     if one.how != two.how:
