@@ -2,8 +2,10 @@
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 
 from datatunerx.cli.check import did_you_mean
 from datatunerx.cli.errors import BadInput, CommandError
@@ -105,13 +107,30 @@ async def served(
             f"no service has {_words(models)}; made InferenceService {made} for now, it is deleted at the end"
         )
     name = made or found or ""
+    with _told_to_go():
+        try:
+            await loaded(api, name, namespace, say)
+            yield name
+        finally:
+            if made:
+                with suppress(NotFound):
+                    await asyncio.shield(api.delete(InferenceService, made, namespace))
+
+
+@contextmanager
+def _told_to_go() -> Iterator[None]:
+    """SIGTERM and SIGHUP, a terminal that is closed, end the program as an exception does: what is to be
+    done at the end is done."""
+
+    def leave(number: int, frame: object) -> None:
+        sys.exit(128 + number)
+
+    before = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:
-        await loaded(api, name, namespace, say)
-        yield name
+        yield
     finally:
-        if made:
-            with suppress(NotFound):
-                await asyncio.shield(api.delete(InferenceService, made, namespace))
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 async def loaded(api: Api, name: str, namespace: str, say: Say) -> None:
