@@ -609,6 +609,7 @@ def test_the_real_tokens_are_those_of_transformers(real_tokenizer):
     )
     def same(texts: list[str], system: str | None) -> None:
         assume(not any(token in text for token in ours.encoder.added for text in [*texts, system or ""]))
+        assume(all(map(theirs.tokenize, texts)))  # it has no token for U+0004, 06, 13, 14 and 16
         messages = talk(*texts[: len(texts) // 2 * 2], system=system)
         assert ours.prompt_ids(messages[:-1]) == tokens(messages[:-1], True)
         if not any(text[0].isspace() for text in texts[1::2]):  # else a token may join prompt and answer
