@@ -117,4 +117,4 @@ async def test_a_checkpoint_is_exported_to_opened_folders_only(api, caller, open
     moved = await editor(
         "PATCH", f"{PATH}/llmcheckpoints/c", {"spec": {"uri": "file:///x"}}, **{"content-type": MERGE}
     )
-    assert moved.status == 403
+    assert moved.status == 422 and "uri is immutable" in moved.body.decode()

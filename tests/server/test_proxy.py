@@ -138,8 +138,7 @@ def test_nothing_but_loopback_is_asked(url):
 
 async def test_a_run_whose_plan_id_is_a_path_leads_nowhere(api, worker, serve, monkeypatch):
     monkeypatch.setattr(proxy, "HOLD_SECONDS", 0.1)
-    await serve(worker.url)
-    await api.patch(f"{BASE}/runs/r", {"spec": {"planId": f"../runs/{PLAN}"}})
+    await serve(worker.url, plan=f"../runs/{PLAN}")
 
     assert (await api.post(ASK, BODY)).status == 503
     assert not worker.requests

@@ -114,9 +114,7 @@ async def _choose(visit: Visit, table: Table) -> Response:
     faults: list[str] = []
     found: list[tuple[str, Comparison]] = []
     try:
-        found = await kept(visit.api, visit.namespace)
-    except BadComparison as error:
-        faults = [str(error)]
+        found, faults = await kept(visit.api, visit.namespace)
     except ApiError as error:
         if error.status != 403:
             raise
