@@ -128,6 +128,8 @@ def test_a_damaged_checkpoint_is_written_anew_when_the_resumed_job_comes_to_its_
 
     assert trained["a"].outcome.checkpoint.step == 9
     assert files(tmp_path / "a") == whole
+    warned = [event.message for event in watched.of_type("warning")]
+    assert [said for said in warned if said.startswith("the checkpoint of step 9 is damaged")] != []
 
 
 def test_other_parameters_in_the_same_folder_are_refused_by_name(make_base, make_job, watched, tmp_path):

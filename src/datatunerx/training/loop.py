@@ -27,7 +27,7 @@ from datatunerx.training.passes import mean_nll, train_pass, validation_loss
 from datatunerx.training.patience import compare, how_it_ended, is_spent
 from datatunerx.training.schedule import is_due, learning_rate, save_interval
 from datatunerx.training.shortage import within_memory
-from datatunerx.training.state import CannotResume, lane_files, open_lane
+from datatunerx.training.state import CannotResume, lane_files, open_lane, passed_over
 
 OnEvent = Callable[[Event], None]
 PollCommands = Callable[[], Iterable[Command]]
@@ -128,6 +128,8 @@ class _Loop:
             self.trained[job.name] = Trained(outcome, None)
             self.on_event(Event(type=EventType.JOB, job=job.name, outcome=outcome))
             return None
+        for message in passed_over(lane):
+            self.on_event(Event(type=EventType.WARNING, job=job.name, step=lane.step, message=message))
         if lane.step:
             self.on_event(
                 Event(

@@ -81,6 +81,15 @@ def open_lane(base: Base, job: Job, capacity: int) -> Lane:
     return Lane(job, course, adapter, new_moments(job.parameters, adapter.flat), capacity)
 
 
+def passed_over(lane: Lane) -> list[str]:
+    """What is wrong with the checkpoints after the step that the lane goes on from."""
+    steps = [one.step for one in checkpoints.whole(lane.job.folder) if one.step > lane.step]
+    return [
+        f"the checkpoint of step {step} is damaged and is passed over; these steps are trained again"
+        for step in steps
+    ]
+
+
 def _new_adapter(base: Base, job: Job) -> Adapter:
     if job.start_from is not None:
         adapter = load_adapter(job.start_from, base, job.name)

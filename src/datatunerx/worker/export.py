@@ -165,9 +165,24 @@ def _chats(plan: ExportPlan, template: ChatTemplate, journal: Journal) -> list[C
             except (DataError, OSError) as error:
                 journal.warn(f"stored prompts are asked, for the data cannot be read: {error}")
                 break
+    found = _without_control_tokens(found, template, journal)
     found += [([{"role": "user", "content": text}], ()) for text in STORED[: PROMPTS - len(found)]]
     chats = [Chat(messages, tools, template.prompt_ids(messages, tools)) for messages, tools in found]
     return [chat for chat in chats if len(chat.ids) + 32 < _context(plan)] or chats[-1:]
+
+
+def _without_control_tokens(
+    found: list[tuple[list[dict[str, Any]], Sequence[Any]]], template: ChatTemplate, journal: Journal
+) -> list[tuple[list[dict[str, Any]], Sequence[Any]]]:
+    """Those that can be written alike elsewhere: only here does a control token in a text stay a text."""
+    pattern = template.encoder.pattern(template.encoder.control)
+    kept = [each for each in found if not pattern.search(json.dumps(each, ensure_ascii=False))]
+    if len(kept) < len(found):
+        journal.warn(
+            f"{len(found) - len(kept)} of the {len(found)} questions hold a control token of the model as "
+            "text and are not asked: here it stays text, other programs take it for the token"
+        )
+    return kept
 
 
 def _context(plan: ExportPlan) -> int:
