@@ -129,7 +129,7 @@ def test_chat_and_compare_from_a_training_to_pairs(trained, tmp_path):
     assert [m["role"] for m in row["messages"]] == ["user", "assistant"]
 
     unknown = site.dtx("compare", "--models", "tiny,nobody", "q")
-    assert unknown.returncode == 2 and "there are: tiny" in unknown.stderr
+    assert unknown.returncode == 2 and "known are: tiny" in unknown.stderr
 
 
 def test_an_idle_service_is_unloaded_and_comes_back_with_the_next_request(trained):
